@@ -1,0 +1,149 @@
+"""Pruning schedules and their cost, shared by the simulation and the live search.
+
+Two rules here make both keep the same candidates: how many survive a check
+(:meth:`Check.survivors`) and which (:func:`keep_best`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from ttsnap.errors import UserError
+
+Accounting = Literal["corrected", "ttsnap"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """Keep the best share ``keep`` (0 < keep <= 1) of the candidates alive at step index ``step``."""
+
+    step: int
+    keep: float
+
+    def survivors(self, count: int) -> int:
+        """Number kept of ``count`` candidates: count x keep to the nearest, never below one."""
+        return max(1, math.floor(count * self.keep + 0.5))
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Checks in the order of their steps; no checks at all is best-of-N."""
+
+    checks: tuple[Check, ...] = ()
+
+    def __post_init__(self) -> None:
+        steps = [check.step for check in self.checks]
+        if steps != sorted(set(steps)):
+            raise UserError(f"schedule {self}: check steps must increase")
+        for check in self.checks:
+            if not 0 < check.keep <= 1:
+                raise UserError(f"schedule {self}: keep must lie in (0, 1], not {check.keep}")
+            if check.step < 0:
+                raise UserError(f"schedule {self}: steps count from 0, not {check.step}")
+
+    @classmethod
+    def parse(cls, text: str) -> Schedule:
+        """Read ``"2:0.4,6:0.4"``; the empty string is best-of-N."""
+        try:
+            pairs = [part.split(":") for part in text.split(",") if part.strip()]
+            checks = tuple(Check(int(step), float(keep)) for step, keep in pairs)
+        except ValueError:
+            raise UserError(f"schedule {text!r}: expected STEP:KEEP,… such as 2:0.4,6:0.4") from None
+        return cls(checks)
+
+    def __str__(self) -> str:
+        return ",".join(f"{check.step}:{check.keep:g}" for check in self.checks)
+
+    def counts(self, n: int) -> list[int]:
+        """Candidates alive: first ``n``, then what is left after each check."""
+        alive = [n]
+        for check in self.checks:
+            alive.append(check.survivors(alive[-1]))
+        return alive
+
+
+def keep_best(scores: np.ndarray, count: int) -> np.ndarray:
+    """Indices (count,) of the highest of ``scores`` (n,), ascending; ties go to the lower index."""
+    order = np.lexsort((np.arange(len(scores)), -scores))
+    return np.sort(order[:count])
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """What a candidate costs, in TFLOPs (2 per multiply-add), or in any other single unit.
+
+    Attributes:
+        denoise: one denoiser evaluation including its guidance.
+        decode: latents of one candidate to pixels.
+        reward: scoring one image with every reward in use.
+        steps: denoising steps of a full run.
+        accounting: ``corrected`` charges a check at step index s with the s + 1 evaluations that
+            lead there. ``ttsnap`` charges s, and steps - 1 for a pruned run that is finished, as
+            the published simulation of arXiv 2511.22242 does; best-of-N pays all steps in both.
+    """
+
+    denoise: float
+    decode: float
+    reward: float
+    steps: int
+    accounting: Accounting = "corrected"
+
+    @property
+    def verify(self) -> float:
+        """One look at a candidate: its decode and its score."""
+        return self.decode + self.reward
+
+    def cost(self, n: int, schedule: Schedule = Schedule()) -> float:
+        """Cost of running ``n`` candidates through ``schedule`` and scoring those that finish."""
+        alive = schedule.counts(n)
+        if not schedule.checks:
+            return n * (self.steps * self.denoise + self.verify)
+        uncharged = 1 if self.accounting == "ttsnap" else 0
+        evaluated = 0
+        total = 0.0
+        for count, check in zip(alive, schedule.checks, strict=False):
+            reached = check.step + 1 - uncharged
+            total += count * ((reached - evaluated) * self.denoise + self.verify)
+            evaluated = reached
+        finished = self.steps - uncharged
+        return total + alive[-1] * ((finished - evaluated) * self.denoise + self.verify)
+
+    def largest_n(self, budget: float, schedule: Schedule = Schedule()) -> int:
+        """Largest number of candidates whose cost stays within ``budget``; 0 if not even one."""
+        low, high = 0, 1
+        while self.cost(high, schedule) <= budget:
+            low, high = high, 2 * high
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if self.cost(middle, schedule) <= budget else (low, middle)
+        return low
+
+
+def budget_range(text: str) -> list[float]:
+    """Read ``"400:4000:200"`` (first, last included, spacing) or ``"400,800"``."""
+    try:
+        if ":" in text:
+            first, last, spacing = (float(part) for part in text.split(":"))
+            return [float(b) for b in np.arange(first, last + spacing / 2, spacing)]
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise UserError(f"budgets {text!r}: expected FIRST:LAST:SPACING or a list") from None
+
+
+def check_steps(schedule: Schedule, steps: int) -> None:
+    """Refuse checks at or beyond the last of ``steps`` steps, where nothing is left to save.
+
+    Raises:
+        UserError: naming the check.
+    """
+    late: Sequence[Check] = [check for check in schedule.checks if check.step >= steps - 1]
+    if late:
+        raise UserError(
+            f"schedule {schedule}: step {late[0].step} is too late, the last useful step of "
+            f"{steps} is {steps - 2}"
+        )
