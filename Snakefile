@@ -1,0 +1,30 @@
+"""ttsnap: from a prompt file to a noise-aware reward, a pruning schedule and a better image.
+
+`snakemake --cores 2` runs config/config.yaml; `--configfile FILE` runs another configuration, with
+the defaults of ttsnap/config.py where it is silent; `--config KEY=VALUE` changes single settings.
+"""
+
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+
+if not workflow.overwrite_configfiles:
+
+    configfile: "config/config.yaml"
+
+
+include: "rules/common.smk"
+include: "rules/trajectories.smk"
+include: "rules/rewards.smk"
+include: "rules/narf.smk"
+include: "rules/simulate.smk"
+include: "rules/search.smk"
+include: "rules/report.smk"
+
+
+rule all:
+    default_target: True
+    localrule: True
+    input:
+        f"{RUN}/summary.json",

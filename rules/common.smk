@@ -1,0 +1,72 @@
+# The few names that every rule file uses.
+import hashlib
+import json
+import math
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+sys.path.insert(0, str(workflow.basedir))
+
+from ttsnap.config import load_config
+from ttsnap.errors import UserError
+from ttsnap.prompts import load_splits, prompts_hash
+
+try:
+    CONFIG = load_config(config)
+    PROMPTS = load_splits(CONFIG.splits)
+except UserError as error:
+    raise WorkflowError(str(error)) from None
+
+RUN = f"{CONFIG.results}/{CONFIG.run}"
+SPLITS = list(PROMPTS)
+REWARDS = list(CONFIG.rewards)
+# Site matters, which no rule may track: see Runtime in ttsnap/config.py.
+RUNTIME = CONFIG.runtime.model_dump_json()
+GPU = 0 if CONFIG.runtime.device == "cpu" else 1
+
+
+wildcard_constraints:
+    split="|".join(SPLITS),
+    reward="|".join(REWARDS),
+    kind="base|finetuned",
+    method="|".join(CONFIG.search.methods),
+    block=r"\d{4}",
+    step=r"\d{2}",
+
+
+def leaves(**chosen):
+    """Exactly the settings a stage reads, as the JSON it is given and Snakemake tracks."""
+    plain = {
+        key: value.model_dump(mode="json") if hasattr(value, "model_dump") else value
+        for key, value in chosen.items()
+    }
+    return json.dumps(plain, sort_keys=True)
+
+
+def block_names(count, per_job):
+    return [f"{block:04d}" for block in range(math.ceil(count / per_job))]
+
+
+def block_prompts(split, block):
+    per_job = getattr(CONFIG.splits, split).prompts_per_job
+    return PROMPTS[split][int(block) * per_job : (int(block) + 1) * per_job]
+
+
+def trajectory_receipts(split):
+    per_job = getattr(CONFIG.splits, split).prompts_per_job
+    blocks = block_names(len(PROMPTS[split]), per_job)
+    return [f"{RUN}/trajectories/{split}/block_{block}.json" for block in blocks]
+
+
+def checkpoint_receipts(reward):
+    return [f"{RUN}/narf/{reward}/step_{step:02d}.json" for step in CONFIG.narf.steps]
+
+
+def source_hash(*folders):
+    """Hash of a cheap stage's sources, which re-run it when they change."""
+    files = sorted(
+        file for folder in folders for file in (Path(workflow.basedir) / folder).rglob("*.py")
+    )
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]

@@ -1,0 +1,69 @@
+# Noise-aware reward finetuning: one job and one checkpoint per step, from clean to noisy.
+from ttsnap.stages import narf
+
+
+def cleaner_checkpoint(wildcards):
+    cleaner = [step for step in CONFIG.narf.steps if step > int(wildcards.step)]
+    return [f"{RUN}/narf/{wildcards.reward}/step_{cleaner[0]:02d}.json"] if cleaner else []
+
+
+rule narf:
+    message:
+        "Finetune {wildcards.reward} for step {wildcards.step}"
+    input:
+        train=trajectory_receipts("train"),
+        val=trajectory_receipts("val"),
+        train_rewards=f"{RUN}/rewards/{{reward}}/train.parquet",
+        val_rewards=f"{RUN}/rewards/{{reward}}/val.parquet",
+        cleaner=cleaner_checkpoint,
+    output:
+        f"{RUN}/narf/{{reward}}/step_{{step}}.json",
+    log:
+        f"{RUN}/logs/narf/{{reward}}/step_{{step}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/narf/{{reward}}/step_{{step}}.jsonl"
+    conda:
+        "../envs/narf.yaml"
+    threads: 1
+    resources:
+        gpu=GPU,
+        mem_mb=16000,
+        runtime=720,
+    params:
+        settings=lambda wildcards: leaves(
+            reward=CONFIG.rewards[wildcards.reward],
+            narf=CONFIG.narf,
+            seed=CONFIG.seed,
+            version=narf.VERSION,
+        ),
+        stores=f"{RUN}/trajectories",
+    shell:
+        "python -m ttsnap.stages.narf --settings {params.settings:q} --runtime {RUNTIME:q}"
+        " --reward {wildcards.reward} --step {wildcards.step} --stores {params.stores:q}"
+        " --train-rewards {input.train_rewards:q} --val-rewards {input.val_rewards:q}"
+        " --cleaner {input.cleaner:q} --out {output:q} 2>&1 | tee {log:q}"
+
+
+rule evaluate:
+    message:
+        "Evaluate the finetuned {wildcards.reward} on test"
+    input:
+        base=f"{RUN}/tensors/{{reward}}/test.base.json",
+        finetuned=f"{RUN}/tensors/{{reward}}/test.finetuned.json",
+    output:
+        f"{RUN}/evaluation/{{reward}}.csv",
+    log:
+        f"{RUN}/logs/evaluation/{{reward}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/evaluation/{{reward}}.jsonl"
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        source=source_hash("ttsnap/narf/evaluate.py", "ttsnap/stages/evaluate.py"),
+    shell:
+        "python -m ttsnap.stages.evaluate --base {input.base:q} --finetuned {input.finetuned:q}"
+        " --out {output:q} 2>&1 | tee {log:q}"

@@ -1,0 +1,95 @@
+# Rewards of the stored images: ground truth on the final ones, tensors over all steps.
+from ttsnap.stages import reward_cost, rewards, tensor
+
+
+rule reward_cost:
+    message:
+        "Measure the TFLOPs of reward {wildcards.reward}"
+    output:
+        f"{RUN}/rewards/{{reward}}/cost.json",
+    log:
+        f"{RUN}/logs/rewards/{{reward}}/cost.log",
+    benchmark:
+        f"{RUN}/benchmarks/rewards/{{reward}}/cost.jsonl"
+    conda:
+        "../envs/reward.yaml"
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=30,
+    params:
+        settings=lambda wildcards: leaves(
+            reward=CONFIG.rewards[wildcards.reward],
+            height=CONFIG.sampling.height,
+            width=CONFIG.sampling.width,
+            version=reward_cost.VERSION,
+        ),
+    shell:
+        "python -m ttsnap.stages.reward_cost --settings {params.settings:q}"
+        " --reward {wildcards.reward} --out {output:q} 2>&1 | tee {log:q}"
+
+
+rule rewards:
+    message:
+        "Score the final images of {wildcards.split} with {wildcards.reward}"
+    input:
+        trajectories=lambda wildcards: trajectory_receipts(wildcards.split),
+    output:
+        f"{RUN}/rewards/{{reward}}/{{split}}.parquet",
+    log:
+        f"{RUN}/logs/rewards/{{reward}}/{{split}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/rewards/{{reward}}/{{split}}.jsonl"
+    conda:
+        "../envs/reward.yaml"
+    threads: 1
+    resources:
+        gpu=GPU,
+        mem_mb=16000,
+        runtime=240,
+    params:
+        settings=lambda wildcards: leaves(
+            reward=CONFIG.rewards[wildcards.reward],
+            split=getattr(CONFIG.splits, wildcards.split),
+            version=rewards.VERSION,
+        ),
+        store=lambda wildcards: f"{RUN}/trajectories/{wildcards.split}.zarr",
+    shell:
+        "python -m ttsnap.stages.rewards --settings {params.settings:q} --runtime {RUNTIME:q}"
+        " --store {params.store:q} --reward {wildcards.reward} --out {output:q} 2>&1 | tee {log:q}"
+
+
+rule tensor:
+    message:
+        "Score every step of {wildcards.split} with the {wildcards.kind} {wildcards.reward}"
+    input:
+        trajectories=lambda wildcards: trajectory_receipts(wildcards.split),
+        checkpoints=lambda wildcards: (
+            checkpoint_receipts(wildcards.reward)
+            if wildcards.kind == "finetuned"
+            else []
+        ),
+    output:
+        f"{RUN}/tensors/{{reward}}/{{split}}.{{kind}}.json",
+    log:
+        f"{RUN}/logs/tensors/{{reward}}/{{split}}.{{kind}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/tensors/{{reward}}/{{split}}.{{kind}}.jsonl"
+    conda:
+        "../envs/reward.yaml"
+    threads: 1
+    resources:
+        gpu=GPU,
+        mem_mb=16000,
+        runtime=480,
+    params:
+        settings=lambda wildcards: leaves(
+            reward=CONFIG.rewards[wildcards.reward],
+            split=getattr(CONFIG.splits, wildcards.split),
+            version=tensor.VERSION,
+        ),
+        store=lambda wildcards: f"{RUN}/trajectories/{wildcards.split}.zarr",
+    shell:
+        "python -m ttsnap.stages.tensor --settings {params.settings:q} --runtime {RUNTIME:q}"
+        " --store {params.store:q} --reward {wildcards.reward}"
+        " --checkpoints {input.checkpoints:q} --out {output:q} 2>&1 | tee {log:q}"

@@ -1,0 +1,49 @@
+# Live search on the test prompts, every method at the same budgets.
+from ttsnap.stages import search
+
+
+rule search:
+    message:
+        "Search live with {wildcards.method} on test prompts, block {wildcards.block}"
+    input:
+        model=rules.model.output,
+        reward_cost=f"{RUN}/rewards/{CONFIG.search.reward}/cost.json",
+        checkpoints=lambda wildcards: (
+            checkpoint_receipts(CONFIG.search.reward)
+            if wildcards.method == "ttsnap"
+            else []
+        ),
+    output:
+        f"{RUN}/search/{{method}}/block_{{block}}.parquet",
+    log:
+        f"{RUN}/logs/search/{{method}}/block_{{block}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/search/{{method}}/block_{{block}}.jsonl"
+    conda:
+        "../envs/generate.yaml"
+    threads: 1
+    resources:
+        gpu=GPU,
+        mem_mb=16000,
+        runtime=720,
+    params:
+        settings=lambda wildcards: leaves(
+            model=CONFIG.model,
+            sampling=CONFIG.sampling,
+            split=CONFIG.splits.test,
+            seed=CONFIG.seed,
+            reward=CONFIG.rewards[CONFIG.search.reward],
+            reward_name=CONFIG.search.reward,
+            checks=[check.model_dump() for check in CONFIG.simulation.checks]
+            if wildcards.method == "ttsnap"
+            else [],
+            search=CONFIG.search,
+            judge=CONFIG.judge,
+            prompts=prompts_hash(PROMPTS["test"]),
+            version=search.VERSION,
+        ),
+    shell:
+        "python -m ttsnap.stages.search --settings {params.settings:q} --runtime {RUNTIME:q}"
+        " --method {wildcards.method} --block {wildcards.block} --model {input.model:q}"
+        " --reward-cost {input.reward_cost:q} --checkpoints {input.checkpoints:q}"
+        " --out {output:q} 2>&1 | tee {log:q}"

@@ -1,0 +1,92 @@
+# Prompts to stores of Tweedie estimates: one store per split, one shard and one job per block.
+from ttsnap.stages import model, trajectories
+
+
+rule model:
+    message:
+        "Measure the model: noise levels, and TFLOPs of one evaluation and one decode"
+    output:
+        f"{RUN}/model.json",
+    log:
+        f"{RUN}/logs/model.log",
+    benchmark:
+        f"{RUN}/benchmarks/model.jsonl"
+    conda:
+        "../envs/generate.yaml"
+    threads: 1
+    resources:
+        gpu=GPU,
+        mem_mb=8000,
+        runtime=30,
+    params:
+        settings=leaves(
+            model=CONFIG.model, sampling=CONFIG.sampling, version=model.VERSION
+        ),
+    shell:
+        "python -m ttsnap.stages.model --settings {params.settings:q} --runtime {RUNTIME:q}"
+        " --out {output:q} 2>&1 | tee {log:q}"
+
+
+rule trajectory_store:
+    message:
+        "Lay out the trajectory store of {wildcards.split}"
+    input:
+        model=rules.model.output,
+    output:
+        f"{RUN}/trajectories/{{split}}/init.json",
+    log:
+        f"{RUN}/logs/trajectories/{{split}}/init.log",
+    benchmark:
+        f"{RUN}/benchmarks/trajectories/{{split}}/init.jsonl"
+    conda:
+        "../envs/generate.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        settings=lambda wildcards: leaves(
+            model=CONFIG.model,
+            sampling=CONFIG.sampling,
+            split=getattr(CONFIG.splits, wildcards.split),
+            seed=CONFIG.seed,
+            prompts=prompts_hash(PROMPTS[wildcards.split]),
+            version=trajectories.VERSION,
+        ),
+        store=lambda wildcards: f"{RUN}/trajectories/{wildcards.split}.zarr",
+    shell:
+        "python -m ttsnap.stages.trajectory_store --settings {params.settings:q}"
+        " --model {input.model:q} --store {params.store:q} --out {output:q} 2>&1 | tee {log:q}"
+
+
+rule trajectories:
+    message:
+        "Generate trajectories of {wildcards.split}, block {wildcards.block}"
+    input:
+        init=rules.trajectory_store.output,
+    output:
+        f"{RUN}/trajectories/{{split}}/block_{{block}}.json",
+    log:
+        f"{RUN}/logs/trajectories/{{split}}/block_{{block}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/trajectories/{{split}}/block_{{block}}.jsonl"
+    conda:
+        "../envs/generate.yaml"
+    threads: 1
+    resources:
+        gpu=GPU,
+        mem_mb=16000,
+        runtime=720,
+    params:
+        settings=lambda wildcards: leaves(
+            model=CONFIG.model,
+            sampling=CONFIG.sampling,
+            split=getattr(CONFIG.splits, wildcards.split),
+            prompts=prompts_hash(block_prompts(wildcards.split, wildcards.block)),
+            version=trajectories.VERSION,
+        ),
+        store=lambda wildcards: f"{RUN}/trajectories/{wildcards.split}.zarr",
+    shell:
+        "python -m ttsnap.stages.trajectories --settings {params.settings:q}"
+        " --runtime {RUNTIME:q} --store {params.store:q} --block {wildcards.block}"
+        " --out {output:q} 2>&1 | tee {log:q}"
