@@ -1,142 +1,529 @@
 """Every setting of a run, with its default, unit and meaning; the one source of all of them.
 
-``config/config.yaml`` and ``workflow/schemas/config.schema.json`` are generated from these models.
+``config/config.yaml`` and ``workflow/schemas/config.schema.json`` are generated from these models
+by ``python -m ttsnap.config``. A config file may be partial: what it leaves out takes the default.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import difflib
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import combinations, pairwise
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
+
+from ttsnap.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+DEFAULT_YAML = ROOT / "config/config.yaml"
+SCHEMA_JSON = ROOT / "workflow/schemas/config.schema.json"
 
 Split = Literal["train", "val", "test"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+Text = Annotated[str, Field(min_length=1)]
 StepIndex = Annotated[int, Field(ge=0)]
 Keep = Annotated[float, Field(gt=0, le=1)]
+Pixels = Annotated[int, Field(gt=0, multiple_of=4)]
+Budgets = Annotated[list[PositiveFloat], Field(min_length=1)]
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:[0-9]+)?)$")]
+
+WIDTH = 92  # of the generated YAML, before indentation
+Problem = tuple[tuple[str | int, ...], str]
 
 
 class Settings(BaseModel):
-    """Base of all sections: immutable, and no key that is not known."""
+    """Base of all sections: immutable, no unknown keys, no conversions ("12" is not 12)."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-
-class Scheduler(Settings):
-    name: str = Field("DDIMScheduler", description="Class name of a diffusers scheduler.")
-    options: dict[str, Any] = Field({}, description="Options that replace the model's own.")
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=()
+    )
 
 
 class Model(Settings):
     """Text-to-image model."""
 
-    family: Literal["stable-diffusion"] = Field("stable-diffusion", description="Kind of pipeline.")
-    path: str = Field("ttsnap/shapes/weights/generator", description="Local folder or hub id.")
-    revision: str | None = Field(None, description="Commit of a hub id; required for one.")
-    dtype: Literal["float32", "float16", "bfloat16"] = Field("float32", description="Precision.")
+    family: Literal["stable-diffusion"] = Field(
+        "stable-diffusion", description="Kind of pipeline; stable-diffusion is a U-Net's."
+    )
+    path: Text = Field(
+        "ttsnap/shapes/weights/generator", description="Local folder, or hub id ORG/NAME."
+    )
+    revision: Text | None = Field(None, description="Commit of a hub id, which must have one.")
+    dtype: Literal["float32", "float16", "bfloat16"] = Field(
+        "float32", description="Precision: float32, float16 or bfloat16."
+    )
+
+
+class Scheduler(Settings):
+    """Noise schedule and solver, from diffusers."""
+
+    name: str = Field(
+        "DDIMScheduler",
+        pattern=r"^[A-Za-z0-9]+Scheduler$",
+        description="Class name of a deterministic diffusers scheduler.",
+    )
+    options: dict[str, Any] = Field(
+        {}, description="Options of the scheduler that replace the model's own."
+    )
 
 
 class Sampling(Settings):
     """How the model is sampled."""
 
-    steps: PositiveInt = Field(12, description="Denoising steps.")
-    guidance_scale: float = Field(1.0, ge=1, description="Classifier-free guidance; 1 is none.")
-    height: PositiveInt = Field(32, description="Pixels.")
-    width: PositiveInt = Field(32, description="Pixels.")
+    steps: Annotated[int, Field(ge=2)] = Field(
+        12, description="Denoising steps; step indices below run from 0 to steps - 1."
+    )
+    guidance_scale: float = Field(
+        1.0, ge=1, description="Classifier-free guidance scale; 1 is none, and half the cost."
+    )
+    height: Pixels = Field(32, description="Height of an image, pixels.")
+    width: Pixels = Field(32, description="Width of an image, pixels.")
     scheduler: Scheduler = Scheduler()
 
 
+def _without_defaults(schema: dict[str, Any]) -> None:
+    del schema["required"]
+    for key in schema["properties"].values():
+        key.pop("default", None)
+
+
 class SplitSettings(Settings):
-    file: str = Field("config/prompts/shapes.json", description="JSON file of prompts.")
-    start: int = Field(0, ge=0, description="First prompt of the file that belongs to the split.")
-    stop: PositiveInt = Field(..., description="One past the last.")
-    images: PositiveInt = Field(..., description="Trajectories (noise seeds) per prompt.")
+    """Prompts [start, stop) of a file, and the trajectories sampled for them."""
+
+    # Splits completes what is left out, split by split: no key is required, none has one default.
+    model_config = ConfigDict(json_schema_extra=_without_defaults)
+
+    file: Text = Field("config/prompts/shapes.json", description="JSON file of prompts.")
+    start: int = Field(0, ge=0, description="First prompt of the split, counted from 0.")
+    stop: PositiveInt = Field(description="One past the last prompt of the split.")
+    images: PositiveInt = Field(description="Trajectories (noise seeds) per prompt.")
     steps: list[StepIndex] | None = Field(
-        None, description="Step indices whose Tweedie estimates are stored; null stores all."
+        None,
+        description="Step indices stored, beside the last, which always is; null stores all.",
     )
-    prompts_per_job: PositiveInt = Field(..., description="Prompts per job, block and shard.")
+    prompts_per_job: PositiveInt = Field(description="Prompts per job, which writes one shard.")
 
 
 class Splits(Settings):
     """Rewards learn on train, schedules are chosen on val, everything is reported on test."""
 
-    train: SplitSettings = ...
-    val: SplitSettings = ...
-    test: SplitSettings = ...
+    train: SplitSettings = SplitSettings(
+        start=0, stop=2000, images=2, steps=[1, 2, 3, 4, 5, 6], prompts_per_job=500
+    )
+    val: SplitSettings = SplitSettings(start=2000, stop=2100, images=16, prompts_per_job=100)
+    test: SplitSettings = SplitSettings(start=2100, stop=2180, images=48, prompts_per_job=40)
+
+    @model_validator(mode="before")
+    @classmethod
+    def complete(cls, given: Any) -> Any:
+        """Fill what a split leaves out with that split's own defaults."""
+        if not isinstance(given, Mapping):
+            return given
+        defaults = {name: field.default.model_dump() for name, field in cls.model_fields.items()}
+        return {
+            name: defaults.get(name, {}) | dict(split) if isinstance(split, Mapping) else split
+            for name, split in given.items()
+        }
 
 
 class RewardSettings(Settings):
-    kind: Literal["clip"] = Field("clip", description="clip: PickScore-shaped CLIP model.")
-    path: str = Field(..., description="Local folder or hub id.")
-    revision: str | None = Field(None, description="Commit of a hub id; required for one.")
+    """A model that scores (image, prompt)."""
+
+    kind: Literal["clip"] = Field("clip", description="clip: a PickScore-shaped CLIP model.")
+    path: Text = Field(description="Local folder, or hub id ORG/NAME.")
+    revision: Text | None = Field(None, description="Commit of a hub id, which must have one.")
 
 
 class Lora(Settings):
-    rank: PositiveInt = 16
-    alpha: PositiveFloat = 32.0
-    targets: list[str] = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
+    """Low-rank adapters, for method lora."""
+
+    rank: PositiveInt = Field(16, description="Rank of the update of each weight matrix.")
+    alpha: PositiveFloat = Field(32.0, description="The update is scaled by alpha / rank.")
+    targets: Annotated[list[Text], Field(min_length=1)] = Field(
+        ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"],
+        description="Names of the linear layers that are adapted.",
+    )
 
 
 class Preference(Settings):
-    weight: float = Field(0.0, ge=0, description="Weight of the Bradley-Terry term; 0 is none.")
-    temperature: PositiveFloat = 0.5
+    """Bradley-Terry loss on pairs of one prompt's images, beside the squared error."""
+
+    weight: float = Field(0.0, ge=0, description="Weight of the term; 0 is none.")
+    temperature: PositiveFloat = Field(
+        0.5, description="Difference of rewards that counts as one logit, in units of the reward."
+    )
 
 
 class Narf(Settings):
     """Noise-aware reward finetuning: a student per step learns the final image's reward."""
 
-    steps: list[StepIndex] = Field(..., description="Step indices, cleanest last; trained from there down.")
-    method: Literal["lora", "full"] = "lora"
+    steps: Annotated[list[StepIndex], Field(min_length=1)] = Field(
+        [1, 2, 3, 4, 5, 6],
+        description="Step indices, increasing; trained from the last (cleanest) down.",
+    )
+    method: Literal["lora", "full"] = Field(
+        "lora", description="lora: train adapters; full: train all weights."
+    )
     lora: Lora = Lora()
-    learning_rate: PositiveFloat = 1e-3
-    epochs: PositiveInt = 1
-    batch_size: PositiveInt = 100
-    weight_decay: float = Field(0.01, ge=0)
-    clip_norm: PositiveFloat = 5.0
-    neighbours: int = Field(0, ge=0, description="Steps to either side whose images are mixed in.")
+    learning_rate: PositiveFloat = Field(1e-3, description="Peak rate of AdamW.")
+    epochs: PositiveInt = Field(2, description="Passes over the training images of a step.")
+    batch_size: PositiveInt = Field(100, description="Images per optimiser step.")
+    weight_decay: float = Field(0.01, ge=0, description="Weight decay of AdamW.")
+    clip_norm: PositiveFloat = Field(5.0, description="Largest norm of the gradient.")
+    neighbours: int = Field(
+        0, ge=0, description="Stored steps to either side whose images are mixed in."
+    )
     preference: Preference = Preference()
 
 
 class CheckSettings(Settings):
-    step: StepIndex
-    keep: Keep
+    """Keep the best share of the candidates alive at a step."""
+
+    step: StepIndex = Field(description="Step index.")
+    keep: Keep = Field(description="Share kept, in (0, 1].")
 
 
 class Simulation(Settings):
-    checks: list[CheckSettings] = ...
-    budgets: list[PositiveFloat] = Field(..., description="TFLOPs per prompt.")
-    draws: PositiveInt = Field(400, description="Random subsets of the pool per budget.")
-    accounting: Literal["corrected", "ttsnap"] = "corrected"
+    """Search strategies replayed on the reward tensors of the test split."""
+
+    checks: Annotated[list[CheckSettings], Field(min_length=1)] = Field(
+        [CheckSettings(step=2, keep=0.4), CheckSettings(step=4, keep=0.5)],
+        description="Pruning schedule of TTSp and TTSnap: the share kept at each step index.",
+    )
+    budgets: Budgets = Field(
+        [0.02, 0.04, 0.06, 0.08, 0.1, 0.12, 0.14, 0.16, 0.18, 0.2],
+        description="Compute per prompt, TFLOPs, increasing.",
+    )
+    draws: PositiveInt = Field(
+        400, description="Random subsets of a prompt's trajectories per budget."
+    )
+    accounting: Literal["corrected", "ttsnap"] = Field(
+        "corrected",
+        description="corrected: a check at step s pays s + 1 evaluations; ttsnap: as published.",
+    )
 
 
 class Search(Settings):
-    methods: list[Literal["best-of-n", "ttsnap"]] = ["best-of-n", "ttsnap"]
-    reward: str = Field(..., description="Name of the reward that searches.")
-    budgets: list[PositiveFloat] = Field(..., description="TFLOPs per prompt.")
-    prompts_per_job: PositiveInt = 50
+    """The search itself, run live on the test prompts."""
+
+    methods: Annotated[list[Literal["best-of-n", "ttsnap"]], Field(min_length=1)] = Field(
+        ["best-of-n", "ttsnap"],
+        description="Methods to compare: best-of-n, ttsnap (with simulation.checks).",
+    )
+    reward: str = Field("clip", description="Name of the reward that searches.")
+    budgets: Budgets = Field([0.1], description="Compute per prompt, TFLOPs, increasing.")
+    prompts_per_job: PositiveInt = Field(50, description="Prompts per job.")
 
 
 class Report(Settings):
+    """What the report shows."""
+
     prompts: PositiveInt = Field(3, description="Test prompts shown as picture grids.")
-    candidates: PositiveInt = Field(8, description="Candidates shown for each.")
+    candidates: PositiveInt = Field(8, description="Candidates shown for each of them.")
 
 
 class Runtime(Settings):
     """Site matters that do not change results; a change re-runs nothing."""
 
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
-    batch_size: PositiveInt = Field(64, description="Candidates denoised at once.")
+    device: Device = Field("auto", description="auto, cpu, mps, cuda, cuda:1, …")
+    batch_size: PositiveInt = Field(64, description="Candidates denoised or scored at once.")
 
 
 class Config(Settings):
-    run: Name = "shapes"
-    results: str = "results"
+    """Settings of a run of TTSnap."""
+
+    run: Name = Field("shapes", description="Name of the run, a folder of results.")
+    results: Text = Field("results", description="Folder of all runs.")
     seed: int = Field(0, ge=0, description="Root of every random number of the run.")
     model: Model = Model()
     sampling: Sampling = Sampling()
-    splits: Splits = ...
-    rewards: dict[Name, RewardSettings] = ...
-    narf: Narf = ...
-    simulation: Simulation = ...
-    search: Search = ...
+    splits: Splits = Splits()
+    rewards: Annotated[dict[Name, RewardSettings], Field(min_length=1)] = Field(
+        {"clip": RewardSettings(path="ttsnap/shapes/weights/clip")},
+        description="Reward models by the names used in results.",
+    )
+    narf: Narf = Narf()
+    simulation: Simulation = Simulation()
+    search: Search = Search()
     report: Report = Report()
     runtime: Runtime = Runtime()
+
+    @model_validator(mode="after")
+    def cross_check(self) -> Config:
+        """Refuse values that are impossible together, each with its key path.
+
+        Raises:
+            ValidationError: with one entry per problem.
+        """
+        errors = [
+            InitErrorDetails(
+                type=PydanticCustomError("impossible", "{text}", {"text": text}),
+                loc=path,
+                input=None,
+            )
+            for path, text in _problems(self)
+        ]
+        if errors:
+            raise ValidationError.from_exception_data("Config", errors)
+        return self
+
+
+def _problems(config: Config) -> Iterator[Problem]:
+    yield from _unpinned(config)
+    yield from _split_problems(config)
+    yield from _step_problems(config)
+    for place, budgets in [
+        (("simulation", "budgets"), config.simulation.budgets),
+        (("search", "budgets"), config.search.budgets),
+    ]:
+        for index, text in _disorder(budgets):
+            yield (*place, index), text
+    for index, method in enumerate(config.search.methods):
+        if method in config.search.methods[:index]:
+            yield ("search", "methods", index), f"{method} is listed twice"
+    if config.search.reward not in config.rewards:
+        known = ", ".join(config.rewards)
+        yield ("search", "reward"), f"{config.search.reward} is none of the rewards ({known})"
+
+
+def _unpinned(config: Config) -> Iterator[Problem]:
+    """Hub ids without a commit: what they hold can change."""
+    sources: dict[tuple[str, ...], Model | RewardSettings] = {("model",): config.model}
+    sources |= {("rewards", name): reward for name, reward in config.rewards.items()}
+    for place, source in sources.items():
+        looks_like_hub = re.fullmatch(r"\w[\w.-]*/[\w.-]+", source.path)
+        if source.revision is None and looks_like_hub and not Path(source.path).exists():
+            text = f"must be the commit of {source.path}, which is no local folder but a hub id"
+            yield (*place, "revision"), text
+
+
+def _splits(config: Config) -> list[tuple[Split, SplitSettings]]:
+    splits = config.splits
+    return [("train", splits.train), ("val", splits.val), ("test", splits.test)]
+
+
+def _split_problems(config: Config) -> Iterator[Problem]:
+    for name, split in _splits(config):
+        if split.stop <= split.start:
+            yield ("splits", name, "stop"), f"{split.stop} is not above start {split.start}"
+    for (name, split), (other_name, other) in combinations(_splits(config), 2):
+        same_file = os.path.normpath(split.file) == os.path.normpath(other.file)
+        if same_file and split.start < other.stop and other.start < split.stop:
+            text = (
+                f"prompts {other.start} to {other.stop} overlap with those of splits.{name}, "
+                f"{split.start} to {split.stop} of the same file"
+            )
+            yield ("splits", other_name), text
+
+
+def _step_problems(config: Config) -> Iterator[Problem]:
+    """Step indices that are out of range or order, or needed but not stored."""
+    last = config.sampling.steps - 1
+    lists = [(("splits", name, "steps"), split.steps or []) for name, split in _splits(config)]
+    for place, steps in [*lists, (("narf", "steps"), config.narf.steps)]:
+        for index, step in enumerate(steps):
+            if step > last:
+                yield (*place, index), f"{step} is beyond the last step {last}"
+        for index, text in _disorder(steps):
+            yield (*place, index), text
+
+    checks = [check.step for check in config.simulation.checks]
+    for index, step in enumerate(checks):
+        if step >= last:
+            text = f"{step} is beyond the last useful step {last - 1} of {last + 1} steps"
+            yield ("simulation", "checks", index, "step"), text
+    for index, text in _disorder(checks):
+        yield ("simulation", "checks", index, "step"), text
+
+    readers: dict[Split, tuple[str, list[int]]] = {
+        "train": ("narf.steps", config.narf.steps),
+        "val": ("narf.steps", config.narf.steps),
+        "test": ("simulation.checks", checks),
+    }
+    for name, split in _splits(config):
+        reader, wanted = readers[name]
+        stored = range(last) if split.steps is None else split.steps
+        if lacking := sorted(step for step in {*wanted} - {*stored} if step < last):
+            text = f"lacks {', '.join(map(str, lacking))}, needed by {reader}"
+            yield ("splits", name, "steps"), text
+
+
+def _disorder(values: Sequence[float]) -> Iterator[tuple[int, str]]:
+    for index, (before, after) in enumerate(pairwise(values), start=1):
+        if after <= before:
+            yield index, f"{after:g} does not follow {before:g}; the values must increase"
+
+
+def load_config(source: Mapping[str, Any] | str | Path) -> Config:
+    """Read a config file, or a mapping such as Snakemake's merged ``config``.
+
+    Raises:
+        UserError: one line per problem: the file (``config`` for a mapping), the key's path, why.
+    """
+    if isinstance(source, Mapping):
+        label, given = "config", dict(source)
+    else:
+        label, given = str(source), _read_yaml(Path(source))
+    try:
+        return Config.model_validate(given)
+    except ValidationError as error:
+        lines = [f"{label}: {_explain(detail)}" for detail in error.errors()]
+        raise UserError("\n".join(lines)) from None
+
+
+def _read_yaml(path: Path) -> Any:
+    try:
+        given = yaml.safe_load(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f"{mark.line + 1}:{mark.column + 1}" if mark else "?"
+        raise UserError(f"{path}:{place}: not YAML: {error.problem}") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(given, dict | None):
+        raise UserError(f"{path}: expected sections of settings, not a {type(given).__name__}")
+    return given or {}
+
+
+def _explain(error: ErrorDetails) -> str:
+    """One line for a pydantic error: the key's path and what was expected there."""
+    loc = [part for part in error["loc"] if part != "[key]"]
+    value = json.dumps(error["input"], default=str, ensure_ascii=False)
+    value = value if len(value) <= 60 else value[:57] + "…"
+    match error["type"]:
+        case "extra_forbidden":
+            text = "unknown key" + _suggest(loc)
+        case "missing":
+            text = "is missing"
+        case "model_type":
+            text = f"should be a section of settings, not {value}"
+        case "impossible":
+            text = error["msg"]
+        case "float_type" if re.fullmatch(r'"[-+]?\d+e[-+]?\d+"', value, re.IGNORECASE):
+            text = f"should be a number, not the text {value}; YAML wants it like 1.0e-3"
+        case _:
+            words = error["msg"].removeprefix("Input ").removeprefix("String ")
+            text = f"{words[0].lower()}{words[1:]}, not {value}"
+    return f"{'.'.join(map(str, loc))}: {text}"
+
+
+def _suggest(loc: list[str | int]) -> str:
+    """The nearest known key to the unknown one at ``loc``."""
+    section: Any = Config
+    for part in loc[:-1]:
+        if isinstance(section, type) and issubclass(section, Settings):
+            section = section.model_fields[str(part)].annotation
+        else:
+            section = get_args(section)[-1]  # the items of a list or a dict
+    near = difflib.get_close_matches(str(loc[-1]), section.model_fields, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def to_yaml(config: Config) -> str:
+    """``config`` as commented YAML that :func:`load_config` reads back unchanged."""
+    lines = [
+        "# Settings of a run. The file may be shortened: what is left out takes the default.",
+        "# The defaults are those of ttsnap/config.py; `python -m ttsnap.config` writes them here.",
+        "",
+        *_yaml_lines(config, seen=set()),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _yaml_lines(section: Settings, seen: set[type[Settings]]) -> Iterator[str]:
+    """The keys of a section; a model is described where it first occurs in the file."""
+    described = type(section) in seen
+    seen.add(type(section))
+    fields = {
+        name: (getattr(section, name), field) for name, field in type(section).model_fields.items()
+    }
+    short = [
+        len(text)
+        for name, (value, field) in fields.items()
+        if _nested(value, seen) is None
+        and len(text := f"{name}: {_flow(value)}") + len(field.description or "") <= WIDTH - 4
+    ]
+    for name, (value, field) in fields.items():
+        nested = _nested(value, seen)
+        if nested is None:
+            text = f"{name}: {_flow(value)}"
+            beside = f"{text:{max(short)}}  # {field.description}"
+            if described:
+                yield text
+            elif len(beside) <= WIDTH:
+                yield beside
+            else:
+                yield f"# {field.description}"
+                yield text
+            continue
+        if isinstance(section, Config):
+            yield ""
+        comment = field.description
+        if isinstance(value, Settings):
+            comment = None if type(value) in seen else type(value).__doc__
+        if comment:
+            yield f"# {comment}"
+        yield f"{name}:"
+        yield from _indent(nested)
+
+
+def _indent(lines: Iterable[str]) -> Iterator[str]:
+    return (f"  {line}" for line in lines)
+
+
+def _nested(value: Any, seen: set[type[Settings]]) -> Iterator[str] | None:
+    """The lines below the key of a section, or of a list or dict of sections."""
+    match value:
+        case Settings():
+            return _yaml_lines(value, seen)
+        case [Settings(), *_]:
+            return (f"- {_flow(item.model_dump())}" for item in value)
+        case dict() if any(isinstance(item, Settings) for item in value.values()):
+            return (
+                line
+                for key, item in value.items()
+                for line in (f"{_flow(key)}:", *_indent(_yaml_lines(item, seen)))
+            )
+    return None
+
+
+def _flow(value: Any) -> str:
+    """A value on one line."""
+    text = yaml.safe_dump(
+        value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**6
+    )
+    return text.removesuffix("...\n").rstrip("\n")
+
+
+def default_yaml() -> str:
+    """The commented ``config/config.yaml`` of the embedded default."""
+    return to_yaml(Config())
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of a config file."""
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return schema | Config.model_json_schema()
+
+
+if __name__ == "__main__":
+    DEFAULT_YAML.write_text(default_yaml())
+    SCHEMA_JSON.parent.mkdir(parents=True, exist_ok=True)
+    SCHEMA_JSON.write_text(json.dumps(json_schema(), indent=2) + "\n")

@@ -20,14 +20,14 @@ Accounting = Literal["corrected", "ttsnap"]
 
 @dataclass(frozen=True)
 class Check:
-    """Keep the best share ``keep`` (0 < keep <= 1) of the candidates alive at step index ``step``."""
+    """Keep the best share ``keep``, in (0, 1], of the candidates alive at step index ``step``."""
 
     step: int
     keep: float
 
     def survivors(self, count: int) -> int:
-        """Number kept of ``count`` candidates: count x keep to the nearest, never below one."""
-        return max(1, math.floor(count * self.keep + 0.5))
+        """Number kept of ``count`` candidates: count x keep to the nearest, one of any at least."""
+        return min(count, max(1, math.floor(count * self.keep + 0.5)))
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,11 @@ class Schedule:
             pairs = [part.split(":") for part in text.split(",") if part.strip()]
             checks = tuple(Check(int(step), float(keep)) for step, keep in pairs)
         except ValueError:
-            raise UserError(f"schedule {text!r}: expected STEP:KEEP,… such as 2:0.4,6:0.4") from None
+            raise UserError(f"schedule {text!r}: expected STEP:KEEP, … as in 2:0.4,6:0.4") from None
         return cls(checks)
 
     def __str__(self) -> str:
-        return ",".join(f"{check.step}:{check.keep:g}" for check in self.checks)
+        return ",".join(f"{check.step}:{check.keep}" for check in self.checks)
 
     def counts(self, n: int) -> list[int]:
         """Candidates alive: first ``n``, then what is left after each check."""
@@ -125,14 +125,25 @@ class CostModel:
 
 
 def budget_range(text: str) -> list[float]:
-    """Read ``"400:4000:200"`` (first, last included, spacing) or ``"400,800"``."""
+    """Read ``"400:4000:200"`` (first, last included, spacing) or ``"400,800"``.
+
+    Raises:
+        UserError: if it is neither, or if not all budgets are positive and finite.
+    """
     try:
         if ":" in text:
             first, last, spacing = (float(part) for part in text.split(":"))
-            return [float(b) for b in np.arange(first, last + spacing / 2, spacing)]
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise UserError(f"budgets {text!r}: expected FIRST:LAST:SPACING or a list") from None
+            count = math.floor((last - first) / spacing + 1e-9) + 1
+            budgets = [first + index * spacing for index in range(count)]
+        else:
+            budgets = [float(part) for part in text.split(",")]
+    except (ValueError, ArithmeticError):
+        budgets = []
+    if not budgets or not all(0 < budget < math.inf for budget in budgets):
+        raise UserError(
+            f"budgets {text!r}: expected positive numbers, as FIRST:LAST:SPACING or as a list"
+        )
+    return budgets
 
 
 def check_steps(schedule: Schedule, steps: int) -> None:

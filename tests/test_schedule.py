@@ -1,0 +1,98 @@
+"""Schedules: what they keep, what they cost, and how they are written."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ttsnap.errors import UserError
+from ttsnap.schedule import Check, CostModel, Schedule, budget_range, check_steps, keep_best
+
+COSTS = CostModel(denoise=2.0, decode=0.5, reward=0.25, steps=5)
+PUBLISHED = Schedule.parse("2:0.4,6:0.4,11:0.5")
+
+schedules = st.lists(st.tuples(st.integers(0, 18), st.floats(0.01, 1)), max_size=4).map(
+    lambda pairs: Schedule(tuple(Check(*pair) for pair in sorted(dict(pairs).items())))
+)
+
+
+@pytest.mark.parametrize(
+    ("count", "keep", "survivors"),
+    [(10, 0.4, 4), (5, 0.5, 3), (7, 1.0, 7), (1, 0.01, 1), (3, 0.1, 1), (0, 0.5, 0)],
+)
+def test_survivors_are_rounded_and_never_none(count: int, keep: float, survivors: int) -> None:
+    assert Check(0, keep).survivors(count) == survivors
+
+
+def test_keep_best_orders_by_index_and_breaks_ties_to_the_lower_one() -> None:
+    scores = np.array([1.0, 3.0, 2.0, 3.0, 2.0], dtype=np.float32)
+    assert keep_best(scores, 2).tolist() == [1, 3]
+    assert keep_best(scores, 3).tolist() == [1, 2, 3]
+    assert keep_best(np.array([np.nan, 0.0, np.nan, -5.0]), 2).tolist() == [1, 3]
+
+
+@given(schedules)
+def test_a_schedule_survives_its_text(schedule: Schedule) -> None:
+    assert Schedule.parse(str(schedule)) == schedule
+
+
+@pytest.mark.parametrize(
+    "text", ["2", "2:0.4:1", "a:0.5", "2:x", "4:0.5,2:0.5", "2:0.5,2:0.5", "2:0", "2:1.5", "-1:0.5"]
+)
+def test_a_bad_schedule_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match="schedule"):
+        Schedule.parse(text)
+
+
+def test_cost_of_best_of_n() -> None:
+    assert COSTS.cost(3) == 3 * (5 * 2.0 + 0.75)
+
+
+def test_a_check_pays_one_evaluation_more_than_its_index() -> None:
+    # Four candidates evaluated twice and looked at; two of them three times more, and once again.
+    schedule = Schedule((Check(1, 0.5),))
+    assert COSTS.cost(4, schedule) == 4 * (2 * 2.0 + 0.75) + 2 * (3 * 2.0 + 0.75)
+
+
+def test_published_accounting_pays_one_evaluation_less() -> None:
+    published = CostModel(2.0, 0.5, 0.25, steps=5, accounting="ttsnap")
+    schedule = Schedule((Check(1, 0.5),))
+    assert published.cost(4, schedule) == 4 * (1 * 2.0 + 0.75) + 2 * (3 * 2.0 + 0.75)
+    assert published.cost(3) == COSTS.cost(3)
+
+
+def test_published_numbers_of_candidates() -> None:
+    """Flux, 2,000 TFLOPs: 10 images for best-of-N and 38 for TTSnap (arXiv 2511.22242)."""
+    flux = CostModel(denoise=9.9, decode=0.9, reward=0.3, steps=20, accounting="ttsnap")
+    assert flux.largest_n(2000) == 10
+    assert flux.largest_n(2000, PUBLISHED) == 38
+
+
+@given(st.floats(0, 5000), schedules)
+def test_largest_n_fills_the_budget(budget: float, schedule: Schedule) -> None:
+    costs = CostModel(denoise=9.9, decode=0.9, reward=0.3, steps=20)
+    n = costs.largest_n(budget, schedule)
+    assert costs.cost(n, schedule) <= budget < costs.cost(n + 1, schedule)
+
+
+def test_budgets() -> None:
+    assert budget_range("400:1000:200") == [400, 600, 800, 1000]
+    assert budget_range("400:950:200") == [400, 600, 800]
+    assert budget_range("0.1:0.5:0.1") == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5])
+    assert budget_range("0.5,2") == [0.5, 2]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a", "1:2", "1:2:0", "5:1:1", "1:nan:1", "-1,2", "1,inf", "0"]
+)
+def test_bad_budgets_are_refused(text: str) -> None:
+    with pytest.raises(UserError, match="budgets"):
+        budget_range(text)
+
+
+def test_a_check_at_the_last_step_saves_nothing_and_is_refused() -> None:
+    check_steps(Schedule((Check(3, 0.5),)), steps=5)
+    with pytest.raises(UserError, match=r"step 4 .* last useful step of 5 is 3"):
+        check_steps(Schedule((Check(4, 0.5),)), steps=5)
