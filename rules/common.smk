@@ -2,6 +2,7 @@
 import hashlib
 import json
 import math
+import shlex
 import sys
 from pathlib import Path
 
@@ -64,9 +65,12 @@ def checkpoint_receipts(reward):
     return [f"{RUN}/narf/{reward}/step_{step:02d}.json" for step in CONFIG.narf.steps]
 
 
-def source_hash(*folders):
-    """Hash of a cheap stage's sources, which re-run it when they change."""
-    files = sorted(
-        file for folder in folders for file in (Path(workflow.basedir) / folder).rglob("*.py")
-    )
+def repeated(option, values):
+    """An option given once for each value."""
+    return " ".join(f"{option} {shlex.quote(str(value))}" for value in values)
+
+
+def source_hash(*sources):
+    """Hash of a cheap stage's sources (glob patterns), which re-run it when they change."""
+    files = sorted(file for source in sources for file in Path(workflow.basedir).glob(source))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]

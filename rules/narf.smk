@@ -37,11 +37,12 @@ rule narf:
             version=narf.VERSION,
         ),
         stores=f"{RUN}/trajectories",
+        cleaner=lambda wildcards, input: repeated("--cleaner", input.cleaner),
     shell:
         "python -m ttsnap.stages.narf --settings {params.settings:q} --runtime {RUNTIME:q}"
         " --reward {wildcards.reward} --step {wildcards.step} --stores {params.stores:q}"
         " --train-rewards {input.train_rewards:q} --val-rewards {input.val_rewards:q}"
-        " --cleaner {input.cleaner:q} --out {output:q} 2>&1 | tee {log:q}"
+        " {params.cleaner} --out {output:q} 2>&1 | tee {log:q}"
 
 
 rule evaluate:

@@ -89,7 +89,8 @@ rule tensor:
             version=tensor.VERSION,
         ),
         store=lambda wildcards: f"{RUN}/trajectories/{wildcards.split}.zarr",
+        checkpoints=lambda wildcards, input: repeated("--checkpoint", input.checkpoints),
     shell:
         "python -m ttsnap.stages.tensor --settings {params.settings:q} --runtime {RUNTIME:q}"
         " --store {params.store:q} --reward {wildcards.reward}"
-        " --checkpoints {input.checkpoints:q} --out {output:q} 2>&1 | tee {log:q}"
+        " {params.checkpoints} --out {output:q} 2>&1 | tee {log:q}"

@@ -42,8 +42,9 @@ rule search:
             prompts=prompts_hash(PROMPTS["test"]),
             version=search.VERSION,
         ),
+        checkpoints=lambda wildcards, input: repeated("--checkpoint", input.checkpoints),
     shell:
         "python -m ttsnap.stages.search --settings {params.settings:q} --runtime {RUNTIME:q}"
         " --method {wildcards.method} --block {wildcards.block} --model {input.model:q}"
-        " --reward-cost {input.reward_cost:q} --checkpoints {input.checkpoints:q}"
+        " --reward-cost {input.reward_cost:q} {params.checkpoints}"
         " --out {output:q} 2>&1 | tee {log:q}"

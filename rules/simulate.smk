@@ -24,7 +24,7 @@ rule simulate:
         runtime=30,
     params:
         settings=leaves(simulation=CONFIG.simulation, seed=CONFIG.seed),
-        source=source_hash("ttsnap/simulation", "ttsnap/stages/simulate.py"),
+        source=source_hash("ttsnap/simulation/*.py", "ttsnap/stages/simulate.py"),
     shell:
         "python -m ttsnap.stages.simulate --settings {params.settings:q} --model {input.model:q}"
         " --reward-cost {input.reward_cost:q} --base {input.base:q}"

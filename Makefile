@@ -1,0 +1,31 @@
+# The two commands of the README. Each makes its environment first if there is none.
+PYTHON ?= python3.11
+VENV ?= .venv
+CORES ?= 2
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test style check clean
+
+demo: $(INSTALLED)  ## Run the whole pipeline on the embedded default, and write the report.
+	. $(BIN)/activate && snakemake --cores $(CORES)
+	. $(BIN)/activate && snakemake --report results/shapes/report.html --quiet
+	$(BIN)/ttsnap summary results/shapes
+
+test: $(INSTALLED)  ## Run the tests.
+	$(BIN)/python -m pytest
+
+check: $(INSTALLED)  ## Check style, types and the workflow.
+	. $(BIN)/activate && ruff check . && ruff format --check . && mypy ttsnap && codespell \
+	&& snakefmt --check Snakefile rules && snakemake --lint
+
+style: $(INSTALLED)  ## Rewrite the sources in the project's style.
+	. $(BIN)/activate && ruff check --fix . && ruff format . && snakefmt Snakefile rules
+
+clean:  ## Remove the environment; results stay.
+	rm -rf $(VENV)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --progress-bar off -c constraints.txt -e ".[dev]"
+	touch $@

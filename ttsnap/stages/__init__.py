@@ -1,0 +1,44 @@
+"""One module per rule of the workflow: parse, call the library, write the result.
+
+Each is run as ``python -m ttsnap.stages.<stage>``. ``--settings`` is the JSON of exactly those
+settings the stage reads, which is also what Snakemake tracks.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import sys
+from collections.abc import Callable
+from typing import Annotated, TypeVar
+
+import typer
+
+from ttsnap.config import Runtime, Settings
+from ttsnap.errors import UserError
+
+AnySettings = TypeVar("AnySettings", bound=Settings)
+
+
+def json_option(kind: type[AnySettings]) -> typer.models.OptionInfo:
+    """An option whose value is the JSON of ``kind``."""
+    return typer.Option(parser=kind.model_validate_json, metavar="JSON")
+
+
+RuntimeOption = Annotated[Runtime, json_option(Runtime)]
+
+
+def run(main: Callable[..., None]) -> None:
+    """Run a stage's ``main`` on the command line; what the user can put right is one line."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for noisy in ("httpx", "huggingface_hub"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    # typer reads annotations at run time, where they are strings.
+    main.__annotations__ = inspect.get_annotations(main, eval_str=True)
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(main)
+    try:
+        app()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)

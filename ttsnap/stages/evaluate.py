@@ -1,0 +1,26 @@
+"""How well base and finetuned rewards predict the final image's reward, step by step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ttsnap.stages import run
+from ttsnap.store import RewardTensor
+
+
+def main(
+    base: Annotated[Path, typer.Option(help="Receipt of the base tensor.")],
+    finetuned: Annotated[Path, typer.Option(help="Receipt of the finetuned tensor.")],
+    out: Annotated[Path, typer.Option()],
+) -> None:
+    from ttsnap.narf.evaluate import evaluate
+
+    tensors = [RewardTensor.load(receipt.with_suffix(".zarr")) for receipt in (base, finetuned)]
+    evaluate(*tensors).to_csv(out, index=False)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,38 @@
+"""Measure a model: its noise levels, and the TFLOPs of one evaluation and one decode."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ttsnap import config
+from ttsnap.stages import RuntimeOption, json_option, run
+from ttsnap.store import write_receipt
+
+VERSION = 1
+
+
+class Settings(config.Settings):
+    model: config.Model
+    sampling: config.Sampling
+    version: int
+
+
+def main(
+    settings: Annotated[Settings, json_option(Settings)],
+    runtime: RuntimeOption,
+    out: Annotated[Path, typer.Option()],
+) -> None:
+    from ttsnap.diffusion import load_sampler
+
+    sampler = load_sampler(settings.model, settings.sampling, runtime.device)
+    sigmas = [float(sigma) for sigma in sampler.sigmas]
+    write_receipt(
+        out, {"kind": "model", "steps": sampler.steps, "sigmas": sigmas, **sampler.costs()}
+    )
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,41 @@
+"""Ground truth: the reward of every final image of a split, as one tidy table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ttsnap import config
+from ttsnap.stages import RuntimeOption, json_option, run
+from ttsnap.store import open_store, reward_table, write_table
+
+VERSION = 1
+
+
+class Settings(config.Settings):
+    reward: config.RewardSettings
+    split: config.SplitSettings
+    version: int
+
+
+def main(
+    settings: Annotated[Settings, json_option(Settings)],
+    runtime: RuntimeOption,
+    store: Annotated[Path, typer.Option()],
+    reward: Annotated[str, typer.Option(help="Name of the reward.")],
+    out: Annotated[Path, typer.Option()],
+) -> None:
+    from ttsnap.rewards import load_reward
+    from ttsnap.rewards.tensor import score_step
+
+    trajectories = open_store(store)
+    model = load_reward(settings.reward, name=reward, device=runtime.device)
+    scores = score_step(model, trajectories, trajectories.final, runtime.batch_size)
+    ids = [prompt.id for prompt in trajectories.prompts]
+    write_table(out, reward_table(ids, trajectories.seeds, scores))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,96 @@
+"""Search live with one method on a block of test prompts, at every budget."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+import typer
+
+from ttsnap import config
+from ttsnap.prompts import load_split, seed_of
+from ttsnap.schedule import Check, Schedule
+from ttsnap.stages import RuntimeOption, json_option, run
+from ttsnap.stages.simulate import read_costs
+from ttsnap.store import read_receipt, write_table
+
+VERSION = 1
+
+
+class Settings(config.Settings):
+    model: config.Model
+    sampling: config.Sampling
+    split: config.SplitSettings
+    seed: int
+    reward: config.RewardSettings
+    reward_name: str
+    checks: list[config.CheckSettings]
+    search: config.Search
+    judge: str | None
+    prompts: str
+    version: int
+
+
+def main(
+    settings: Annotated[Settings, json_option(Settings)],
+    runtime: RuntimeOption,
+    method: Annotated[str, typer.Option()],
+    block: Annotated[int, typer.Option(min=0)],
+    model: Annotated[Path, typer.Option(help="Receipt of the model stage.")],
+    reward_cost: Annotated[Path, typer.Option(help="Receipt of the reward cost stage.")],
+    out: Annotated[Path, typer.Option()],
+    checkpoint: Annotated[
+        list[Path] | None, typer.Option(help="Receipts of NARF checkpoints.")
+    ] = None,
+) -> None:
+    from ttsnap.diffusion import load_sampler
+    from ttsnap.progress import track
+    from ttsnap.rewards import load_judge, load_reward
+    from ttsnap.search import Task, best_of_n, ttsnap_search
+
+    sampler = load_sampler(settings.model, settings.sampling, runtime.device)
+    load = partial(load_reward, settings.reward, name=settings.reward_name, device=runtime.device)
+    reward = load()
+    schedule = Schedule(tuple(Check(check.step, check.keep) for check in settings.checks))
+    receipts = {read_receipt(path)["step"]: path for path in checkpoint or []}
+    verifiers = {
+        check.step: load(checkpoint=receipts[check.step].with_suffix(""))
+        for check in schedule.checks
+        if check.step in receipts
+    }
+    judge = load_judge(settings.judge) if settings.judge else None
+
+    size = settings.search.prompts_per_job
+    prompts = load_split(settings.split)[block * size : (block + 1) * size]
+    rows = []
+    for prompt in track(prompts, f"{method}, prompts"):
+        conditioning = sampler.encode([prompt.text], [prompt.negative])
+        for budget in settings.search.budgets:
+            task = Task(
+                sampler=sampler,
+                conditioning=conditioning,
+                prompt=prompt.text,
+                reward=reward,
+                costs=read_costs(model, reward_cost),
+                budget=budget,
+                seed_of=partial(seed_of, settings.seed, prompt.id),
+                model=settings.model.path,
+                batch_size=runtime.batch_size,
+            )
+            if method == "best-of-n":
+                result = best_of_n(task)
+            else:
+                result = ttsnap_search(task, schedule, verifiers)
+            oracle = float(judge(result.image[None], [prompt.text])[0]) if judge else None
+            rows.append(result.row(prompt.id, oracle))
+            result.save(out.parent / f"{budget:g}" / prompt.id)
+    table = pd.DataFrame(rows)
+    write_table(out, table)
+    logging.info("%s", table[["reward", "spent_tflops", "n", "seconds"]].mean().to_string())
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,71 @@
+"""Reward tensor of a split: every stored step scored by the base reward or by its checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from ttsnap import config
+from ttsnap.stages import RuntimeOption, json_option, run
+from ttsnap.store import RewardTensor, open_store, read_receipt, sha256_of, write_receipt
+
+VERSION = 1
+
+
+class Settings(config.Settings):
+    reward: config.RewardSettings
+    split: config.SplitSettings
+    version: int
+
+
+def main(
+    settings: Annotated[Settings, json_option(Settings)],
+    runtime: RuntimeOption,
+    store: Annotated[Path, typer.Option()],
+    reward: Annotated[str, typer.Option(help="Name of the reward.")],
+    out: Annotated[Path, typer.Option()],
+    checkpoint: Annotated[
+        list[Path] | None,
+        typer.Option(help="Receipts of NARF checkpoints, each for its own step; none: base."),
+    ] = None,
+) -> None:
+    from ttsnap.rewards import load_reward
+    from ttsnap.rewards.tensor import score_step
+
+    trajectories = open_store(store)
+    checkpoints: dict[int, Path | None] = {
+        read_receipt(path)["step"]: path.with_suffix("") for path in checkpoint or []
+    } or dict.fromkeys(trajectories.steps)
+    values = np.full((*trajectories.seeds.shape, len(trajectories.steps)), np.nan, np.float32)
+    for position, step in enumerate(trajectories.steps):
+        if step in checkpoints:
+            model = load_reward(
+                settings.reward, name=reward, device=runtime.device, checkpoint=checkpoints[step]
+            )
+            values[:, :, position] = score_step(model, trajectories, step, runtime.batch_size)
+    tensor = RewardTensor(
+        values,
+        trajectories.steps,
+        [prompt.id for prompt in trajectories.prompts],
+        trajectories.seeds,
+        {"reward": reward, "kind": "finetuned" if checkpoint else "base"},
+    )
+    path = out.with_suffix(".zarr")
+    tensor.save(path)
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    write_receipt(
+        out,
+        {
+            "kind": "tensor",
+            **tensor.attrs,
+            "shape": list(values.shape),
+            "files": {str(file.relative_to(path)): sha256_of(file) for file in files},
+        },
+    )
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,44 @@
+"""Generate one block of a trajectory store; see :mod:`ttsnap.trajectories`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ttsnap import config
+from ttsnap.stages import RuntimeOption, json_option, run
+from ttsnap.store import open_store
+
+
+class Settings(config.Settings):
+    model: config.Model
+    sampling: config.Sampling
+    split: config.SplitSettings
+    prompts: str
+    version: int
+
+
+def main(
+    settings: Annotated[Settings, json_option(Settings)],
+    runtime: RuntimeOption,
+    store: Annotated[Path, typer.Option()],
+    block: Annotated[int, typer.Option(min=0)],
+    out: Annotated[Path, typer.Option()],
+) -> None:
+    from ttsnap.diffusion import load_sampler
+    from ttsnap.trajectories import generate_block
+
+    sampler = load_sampler(settings.model, settings.sampling, runtime.device)
+    generate_block(
+        sampler,
+        open_store(store, writable=True),
+        block,
+        receipt=out,
+        batch_size=runtime.batch_size,
+    )
+
+
+if __name__ == "__main__":
+    run(main)

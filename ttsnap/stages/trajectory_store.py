@@ -1,0 +1,59 @@
+"""Lay out a split's trajectory store, which its jobs then fill block by block."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from ttsnap import config
+from ttsnap.errors import UserError
+from ttsnap.prompts import load_split, prompts_hash, seed_of
+from ttsnap.stages import json_option, run
+from ttsnap.store import create_store, read_receipt, store_receipt, write_receipt
+
+
+class Settings(config.Settings):
+    model: config.Model
+    sampling: config.Sampling
+    split: config.SplitSettings
+    seed: int
+    prompts: str
+    version: int
+
+
+def main(
+    settings: Annotated[Settings, json_option(Settings)],
+    model: Annotated[Path, typer.Option(help="Receipt of the model stage.")],
+    store: Annotated[Path, typer.Option()],
+    out: Annotated[Path, typer.Option()],
+) -> None:
+    split = settings.split
+    prompts = load_split(split)
+    if prompts_hash(prompts) != settings.prompts:
+        raise UserError(f"{split.file}: changed while the workflow ran; run it again")
+    last = settings.sampling.steps - 1
+    steps = list(range(last + 1)) if split.steps is None else sorted({*split.steps, last})
+    sigmas = np.asarray(read_receipt(model)["sigmas"], np.float32)[steps]
+    seeds = [
+        [seed_of(settings.seed, prompt.id, image) for image in range(split.images)]
+        for prompt in prompts
+    ]
+    created = create_store(
+        store,
+        prompts=prompts,
+        seeds=np.asarray(seeds, np.int64),
+        steps=steps,
+        sigmas=sigmas,
+        height=settings.sampling.height,
+        width=settings.sampling.width,
+        block=split.prompts_per_job,
+        settings=settings.model_dump(mode="json", include={"model", "sampling", "version"}),
+    )
+    write_receipt(out, store_receipt(created))
+
+
+if __name__ == "__main__":
+    run(main)
