@@ -31,7 +31,11 @@ def main(
     model = load_reward(settings.reward, name=reward, device="cpu")
     write_receipt(
         out,
-        {"kind": "reward", "reward": reward, "tflops": model.tflops(settings.height, settings.width)},
+        {
+            "kind": "reward",
+            "reward": reward,
+            "tflops": model.tflops(settings.height, settings.width),
+        },
     )
 
 
