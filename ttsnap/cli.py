@@ -18,12 +18,12 @@ from ttsnap.errors import UserError
 from ttsnap.shapes.cli import app as shapes
 
 if TYPE_CHECKING:
-    from ttsnap.config import Config
     from collections.abc import Callable
 
+    from ttsnap.config import Config
     from ttsnap.schedule import Schedule
-    from ttsnap.search import SearchResult, Task
     from ttsnap.search import Progress as Standing
+    from ttsnap.search import SearchResult, Task
 
 app = typer.Typer(
     help="Better images for the same compute: prune bad noise seeds early.",
@@ -124,9 +124,8 @@ def search(
     )
     folder = out or Path(settings.results, settings.run, "live", method.value, asked.id)
     result.save(folder)
-    alive = " → ".join(
-        map(str, (checks if result.schedule else Schedule()).counts(len(result.candidates)))
-    )
+    fate = checks if result.schedule else Schedule()
+    alive = " → ".join(map(str, fate.counts(len(result.candidates))))
     console.print(
         f"[bold]{name} {result.score:.3f}[/bold], seed {result.seed}; {alive} candidates, "
         f"{result.nfe} evaluations, {result.spent_tflops:.4g} of {result.budget:.4g} TFLOPs, "

@@ -1,0 +1,124 @@
+"""The real workflow on tiny models: one finished run that all tests look at."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.tiny import tiny_stable_diffusion
+from tests.tiny_clip import tiny_clip
+
+ROOT = Path(__file__).parents[2]
+
+PROMPTS = [
+    "a plain prompt",
+    "emoji 🦊 and ünïcode",
+    'quotes " and \' and `backticks` and $(date) {wildcards}',
+    "slashes / and \\ and ../..",
+    "new\nlines\tand tabs",
+    "long " * 200,
+    *(f"prompt {i}" for i in range(8)),
+]
+
+
+@dataclass(frozen=True)
+class Workflow:
+    """A folder to run the workflow in, and its configuration there."""
+
+    folder: Path
+    settings: dict[str, object]
+
+    @property
+    def run(self) -> Path:
+        return self.folder / "results" / "tiny"
+
+    def snakemake(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        config = self.folder / "tiny.yaml"
+        config.write_text(yaml.safe_dump(self.settings))
+        command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile"]
+        command += ["--directory", self.folder, "--configfile", config, "--cores", "2"]
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        return subprocess.run(
+            [*command, *arguments],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"},
+            cwd=ROOT,
+            check=False,
+        )
+
+    def planned(self, *config: str) -> dict[str, int]:
+        """Rule -> jobs of a dry run, with changes to the settings given as KEY=VALUE."""
+        done = self.snakemake("--dry-run", *(["--config", *config] if config else []))
+        assert done.returncode == 0, done.stdout + done.stderr
+        return job_counts(done.stdout + done.stderr)
+
+
+def job_counts(output: str) -> dict[str, int]:
+    """The numbers of Snakemake's job statistics, without `all`."""
+    rows: Sequence[tuple[str, str]] = re.findall(r"^(\w+) +(\d+)$", output, flags=re.MULTILINE)
+    return {rule: int(count) for rule, count in rows if rule not in ("all", "total")}
+
+
+@pytest.fixture(scope="session")
+def workflow(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
+    """The workflow on tiny models, not yet run."""
+    folder = tmp_path_factory.mktemp("workflow")
+    tiny_stable_diffusion(folder / "generator")
+    tiny_clip(folder / "clip")
+    (folder / "prompts.json").write_text(json.dumps(PROMPTS), encoding="utf-8")
+    split = {"file": "prompts.json", "prompts_per_job": 3}
+    settings = {
+        "run": "tiny",
+        "model": {"path": "generator"},
+        "sampling": {"steps": 4},
+        "splits": {
+            "train": {**split, "start": 0, "stop": 6, "images": 2, "steps": [1, 2]},
+            "val": {**split, "start": 6, "stop": 9, "images": 2, "steps": None},
+            "test": {**split, "start": 9, "stop": 14, "images": 8, "steps": None},
+        },
+        "rewards": {"clip": {"kind": "clip", "path": "clip"}},
+        "narf": {"steps": [1, 2], "epochs": 1, "batch_size": 4},
+        "simulation": {
+            "checks": [{"step": 1, "keep": 0.5}],
+            "budgets": [0.0, 0.0, 0.0],
+            "draws": 10,
+        },
+        "search": {"budgets": [0.0], "prompts_per_job": 3},
+        "report": {"prompts": 1, "candidates": 2},
+        "runtime": {"device": "cpu", "batch_size": 8},
+        "judge": None,
+    }
+    full = full_cost(folder)
+    settings["simulation"]["budgets"] = [full * n for n in (1.1, 2.1, 3.1)]
+    settings["search"]["budgets"] = [full * 2.1]
+    return Workflow(folder, settings)
+
+
+def full_cost(folder: Path) -> float:
+    """TFLOPs of one candidate of best-of-N."""
+    from ttsnap.config import Model, RewardSettings, Sampling
+    from ttsnap.diffusion import load_sampler
+    from ttsnap.rewards import load_reward
+
+    sampler = load_sampler(Model(path=str(folder / "generator")), Sampling(steps=4), "cpu")
+    costs = sampler.costs()
+    reward = load_reward(RewardSettings(path=str(folder / "clip")), name="clip", device="cpu")
+    return 4 * costs["denoise"] + costs["decode"] + reward.tflops(32, 32)
+
+
+@pytest.fixture(scope="session")
+def finished(workflow: Workflow) -> Workflow:
+    """The workflow after it ran to the end."""
+    done = workflow.snakemake()
+    assert done.returncode == 0, done.stdout + done.stderr
+    return workflow

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from tests.workflow.conftest import PROMPTS, Workflow
+from ttsnap.store import RewardTensor, open_store, read_table, verify
+
+
+def test_lint_finds_nothing(workflow: Workflow) -> None:
+    done = workflow.snakemake("--lint")
+    assert done.returncode == 0, done.stderr
+
+
+def test_dry_run_of_a_fresh_folder_plans_every_stage(workflow: Workflow) -> None:
+    jobs = workflow.planned("run=fresh")
+    assert jobs == {
+        "model": 1,
+        "trajectory_store": 3,
+        "trajectories": 2 + 1 + 2,
+        "reward_cost": 1,
+        "rewards": 2,
+        "narf": 2,
+        "tensor": 2,
+        "evaluate": 1,
+        "simulate": 1,
+        "search": 2 * 2,
+        "report": 1,
+    }
+
+
+def test_a_finished_run_has_nothing_to_do(finished: Workflow) -> None:
+    done = finished.snakemake()
+    assert done.returncode == 0, done.stderr
+    assert "Nothing to be done" in done.stdout + done.stderr
+
+
+def test_new_budgets_rerun_the_simulation_and_what_follows(finished: Workflow) -> None:
+    budgets = finished.settings["simulation"]["budgets"]
+    changed = json.dumps({"budgets": [1.01 * budget for budget in budgets]})
+    assert finished.planned(f"simulation={changed}") == {"simulate": 1, "report": 1}
+
+
+def test_a_new_learning_rate_leaves_trajectories_and_ground_truth_alone(
+    finished: Workflow,
+) -> None:
+    jobs = finished.planned('narf={"learning_rate": 0.0002}')
+    assert jobs == {
+        "narf": 2,
+        "tensor": 1,
+        "evaluate": 1,
+        "simulate": 1,
+        "search": 2,
+        "report": 1,
+    }
+
+
+def test_site_settings_rerun_nothing(finished: Workflow) -> None:
+    assert finished.planned('runtime={"batch_size": 5}') == {}
+
+
+def test_a_changed_prompt_redoes_only_its_split(finished: Workflow) -> None:
+    file = finished.folder / "prompts.json"
+    before = file.read_text(encoding="utf-8")
+    file.write_text(json.dumps([*PROMPTS[:6], "another", *PROMPTS[7:]]), encoding="utf-8")
+    jobs = finished.planned()
+    file.write_text(before, encoding="utf-8")
+    assert jobs["trajectory_store"] == 1
+    assert jobs["trajectories"] == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ('simulation={"checks": [{"step": 3, "keep": 0.5}]}', "simulation.checks.0.step"),
+        ('simulation={"checks": [{"step": 1, "keep": 1.5}]}', "simulation.checks.0.keep"),
+        ("smapling=3", "smapling: unknown key; did you mean sampling?"),
+        ('sampling={"steps": "many"}', "sampling.steps"),
+        ('splits={"val": {"start": 2}}', "splits.val"),
+        ('splits={"test": {"stop": 99}}', "prompts.json: has 14 prompts"),
+    ],
+)
+def test_bad_settings_are_refused_before_any_job(
+    workflow: Workflow, change: str, complaint: str
+) -> None:
+    done = workflow.snakemake("--dry-run", "--config", change)
+    assert done.returncode != 0
+    assert complaint in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_what_a_run_leaves_is_whole(finished: Workflow) -> None:
+    run = finished.run
+    for split, images in (("train", 2), ("val", 2), ("test", 8)):
+        path = run / f"trajectories/{split}.zarr"
+        assert verify(path, path.with_suffix("")) == []
+        assert open_store(path).seeds.shape[1] == images
+    table = read_table(run / "rewards/clip/train.parquet")
+    assert len(table) == 6 * 2
+    base = RewardTensor.load(run / "tensors/clip/test.base.zarr")
+    assert base.values.shape == (5, 8, 4)
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["live"]
+    assert (run / "search/ttsnap").is_dir()
+
+
+def test_report_is_one_page_with_every_figure(finished: Workflow) -> None:
+    page = finished.folder / "report.html"
+    done = finished.snakemake("--report", str(page))
+    assert done.returncode == 0, done.stderr
+    text = page.read_text(encoding="utf-8")
+    for figure in (finished.run / "report").glob("*.png"):
+        assert figure.name in text
+
+
+def test_an_interrupted_stage_is_all_that_is_redone(finished: Workflow) -> None:
+    receipt = finished.run / "narf/clip/step_01.json"
+    kept = receipt.read_bytes()
+    receipt.unlink()
+    jobs = finished.planned()
+    receipt.write_bytes(kept)
+    shutil.copystat(finished.run / "narf/clip/step_02.json", receipt)
+    assert jobs["narf"] == 1
+    assert "trajectories" not in jobs
