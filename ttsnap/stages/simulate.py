@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ttsnap import config
-from ttsnap.schedule import Check, CostModel, Schedule
+from ttsnap.schedule import Accounting, Check, CostModel, Schedule
 from ttsnap.stages import json_option, run
 from ttsnap.store import RewardTensor, read_receipt
 
@@ -18,9 +18,7 @@ class Settings(config.Settings):
     seed: int
 
 
-def read_costs(
-    model: Path, reward_cost: Path, accounting: config.Accounting = "corrected"
-) -> CostModel:
+def read_costs(model: Path, reward_cost: Path, accounting: Accounting = "corrected") -> CostModel:
     """The cost model of what the model and reward cost stages measured."""
     measured = read_receipt(model)
     return CostModel(
