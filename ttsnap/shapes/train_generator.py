@@ -1,0 +1,288 @@
+"""Train the text-to-image model of the shapes world: autoencoder, then denoiser and text encoder.
+
+The result is a folder that ``StableDiffusionPipeline.from_pretrained`` loads. Everything follows
+from the seed; a run that was stopped continues from its last checkpoint to the same weights.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from ttsnap.shapes import world
+from ttsnap.shapes.tokenizer import MAX_LENGTH, build_tokenizer
+
+if TYPE_CHECKING:
+    from diffusers import (
+        AutoencoderTiny,
+        DDIMScheduler,
+        StableDiffusionPipeline,
+        UNet2DConditionModel,
+    )
+    from transformers import CLIPTextModel
+
+RENDERINGS = 120_000
+AUTOENCODER_STEPS = 2500
+DENOISER_STEPS = 10_000
+BATCH = 32
+DROPPED_CAPTIONS = 0.1
+CHECKPOINT_EVERY = 250
+
+Progress = Callable[[str, int, int, float], None]
+"""Called with (what is trained, step, steps, loss)."""
+
+
+def build_autoencoder() -> AutoencoderTiny:
+    """32x32x3 pixels to 8x8x4 latents; the decoder costs a fraction of a denoiser evaluation."""
+    from diffusers import AutoencoderTiny
+
+    return AutoencoderTiny(
+        encoder_block_out_channels=(32, 32, 32),
+        decoder_block_out_channels=(24, 24, 24),
+        num_encoder_blocks=(1, 1, 1),
+        num_decoder_blocks=(2, 1, 1),
+    )
+
+
+def build_unet() -> UNet2DConditionModel:
+    """Two levels, 8x8 and 4x4, with cross-attention at both."""
+    from diffusers import UNet2DConditionModel
+
+    return UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(64, 128),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        attention_head_dim=4,
+        cross_attention_dim=128,
+    )
+
+
+def build_text_encoder() -> CLIPTextModel:
+    """A causal transformer over the words of a caption."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    tokenizer = build_tokenizer()
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=128,
+        intermediate_size=512,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        max_position_embeddings=MAX_LENGTH,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return CLIPTextModel(config)
+
+
+def build_scheduler() -> DDIMScheduler:
+    """The noise schedule of Stable Diffusion with v-prediction; the last step is the estimate."""
+    from diffusers import DDIMScheduler
+
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        steps_offset=1,
+        prediction_type="v_prediction",
+        timestep_spacing="trailing",
+    )
+
+
+def renderings(count: int, seed: int) -> tuple[world.Images, list[str]]:
+    """Training pictures and their captions, none of them held out."""
+    rng = np.random.default_rng(seed)
+    scenes = [world.sample_training_scene(rng) for _ in range(count)]
+    images = np.concatenate(
+        [world.render(scenes[start : start + 1000], rng) for start in range(0, count, 1000)]
+    )
+    return images, [scene.caption for scene in scenes]
+
+
+def to_pixels(images: world.Images) -> torch.Tensor:
+    """uint8 (B, H, W, 3) to float32 (B, 3, H, W) in [-1, 1]."""
+    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def train_autoencoder(
+    images: world.Images, steps: int, seed: int, progress: Progress
+) -> AutoencoderTiny:
+    """Fit the autoencoder.
+
+    A moment penalty gives every latent channel zero mean and unit variance over the data, so that
+    the scaling factor of the pipeline is 1. Noise on the latents keeps the decoder tolerant of the
+    denoiser's small errors.
+    """
+    torch.manual_seed(seed)
+    model = build_autoencoder().to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=2e-3, total_steps=steps, pct_start=0.1
+    )
+    for step in range(steps):
+        random = torch.Generator().manual_seed(seed * 1_000_003 + step)
+        index = torch.randint(len(images), (BATCH,), generator=random)
+        pixels = to_pixels(images[index.numpy()]).to(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16):
+            latents = model.encode(pixels).latents
+            noise = torch.randn(latents.shape, generator=random)
+            restored = model.decode(latents + 0.1 * noise).sample.float()
+        latents = latents.float()
+        mean = latents.mean((0, 2, 3))
+        variance = latents.var((0, 2, 3))
+        moments = (mean.square() + (variance - 1).square()).mean()
+        error = F.mse_loss(restored, pixels)
+        loss = error + 0.5 * F.l1_loss(restored, pixels) * 0.2 + 0.01 * moments
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        progress("autoencoder", step + 1, steps, error.item())
+    return model.to(memory_format=torch.contiguous_format).eval()
+
+
+@torch.no_grad()
+def encode(autoencoder: AutoencoderTiny, images: world.Images) -> torch.Tensor:
+    """Latents of all pictures, float32 (N, 4, 8, 8), before scaling."""
+    return torch.cat(
+        [
+            autoencoder.encode(to_pixels(images[start : start + 250])).latents
+            for start in range(0, len(images), 250)
+        ]
+    )
+
+
+def tokenize(captions: list[str]) -> torch.Tensor:
+    """Token ids, int64 (N, MAX_LENGTH)."""
+    return build_tokenizer()(
+        captions,
+        padding="max_length",
+        truncation=True,
+        max_length=MAX_LENGTH,
+        return_tensors="pt",
+    ).input_ids
+
+
+class Denoiser(torch.nn.Module):
+    """U-Net and text encoder, trained together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unet = build_unet()
+        self.text_encoder = build_text_encoder()
+
+    def forward(
+        self, noisy: torch.Tensor, timesteps: torch.Tensor, tokens: torch.Tensor
+    ) -> torch.Tensor:
+        """The predicted velocity of noisy latents (B, 4, 8, 8)."""
+        context = self.text_encoder(tokens).last_hidden_state
+        return self.unet(noisy, timesteps, context).sample
+
+
+def learning_rate(step: int, steps: int, peak: float = 1e-3) -> float:
+    """Linear warm-up over 200 steps, then a half cosine to zero."""
+    warm = min(1.0, (step + 1) / 200)
+    return peak * warm * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+def train_denoiser(
+    latents: torch.Tensor,
+    tokens: torch.Tensor,
+    steps: int,
+    seed: int,
+    progress: Progress,
+    checkpoint: Path,
+) -> Denoiser:
+    """Fit the U-Net and the text encoder by v-prediction (Salimans and Ho 2022, appendix D).
+
+    Every step draws from a generator of its own, so a run that continues from ``checkpoint`` ends
+    with the same weights as one that was never stopped.
+
+    Args:
+        latents: float32 (N, 4, 8, 8), of unit variance.
+        tokens: int64 (N, MAX_LENGTH).
+        steps: optimiser steps of ``BATCH`` pictures.
+        seed: of initial weights, order, noise and dropped captions.
+        progress: told about every step.
+        checkpoint: file that is read if it exists and written every ``CHECKPOINT_EVERY`` steps.
+
+    Returns:
+        The exponential moving average of the weights.
+    """
+    torch.manual_seed(seed)
+    scheduler = build_scheduler()
+    empty = tokenize([""])
+    model = Denoiser().train()
+    average = torch.optim.swa_utils.AveragedModel(
+        model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998)
+    )
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.01)
+    start = 0
+    if checkpoint.exists():
+        state = torch.load(checkpoint)
+        model.load_state_dict(state["model"])
+        average.load_state_dict(state["average"])
+        optimizer.load_state_dict(state["optimizer"])
+        start = state["step"]
+    for step in range(start, steps):
+        random = torch.Generator().manual_seed(seed * 1_000_003 + step)
+        index = torch.randint(len(latents), (BATCH,), generator=random)
+        clean = latents[index]
+        noise = torch.randn(clean.shape, generator=random)
+        # Stratified over the schedule: less variance than independent draws.
+        share = (torch.arange(BATCH) + torch.rand(BATCH, generator=random)) / BATCH
+        timesteps = (share * scheduler.config.num_train_timesteps).long()
+        dropped = torch.rand(BATCH, 1, generator=random) < DROPPED_CAPTIONS
+        velocity = scheduler.get_velocity(clean, noise, timesteps)
+        predicted = model(
+            scheduler.add_noise(clean, noise, timesteps),
+            timesteps,
+            torch.where(dropped, empty, tokens[index]),
+        )
+        loss = F.mse_loss(predicted, velocity)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, steps)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        average.update_parameters(model)
+        progress("denoiser", step + 1, steps, loss.item())
+        if (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == steps:
+            state = {
+                "model": model.state_dict(),
+                "average": average.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "step": step + 1,
+            }
+            partial = checkpoint.with_suffix(".partial")
+            torch.save(state, partial)
+            partial.replace(checkpoint)
+    return average.module.eval()
+
+
+def build_pipeline(autoencoder: AutoencoderTiny, denoiser: Denoiser) -> StableDiffusionPipeline:
+    """The stock pipeline around the trained parts."""
+    from diffusers import StableDiffusionPipeline
+
+    return StableDiffusionPipeline(
+        vae=autoencoder,
+        text_encoder=denoiser.text_encoder,
+        tokenizer=build_tokenizer(),
+        unet=denoiser.unet,
+        scheduler=build_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
