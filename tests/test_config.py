@@ -94,7 +94,7 @@ def test_whole_numbers_pass_as_numbers() -> None:
         # Unknown keys
         ("narv", {}, "narv: unknown key; did you mean narf?"),
         ("narf.lora.rnk", 4, "narf.lora.rnk: unknown key; did you mean rank?"),
-        ("rewards.clip", {"path": "a", "paht": "b"}, "rewards.clip.paht: unknown key; did you"),
+        ("rewards.clip", {"path": "a", "pathe": "b"}, "rewards.clip.pathe: unknown key; did you"),
         ("splits.tests", {}, "splits.tests: unknown key; did you mean test?"),
         ("splits.val.image", 3, "splits.val.image: unknown key; did you mean images?"),
         ("simulation.checks", [{"step": 1, "keep": 1, "stop": 2}], "simulation.checks.0.stop: unk"),
