@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import diffusers
+import pytest
+import torch
+
+from tests.tiny import tiny_stable_diffusion
+from ttsnap.config import Model, Sampling
+from ttsnap.diffusion import load_sampler
+from ttsnap.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    tiny_stable_diffusion(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(saved, tmp_path) -> Path:
+    return Path(shutil.copytree(saved, tmp_path / "tiny"))
+
+
+def load(folder: Path | str, device: str = "cpu", **settings):
+    return load_sampler(Model(path=str(folder), **settings), Sampling(steps=2), device)
+
+
+def test_a_folder_gives_the_model_that_was_saved(saved, capfd):
+    capfd.readouterr()
+    sampler = load(saved, device="auto" if not torch.cuda.is_available() else "cpu")
+    assert capfd.readouterr() == ("", "")
+    assert sampler.device == torch.device("cpu")
+    noise = sampler.noise([1])
+    decoded = tiny_stable_diffusion().vae.decode(noise).sample
+    assert torch.equal(sampler.pipe.vae.decode(noise).sample, decoded)
+    assert not sampler.pipe.unet.training
+    assert diffusers.utils.logging.is_progress_bar_enabled()
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_other_precisions(saved, dtype):
+    sampler = load(saved, dtype=dtype)
+    assert sampler.dtype == getattr(torch, dtype)
+    state, estimate = sampler.step(sampler.start(sampler.encode(["red"], [""]), [1, 2]))
+    assert state.latents.dtype == estimate.dtype == sampler.dtype
+    assert sampler.decode(estimate).shape == (2, 32, 32, 3)
+
+
+@pytest.mark.parametrize(
+    ("path", "settings"),
+    [("nowhere", {}), ("some/model", {}), ("no/such/folder", {"revision": "abc"})],
+)
+def test_neither_folder_nor_pinned_hub_id(path, settings):
+    with pytest.raises(UserError, match=f"model.path: {path} is neither a folder nor a hub id"):
+        load(path, **settings)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda f: (f / "model_index.json").unlink(), "has no model_index.json"),
+        (lambda f: (f / "model_index.json").write_text("{"), "expected JSON"),
+        (
+            lambda f: (f / "model_index.json").write_text('{"_class_name": "FluxPipeline"}'),
+            "is a FluxPipeline, not a StableDiffusionPipeline",
+        ),
+        (lambda f: shutil.rmtree(f / "tokenizer"), "has no folder tokenizer"),
+        (
+            lambda f: (f / "unet" / "diffusion_pytorch_model.safetensors").unlink(),
+            "no file named diffusion_pytorch_model.safetensors",
+        ),
+        (
+            lambda f: (f / "text_encoder" / "model.safetensors").write_bytes(b"not weights"),
+            "cannot load",
+        ),
+    ],
+)
+def test_broken_folders(folder, damage, message):
+    damage(folder)
+    with pytest.raises(UserError, match=message) as caught:
+        load(folder)
+    assert str(folder) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("device", ["abacus", "cuda:99"])
+def test_unusable_devices(saved, device):
+    with pytest.raises(UserError, match=f"runtime.device: {device} is not usable"):
+        load(saved, device=device)
+
+
+def test_the_package_is_light_to_import():
+    code = "import sys, ttsnap.diffusion; sys.exit(bool({'torch', 'diffusers'} & set(sys.modules)))"
+    subprocess.run([sys.executable, "-c", code], check=True)
