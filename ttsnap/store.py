@@ -1,0 +1,709 @@
+"""What a run leaves on disk: trajectory stores, reward tensors, tables and receipts.
+
+Layout of a trajectory store (Zarr 3):
+
+    images  (prompt, image, step, height, width, channel) uint8
+    seeds   (prompt, image) int64, sigmas (step) float32, steps (step) int64
+
+The init job writes all metadata and the coordinates. A job writes one block of prompts, which is
+one shard, or one shard per range of steps where the whole block would exceed ``SHARD_BYTES``; no
+other job touches these files. A chunk, the unit of reading, holds images of a single step. Beside
+the store, ``<store>.parts`` keeps what unfinished jobs have so far (:mod:`ttsnap.trajectories`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+
+from ttsnap.errors import UserError
+from ttsnap.prompts import Prompt, prompts_hash
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import zarr
+
+TRAJECTORIES = "ttsnap.trajectories"
+REWARDS = "ttsnap.rewards"
+VERSION = 1
+
+CHUNK_BYTES = 2**20
+SHARD_BYTES = 2**30
+UNKNOWN_SEED = -1
+
+TABLE_COLUMNS = {"prompt_id": "str", "image_id": "int64", "seed": "int64", "reward": "float32"}
+PACKAGES = ("ttsnap", "torch", "diffusers", "transformers", "peft", "numpy", "zarr", "numcodecs")
+
+
+# Files that appear whole or not at all
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[BinaryIO]:
+    """Open ``path`` for writing bytes; it appears whole and on disk, or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Give a fresh folder to fill; when filled, it takes the place of ``path``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new, old = (path.with_name(f".{path.name}.{word}") for word in ("new", "old"))
+    for leftover in (new, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    try:
+        yield new
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+    if path.exists():
+        path.rename(old)
+    new.rename(path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# Receipts
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that shape results, as far as they are installed."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def write_receipt(path: Path, receipt: Mapping[str, Any]) -> None:
+    """Write ``receipt`` (JSON types only) and the versions in use; a reader sees all or nothing."""
+    text = json.dumps({**receipt, "versions": versions()}, indent=2, ensure_ascii=False)
+    with atomic(path) as file:
+        file.write(text.encode() + b"\n")
+
+
+def read_receipt(path: Path) -> dict[str, Any]:
+    """Read a receipt.
+
+    Raises:
+        UserError: if there is none, or it is not a JSON object.
+    """
+    try:
+        receipt = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise UserError(f"{path}: no receipt here") from None
+    except ValueError as error:
+        raise UserError(f"{path}: not a receipt: {error}") from None
+    if not isinstance(receipt, dict):
+        raise UserError(f"{path}: not a receipt: expected a JSON object")
+    return receipt
+
+
+def block_receipt(folder: Path, block: int) -> Path:
+    """Where the receipt of ``block`` lies among the receipts of its store."""
+    return folder / f"block_{block:04d}.json"
+
+
+# Trajectory stores
+
+
+def _open_group(path: Path, kind: str, *, writable: bool = False) -> zarr.Group:
+    """Open a Zarr 3 group and check what it says it is."""
+    import zarr
+
+    if not (path / "zarr.json").is_file():
+        raise UserError(f"{path}: no store here, expected {kind}")
+    try:
+        group = zarr.open_group(
+            path, mode="r+" if writable else "r", zarr_format=3, use_consolidated=False
+        )
+    except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
+        raise UserError(f"{path}/zarr.json: not the metadata of a Zarr 3 group ({error})") from None
+    found = group.attrs.get("type")
+    if found != kind:
+        raise UserError(f"{path}: expected {kind}, found {found or 'a Zarr group without a type'}")
+    version = group.attrs.get("version")
+    if not isinstance(version, int) or version > VERSION:
+        raise UserError(
+            f"{path}: version {version} of {kind}, this ttsnap reads up to {VERSION}; update it"
+        )
+    return group
+
+
+def _array(group: zarr.Group, path: Path, name: str) -> zarr.Array[Any]:
+    import zarr
+
+    try:
+        # Zarr takes this from where an array is opened. Without it an all-black block is no file.
+        with zarr.config.set({"array.write_empty_chunks": True}):
+            array = group[name]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}/{name}: array missing or damaged ({error})") from None
+    if not isinstance(array, zarr.Array):
+        raise UserError(f"{path}/{name}: expected an array")
+    return array
+
+
+def _largest_divisor(number: int, most: int) -> int:
+    return max(d for d in range(1, number + 1) if number % d == 0 and d <= max(1, most))
+
+
+def _fingerprint(
+    shape: Sequence[int], attributes: Mapping[str, Any], coordinates: Sequence[np.ndarray]
+) -> str:
+    described = {key: value for key, value in attributes.items() if key != "fingerprint"}
+    digest = hashlib.sha256(json.dumps([shape, described], sort_keys=True).encode())
+    for values in coordinates:
+        digest.update(np.ascontiguousarray(values).tobytes())
+    return digest.hexdigest()
+
+
+def create_store(
+    path: Path,
+    *,
+    prompts: Sequence[Prompt],
+    seeds: np.ndarray,
+    steps: Sequence[int],
+    sigmas: np.ndarray,
+    height: int,
+    width: int,
+    block: int,
+    settings: Mapping[str, Any],
+) -> TrajectoryStore:
+    """Write the metadata and coordinates of a trajectory store.
+
+    A store with exactly these is kept with all its finished blocks. One that differs in anything
+    is obsolete, and is replaced at once together with the parts of its unfinished blocks.
+
+    Args:
+        path: the folder, by custom named ``<split>.zarr``.
+        prompts: the prompts of the split, in order.
+        seeds: (prompt, image) int64, the noise seed of each trajectory; ``UNKNOWN_SEED`` if
+            unknown.
+        steps: ascending indices of the steps to be stored.
+        sigmas: float32, noise level (sigma / alpha) of the latents that enter each of ``steps``.
+        height, width: of the images, in pixels.
+        block: prompts per job.
+        settings: JSON types; everything else that decides what the images look like.
+
+    Raises:
+        UserError: if something that is not a trajectory store lies at ``path``.
+    """
+    import zarr
+    from zarr.codecs import ZstdCodec
+
+    coordinates: dict[str, tuple[np.ndarray, Sequence[str]]] = {
+        "seeds": (np.asarray(seeds, np.int64), ("prompt", "image")),
+        "sigmas": (np.asarray(sigmas, np.float32), ("step",)),
+        "steps": (np.asarray(steps, np.int64), ("step",)),
+    }
+    images = coordinates["seeds"][0].shape[1]
+    if coordinates["seeds"][0].shape[0] != len(prompts) or len(sigmas) != len(steps):
+        raise ValueError("seeds must have a row per prompt, sigmas a value per stored step")
+    shape = (len(prompts), images, len(steps), height, width, 3)
+    attributes: dict[str, Any] = {
+        "type": TRAJECTORIES,
+        "version": VERSION,
+        "prompt_ids": [prompt.id for prompt in prompts],
+        "texts": [prompt.text for prompt in prompts],
+        "negatives": [prompt.negative for prompt in prompts],
+        "prompts_hash": prompts_hash(list(prompts)),
+        "images_per_prompt": images,
+        "prompts_per_block": block,
+        "settings": json.loads(json.dumps(settings)),
+    }
+    attributes["fingerprint"] = _fingerprint(
+        shape, attributes, [values for values, _ in coordinates.values()]
+    )
+
+    if path.exists():
+        store = open_store(path)
+        if store.fingerprint == attributes["fingerprint"]:
+            return store
+        shutil.rmtree(store.parts, ignore_errors=True)
+
+    image_bytes = height * width * 3
+    images_per_chunk = _largest_divisor(images, CHUNK_BYTES // image_bytes)
+    prompts_per_chunk = (
+        _largest_divisor(block, CHUNK_BYTES // (images * image_bytes))
+        if images_per_chunk == images
+        else 1
+    )
+    steps_per_shard = min(len(steps), max(1, SHARD_BYTES // (block * images * image_bytes)))
+    compressor = ZstdCodec(level=3, checksum=True)
+    with atomic_folder(path) as folder:
+        group = zarr.create_group(folder, zarr_format=3, attributes=attributes)
+        group.create_array(
+            "images",
+            shape=shape,
+            dtype="uint8",
+            chunks=(prompts_per_chunk, images_per_chunk, 1, height, width, 3),
+            shards=(block, images, steps_per_shard, height, width, 3),
+            compressors=compressor,
+            fill_value=0,
+            dimension_names=("prompt", "image", "step", "height", "width", "channel"),
+        )
+        _write_arrays(group, coordinates)
+    return open_store(path)
+
+
+def _write_arrays(
+    group: zarr.Group, arrays: Mapping[str, tuple[np.ndarray, Sequence[str]]]
+) -> None:
+    """Write small arrays, each as a single checksummed chunk."""
+    import zarr
+    from zarr.codecs import ZstdCodec
+
+    with zarr.config.set({"array.write_empty_chunks": True}):
+        for name, (values, dimensions) in arrays.items():
+            group.create_array(
+                name,
+                data=values,
+                chunks=values.shape,
+                compressors=ZstdCodec(level=3, checksum=True),
+                dimension_names=dimensions,
+            )
+
+
+def open_store(path: Path, *, writable: bool = False) -> TrajectoryStore:
+    """Open a trajectory store.
+
+    Raises:
+        UserError: if there is none, it is something else, damaged, or of a newer version.
+    """
+    return TrajectoryStore(Path(path), _open_group(Path(path), TRAJECTORIES, writable=writable))
+
+
+class TrajectoryStore:
+    """The decoded Tweedie estimates of a split; see :func:`open_store`.
+
+    Attributes:
+        path: the store's folder.
+        prompts: in the order of the first axis; their texts are kept in the store.
+        steps: ascending step indices that are stored; the last one is the final image.
+        seeds: (prompt, image) int64, ``UNKNOWN_SEED`` in imported stores.
+        sigmas: (step) float32, NaN in imported stores.
+        settings: what else decided how the images look.
+        fingerprint: sha256 over all of these; receipts and parts carry it.
+        array: ``images`` itself. Blocks that are not there yet read as black, so prefer
+            :meth:`images` and :meth:`trajectory`.
+    """
+
+    def __init__(self, path: Path, group: zarr.Group) -> None:
+        attributes: dict[str, Any] = dict(group.attrs)
+        self.path = path
+        self.array = _array(group, path, "images")
+        coordinates = [
+            np.asarray(_array(group, path, name)[:]) for name in ("seeds", "sigmas", "steps")
+        ]
+        self.seeds, self.sigmas, steps = coordinates
+        self.steps: list[int] = steps.tolist()
+        # Zarr reads a file that is missing as zeros.
+        if attributes.get("fingerprint") != _fingerprint(self.array.shape, attributes, coordinates):
+            raise UserError(f"{path}: damaged: attributes, seeds, sigmas or steps were changed")
+        self.settings: dict[str, Any] = attributes["settings"]
+        self.fingerprint: str = attributes["fingerprint"]
+        self.prompt_ids: list[str] = attributes["prompt_ids"]
+        self._texts: list[str] = attributes["texts"]
+        self._negatives: list[str] = attributes["negatives"]
+        self._block: int = attributes["prompts_per_block"]
+
+    def __len__(self) -> int:
+        return len(self.prompt_ids)
+
+    @cached_property
+    def prompts(self) -> list[Prompt]:
+        rows = zip(self.prompt_ids, self._texts, self._negatives, strict=True)
+        return [Prompt(id, text, negative, i) for i, (id, text, negative) in enumerate(rows)]
+
+    @property
+    def images_per_prompt(self) -> int:
+        return int(self.array.shape[1])
+
+    @property
+    def final(self) -> int:
+        """Step index of the final images."""
+        return self.steps[-1]
+
+    def step_position(self, step: int) -> int:
+        """Where step index ``step`` lies on the step axis.
+
+        Raises:
+            UserError: if it is not stored.
+        """
+        if step not in self.steps:
+            raise UserError(f"{self.path}: step {step} is not stored, only {self.steps}")
+        return self.steps.index(step)
+
+    def images(
+        self, prompts: slice | Sequence[int] = slice(None), step: int | None = None
+    ) -> np.ndarray:
+        """Images of one step index, the final one by default.
+
+        Returns:
+            (prompt, image, height, width, 3) uint8.
+
+        Raises:
+            UserError: if the step is not stored, or a block is not generated yet.
+        """
+        position = self.step_position(self.final if step is None else step)
+        if isinstance(prompts, slice):
+            self._require(range(*prompts.indices(len(self))))
+            return np.asarray(self.array[prompts, :, position])
+        self._require(prompts)
+        # zarr: an orthogonal selection of nothing is an error
+        if not len(prompts):
+            return np.asarray(self.array[:0, :, position])
+        return np.asarray(self.array.oindex[np.asarray(prompts), :, position])
+
+    def trajectory(self, prompt: int) -> np.ndarray:
+        """All that is stored of one prompt: (image, step, height, width, 3) uint8.
+
+        Raises:
+            UserError: if its block is not generated yet.
+        """
+        self._require([prompt])
+        return np.asarray(self.array[prompt])
+
+    def _require(self, prompts: Sequence[int]) -> None:
+        for block in sorted({prompt // self._block for prompt in prompts}):
+            if not all((self.path / shard).is_file() for shard in self.shards(block)):
+                raise UserError(f"{self.path}: block {block} is not generated yet")
+
+    # Blocks
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks, hence of jobs."""
+        return -(-len(self) // self._block)
+
+    def block_prompts(self, block: int) -> range:
+        """Positions of the prompts of a block."""
+        start = block * self._block
+        return range(start, min(start + self._block, len(self)))
+
+    def shards(self, block: int) -> list[str]:
+        """Files of a block, relative to the store."""
+        shards = self.array.shards
+        assert shards is not None
+        ranges = -(-len(self.steps) // shards[2])
+        return [f"images/c/{block}/0/{i}/0/0/0" for i in range(ranges)]
+
+    @property
+    def parts(self) -> Path:
+        """Folder for what unfinished jobs have so far."""
+        return self.path.with_name(f"{self.path.name}.parts")
+
+    def write_block(self, block: int, read: Callable[[int], np.ndarray]) -> dict[str, Any]:
+        """Write the shards of a block, each of them once and whole.
+
+        Args:
+            read: gives the images at a position of the step axis,
+                (prompt of the block, image, height, width, 3) uint8.
+
+        Returns:
+            The fields of its receipt: what it is of, prompt ids, sha256 over its seeds, and size
+            and sha256 of every shard.
+        """
+        prompts = self.block_prompts(block)
+        shards = self.array.shards
+        assert shards is not None
+        # A write merges with the shard it finds; whatever lies there is not of this attempt.
+        shutil.rmtree(self.path / f"images/c/{block}", ignore_errors=True)
+        shape = (len(prompts), *self.array.shape[1:])
+        for start in range(0, len(self.steps), shards[2]):
+            stop = min(start + shards[2], len(self.steps))
+            images = np.empty((*shape[:2], stop - start, *shape[3:]), np.uint8)
+            for position in range(start, stop):
+                images[:, :, position - start] = read(position)
+            self.array[prompts.start : prompts.stop, :, start:stop] = images
+        sums = {}
+        for shard in self.shards(block):
+            with (self.path / shard).open("rb") as file:
+                os.fsync(file.fileno())
+            sums[shard] = {
+                "bytes": (self.path / shard).stat().st_size,
+                "sha256": sha256_of(self.path / shard),
+            }
+        seeds = np.ascontiguousarray(self.seeds[prompts.start : prompts.stop])
+        return {
+            "kind": "trajectories",
+            "store": self.path.name,
+            "fingerprint": self.fingerprint,
+            "block": block,
+            "prompt_ids": [self.prompt_ids[prompt] for prompt in prompts],
+            "images_per_prompt": self.images_per_prompt,
+            "steps": self.steps,
+            "seeds_sha256": hashlib.sha256(seeds.tobytes()).hexdigest(),
+            "shards": sums,
+        }
+
+    def damage(self, receipt: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """What of a block's shards differs from its ``receipt``: pairs of shard and finding."""
+        for shard, expected in receipt["shards"].items():
+            path = self.path / shard
+            if not path.is_file():
+                yield shard, "missing"
+            elif path.stat().st_size != expected["bytes"]:
+                yield shard, f"{path.stat().st_size} bytes, expected {expected['bytes']}"
+            elif sha256_of(path) != expected["sha256"]:
+                yield shard, "content differs from its receipt (sha256)"
+
+
+def store_receipt(store: TrajectoryStore) -> dict[str, Any]:
+    """The receipt of the init job: sha256 of every file but the blocks."""
+    return {
+        "kind": "store",
+        "store": store.path.name,
+        "fingerprint": store.fingerprint,
+        "blocks": store.blocks,
+        "files": {name: sha256_of(store.path / name) for name in _metadata_files(store.path)},
+    }
+
+
+def _metadata_files(path: Path) -> list[str]:
+    files = (file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
+    return sorted(file for file in files if not file.startswith("images/c/"))
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Where a store and its receipts disagree; block and shard as far as they are known."""
+
+    what: str
+    block: int | None = None
+    shard: str | None = None
+
+    def __str__(self) -> str:
+        place = [f"block {self.block}"] if self.block is not None else []
+        place += [self.shard] if self.shard is not None else []
+        return ": ".join([*place, self.what])
+
+
+def verify(path: Path, receipts: Path) -> list[Problem]:
+    """Prove a trajectory store against the receipts in the folder ``receipts``.
+
+    Metadata and coordinates must be those the init job wrote, every block must have a receipt of
+    this very store, every shard must be the file its receipt tells of and decode, and nothing else
+    may lie in the store.
+
+    Returns:
+        Problems in the order of the blocks; none means the store is whole.
+    """
+    path = Path(path)
+    problems: list[Problem] = []
+    try:
+        files = read_receipt(receipts / "init.json")["files"]
+        present = _metadata_files(path)
+        for name in sorted({*files, *present}):
+            if name not in files:
+                problems.append(Problem("unexpected file", shard=name))
+            elif name not in present:
+                problems.append(Problem("missing", shard=name))
+            elif sha256_of(path / name) != files[name]:
+                problems.append(
+                    Problem("metadata differs from what the init job wrote", None, name)
+                )
+    except UserError as error:
+        problems.append(Problem(str(error)))
+    try:
+        store = open_store(path)
+    except UserError as error:
+        return [*problems, Problem(str(error))]
+
+    expected = {shard for block in range(store.blocks) for shard in store.shards(block)}
+    for block in range(store.blocks):
+        problems += _verify_block(store, block, block_receipt(receipts, block))
+    for file in sorted((path / "images/c").rglob("*")):
+        shard = file.relative_to(path).as_posix()
+        if file.is_file() and shard not in expected:
+            problems.append(Problem("unexpected file, part of no block", shard=shard))
+    return problems
+
+
+def _verify_block(store: TrajectoryStore, block: int, path: Path) -> list[Problem]:
+    present = [shard for shard in store.shards(block) if (store.path / shard).is_file()]
+    if not path.is_file():
+        if not present:
+            return [Problem("not generated yet", block)]
+        return [Problem("has no receipt", block, shard) for shard in present]
+    try:
+        receipt = read_receipt(path)
+    except UserError as error:
+        return [Problem(str(error), block)]
+    if receipt.get("fingerprint") != store.fingerprint or receipt.get("block") != block:
+        return [Problem(f"{path}: receipt of another store or block", block)]
+    damage = [Problem(what, block, shard) for shard, what in store.damage(receipt)]
+    if damage:
+        return damage
+    prompts = store.block_prompts(block)
+    for position, step in enumerate(store.steps):
+        try:
+            store.array[prompts.start : prompts.stop, :, position]
+        # Codecs raise what they like
+        except Exception as error:
+            shards = store.array.shards
+            assert shards is not None
+            shard = store.shards(block)[position // shards[2]]
+            return [Problem(f"step {step} does not decode ({error})", block, shard)]
+    return []
+
+
+# Reward tensors
+
+
+@dataclass(frozen=True, eq=False)
+class RewardTensor:
+    """Rewards of all stored trajectories at all scored steps.
+
+    Attributes:
+        values: (prompt, image, step) float32. A step without a checkpoint is NaN throughout;
+            nothing else is NaN or infinite.
+        steps: step indices of the last axis.
+        prompt_ids: of the first axis.
+        seeds: (prompt, image) int64.
+        attrs: JSON types; by custom reward, kind (base or finetuned) and split.
+    """
+
+    values: np.ndarray
+    steps: list[int]
+    prompt_ids: list[str]
+    seeds: np.ndarray
+    attrs: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.values.dtype != np.float32:
+            raise ValueError(f"rewards must be float32, not {self.values.dtype}")
+        if self.values.shape != (*self.seeds.shape, len(self.steps)):
+            raise ValueError(f"rewards {self.values.shape} do not fit seeds and steps")
+        if len(self.prompt_ids) != len(self.values):
+            raise ValueError(f"{len(self.prompt_ids)} prompt ids, {len(self.values)} prompts")
+        finite = np.isfinite(self.values).reshape(-1, len(self.steps))
+        absent = np.isnan(self.values).reshape(-1, len(self.steps))
+        for step, bad in zip(self.steps, ~(finite.all(0) | absent.all(0)), strict=True):
+            if bad:
+                raise ValueError(f"rewards at step {step} are neither all finite nor all NaN")
+
+    def at(self, step: int) -> np.ndarray:
+        """Rewards (prompt, image) at a step index."""
+        if step not in self.steps:
+            raise UserError(f"no rewards at step {step}, only at {self.steps}")
+        return np.asarray(self.values[:, :, self.steps.index(step)])
+
+    def save(self, path: Path) -> None:
+        """Write to the Zarr store ``path``, replacing what is there."""
+        import zarr
+
+        attributes = {
+            "type": REWARDS,
+            "version": VERSION,
+            "prompt_ids": self.prompt_ids,
+            "settings": self.attrs,
+        }
+        with atomic_folder(Path(path)) as folder:
+            group = zarr.create_group(folder, zarr_format=3, attributes=attributes)
+            arrays = {
+                "values": (self.values, ("prompt", "image", "step")),
+                "seeds": (np.asarray(self.seeds, np.int64), ("prompt", "image")),
+                "steps": (np.asarray(self.steps, np.int64), ("step",)),
+            }
+            _write_arrays(group, arrays)
+
+    @classmethod
+    def load(cls, path: Path) -> RewardTensor:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            UserError: if there is none, it is something else, damaged, or of a newer version.
+        """
+        path = Path(path)
+        group = _open_group(path, REWARDS)
+        attributes: dict[str, Any] = dict(group.attrs)
+        values, seeds, steps = (
+            np.asarray(_array(group, path, name)[:]) for name in ("values", "seeds", "steps")
+        )
+        return cls(values, steps.tolist(), attributes["prompt_ids"], seeds, attributes["settings"])
+
+
+# Tables
+
+
+def reward_table(prompt_ids: Sequence[str], seeds: np.ndarray, rewards: np.ndarray) -> pd.DataFrame:
+    """Rewards (prompt, image) as a tidy table: prompt_id, image_id, seed, reward."""
+    import pandas as pd
+
+    prompts, images = rewards.shape
+    return pd.DataFrame(
+        {
+            "prompt_id": np.repeat(np.asarray(prompt_ids, object), images),
+            "image_id": np.tile(np.arange(images), prompts),
+            "seed": seeds.ravel(),
+            "reward": rewards.ravel(),
+        }
+    ).astype(TABLE_COLUMNS)
+
+
+def reward_matrix(table: pd.DataFrame, prompt_ids: Sequence[str]) -> np.ndarray:
+    """The rewards of a tidy table as (prompt, image) float32, prompts as in ``prompt_ids``.
+
+    Raises:
+        UserError: if a reward is missing or given twice.
+    """
+    if table.duplicated(["prompt_id", "image_id"]).any():
+        raise UserError("reward table: some image has two rewards")
+    wide = table.pivot(index="prompt_id", columns="image_id", values="reward")
+    wide = wide.reindex(index=list(prompt_ids)).sort_index(axis=1)
+    missing = wide.index[wide.isna().any(axis=1)]
+    if len(missing):
+        raise UserError(f"reward table: prompt {missing[0]} lacks rewards")
+    return wide.to_numpy(np.float32)
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as Parquet, values exact; a reader sees all of it or nothing."""
+    with atomic(Path(path)) as file:
+        table.to_parquet(file, index=False)
+
+
+def read_table(path: Path, columns: Mapping[str, str] = TABLE_COLUMNS) -> pd.DataFrame:
+    """Read a Parquet table that has at least ``columns`` (name to dtype).
+
+    Raises:
+        UserError: if there is none, it is damaged, or lacks a column.
+    """
+    import pandas as pd
+
+    try:
+        table = pd.read_parquet(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no table here") from None
+    except ValueError as error:
+        raise UserError(f"{path}: not a Parquet table ({error})") from None
+    for name, dtype in columns.items():
+        if name not in table or table[name].dtype != dtype:
+            raise UserError(f"{path}: expected a column {name} of type {dtype}")
+    return table
