@@ -203,14 +203,21 @@ def export_store(
 def import_store(
     folder: Annotated[Path, typer.Argument(help="Folder with p0000/id000/s00.png …")],
     prompts: Annotated[Path, typer.Option(help="JSON file of its prompts, in order.")],
-    out: Annotated[Path, typer.Option(help="Trajectory store to write.")],
+    out: Annotated[Path, typer.Option(help="Trajectory store to write, such as test.zarr.")],
+    prompts_per_shard: Annotated[int, typer.Option(min=1)] = 50,
 ) -> None:
     """Read a folder of PNG files, laid out as `ttsnap export` writes it, into a store."""
     from ttsnap.folders import import_folders
     from ttsnap.prompts import load_prompts
 
-    import_folders(folder, out, load_prompts(prompts))
-    print(out)
+    count = import_folders(
+        folder,
+        out,
+        load_prompts(prompts),
+        receipts=out.with_suffix(""),
+        block=prompts_per_shard,
+    )
+    print(f"{count} images in {out}")
 
 
 @app.command()

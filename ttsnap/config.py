@@ -240,7 +240,7 @@ class Report(Settings):
 class Runtime(Settings):
     """Site matters that do not change results; a change re-runs nothing."""
 
-    device: Device = Field("auto", description="auto, cpu, mps, cuda, cuda:1, …")
+    device: Device = Field("cpu", description="auto, cpu, mps, cuda, cuda:1, …")
     batch_size: PositiveInt = Field(64, description="Candidates denoised or scored at once.")
 
 
@@ -260,6 +260,10 @@ class Config(Settings):
     narf: Narf = Narf()
     simulation: Simulation = Simulation()
     search: Search = Search()
+    judge: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")] | None = Field(
+        "ttsnap.shapes.oracle:satisfied",
+        description="MODULE:FUNCTION that judges live results by other means than the reward.",
+    )
     report: Report = Report()
     runtime: Runtime = Runtime()
 

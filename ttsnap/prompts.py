@@ -51,7 +51,7 @@ def load_prompts(path: str | Path) -> list[Prompt]:
     ids: dict[str, int] = {}
     for index, item in enumerate(items):
         try:
-            prompt = _parse(item, index)
+            prompt = parse_prompt(item, index)
             first = texts.setdefault((prompt.text, prompt.negative), index)
             if first != index:
                 raise UserError(f"the same prompt as item {first}: {_shorten(prompt.text)}")
@@ -84,7 +84,7 @@ def _read_array(path: Path) -> list[Any]:
     return items
 
 
-def _parse(item: Any, index: int) -> Prompt:
+def parse_prompt(item: Any, index: int = 0) -> Prompt:
     if isinstance(item, str):
         item = {"prompt": item}
     if not isinstance(item, dict):

@@ -240,3 +240,12 @@ def _pair(first: Seen | None, second: Seen | None, scene: Scene) -> dict[str, bo
         across = (first.x - second.x) * dy + (first.y - second.y) * dx
         parts["relation"] = along > abs(across)
     return parts
+
+
+def satisfied(images: world.Images, captions: Sequence[str]) -> npt.NDArray[np.float64]:
+    """1 where the whole caption holds, else 0, (B,): a judge for the workflow's ``judge``.
+
+    Raises:
+        ValueError: a text is not a caption of the grammar.
+    """
+    return judge(images, captions)["satisfied"].to_numpy(np.float64)

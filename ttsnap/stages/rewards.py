@@ -28,7 +28,7 @@ def main(
     out: Annotated[Path, typer.Option()],
 ) -> None:
     from ttsnap.rewards import load_reward
-    from ttsnap.rewards.scoring import score_step
+    from ttsnap.rewards.tensor import score_step
 
     trajectories = open_store(store)
     model = load_reward(settings.reward, name=reward, device=runtime.device)

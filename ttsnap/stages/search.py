@@ -48,8 +48,7 @@ def main(
 ) -> None:
     from ttsnap.diffusion import load_sampler
     from ttsnap.progress import track
-    from ttsnap.rewards import load_reward
-    from ttsnap.rewards.scoring import load_judge
+    from ttsnap.rewards import load_judge, load_reward
     from ttsnap.search import Task, best_of_n, ttsnap_search
 
     sampler = load_sampler(settings.model, settings.sampling, runtime.device)

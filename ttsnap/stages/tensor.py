@@ -33,7 +33,7 @@ def main(
     ] = None,
 ) -> None:
     from ttsnap.rewards import load_reward
-    from ttsnap.rewards.scoring import score_step
+    from ttsnap.rewards.tensor import score_step
 
     trajectories = open_store(store)
     checkpoints: dict[int, Path | None] = {
