@@ -8,8 +8,6 @@ def cleaner_checkpoint(wildcards):
 
 
 rule narf:
-    message:
-        "Finetune {wildcards.reward} for step {wildcards.step}"
     input:
         train=trajectory_receipts("train"),
         val=trajectory_receipts("val"),
@@ -38,6 +36,8 @@ rule narf:
         ),
         stores=f"{RUN}/trajectories",
         cleaner=lambda wildcards, input: repeated("--cleaner", input.cleaner),
+    message:
+        "Finetune {wildcards.reward} for step {wildcards.step}"
     shell:
         "python -m ttsnap.stages.narf --settings {params.settings:q} --runtime {RUNTIME:q}"
         " --reward {wildcards.reward} --step {wildcards.step} --stores {params.stores:q}"
@@ -46,8 +46,6 @@ rule narf:
 
 
 rule evaluate:
-    message:
-        "Evaluate the finetuned {wildcards.reward} on test"
     input:
         base=f"{RUN}/tensors/{{reward}}/test.base.json",
         finetuned=f"{RUN}/tensors/{{reward}}/test.finetuned.json",
@@ -65,6 +63,8 @@ rule evaluate:
         runtime=30,
     params:
         source=source_hash("ttsnap/narf/evaluate.py", "ttsnap/stages/evaluate.py"),
+    message:
+        "Evaluate the finetuned {wildcards.reward} on test"
     shell:
         "python -m ttsnap.stages.evaluate --base {input.base:q} --finetuned {input.finetuned:q}"
         " --out {output:q} 2>&1 | tee {log:q}"

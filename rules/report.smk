@@ -2,17 +2,20 @@
 REWARD = CONFIG.search.reward
 
 
+def figure(name, category, caption):
+    """A figure of the run, and its place in the report."""
+    return report(
+        f"{RUN}/report/{name}", category=category, caption=f"../workflow/report/{caption}"
+    )
+
+
 rule report:
-    message:
-        "Draw the figures and sum up"
     input:
         model=rules.model.output,
         trajectories=trajectory_receipts("test"),
         costs=expand(f"{RUN}/rewards/{{reward}}/cost.json", reward=REWARDS),
         checkpoints=checkpoint_receipts(REWARD),
-        tensors=expand(
-            f"{RUN}/tensors/{REWARD}/test.{{kind}}.json", kind=["base", "finetuned"]
-        ),
+        tensors=expand(f"{RUN}/tensors/{REWARD}/test.{{kind}}.json", kind=["base", "finetuned"]),
         evaluation=expand(f"{RUN}/evaluation/{{reward}}.csv", reward=REWARDS),
         curves=expand(f"{RUN}/simulation/{{reward}}/curves.csv", reward=REWARDS),
         search=expand(
@@ -21,4 +24,49 @@ rule report:
             block=block_names(len(PROMPTS["test"]), CONFIG.search.prompts_per_job),
         ),
     output:
-        summary=f"{RUN}/summary.json",
+        live=figure("live.png", "Live search", "live.rst"),
+        rank_consistency=figure(
+            "rank_consistency.png", "Noise-aware reward", "rank_consistency.rst"
+        ),
+        training=figure("training.png", "Noise-aware reward", "training.rst"),
+        reward_vs_budget=figure("reward_vs_budget.png", "Simulation", "reward_vs_budget.rst"),
+        costs=figure("costs.png", "Simulation", "costs.rst"),
+        contact=figure("contact.png", "Live search", "contact.rst"),
+        trajectories=[
+            figure(f"trajectories_{number + 1}.png", "Trajectories", "trajectories.rst")
+            for number in range(CONFIG.report.prompts)
+        ],
+        judged=([figure("oracle.png", "Live search", "oracle.rst")] if CONFIG.judge else []),
+        results=f"{RUN}/search/results.parquet",
+        summary=report(
+            f"{RUN}/summary.json",
+            category="Summary",
+            caption="../workflow/report/summary.rst",
+        ),
+    log:
+        f"{RUN}/logs/report.log",
+    benchmark:
+        f"{RUN}/benchmarks/report.jsonl"
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        settings=leaves(
+            report=CONFIG.report,
+            checks=[check.model_dump() for check in CONFIG.simulation.checks],
+            budget=CONFIG.search.budgets[-1],
+            reward=REWARD,
+            judge=CONFIG.judge,
+            prompt_ids=[prompt.id for prompt in PROMPTS["test"][: CONFIG.report.prompts]],
+        ),
+        run=RUN,
+        results=lambda wildcards, input: repeated("--results", input.search),
+        source=source_hash("ttsnap/report/*.py", "ttsnap/stages/report.py"),
+    message:
+        "Draw the figures and sum up"
+    shell:
+        "python -m ttsnap.stages.report --settings {params.settings:q} --folder {params.run:q}"
+        " {params.results} --out {output.summary:q} 2>&1 | tee {log:q}"

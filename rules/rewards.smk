@@ -3,8 +3,6 @@ from ttsnap.stages import reward_cost, rewards, tensor
 
 
 rule reward_cost:
-    message:
-        "Measure the TFLOPs of reward {wildcards.reward}"
     output:
         f"{RUN}/rewards/{{reward}}/cost.json",
     log:
@@ -24,14 +22,14 @@ rule reward_cost:
             width=CONFIG.sampling.width,
             version=reward_cost.VERSION,
         ),
+    message:
+        "Measure the TFLOPs of reward {wildcards.reward}"
     shell:
         "python -m ttsnap.stages.reward_cost --settings {params.settings:q}"
         " --reward {wildcards.reward} --out {output:q} 2>&1 | tee {log:q}"
 
 
 rule rewards:
-    message:
-        "Score the final images of {wildcards.split} with {wildcards.reward}"
     input:
         trajectories=lambda wildcards: trajectory_receipts(wildcards.split),
     output:
@@ -54,20 +52,18 @@ rule rewards:
             version=rewards.VERSION,
         ),
         store=lambda wildcards: f"{RUN}/trajectories/{wildcards.split}.zarr",
+    message:
+        "Score the final images of {wildcards.split} with {wildcards.reward}"
     shell:
         "python -m ttsnap.stages.rewards --settings {params.settings:q} --runtime {RUNTIME:q}"
         " --store {params.store:q} --reward {wildcards.reward} --out {output:q} 2>&1 | tee {log:q}"
 
 
 rule tensor:
-    message:
-        "Score every step of {wildcards.split} with the {wildcards.kind} {wildcards.reward}"
     input:
         trajectories=lambda wildcards: trajectory_receipts(wildcards.split),
         checkpoints=lambda wildcards: (
-            checkpoint_receipts(wildcards.reward)
-            if wildcards.kind == "finetuned"
-            else []
+            checkpoint_receipts(wildcards.reward) if wildcards.kind == "finetuned" else []
         ),
     output:
         f"{RUN}/tensors/{{reward}}/{{split}}.{{kind}}.json",
@@ -90,6 +86,8 @@ rule tensor:
         ),
         store=lambda wildcards: f"{RUN}/trajectories/{wildcards.split}.zarr",
         checkpoints=lambda wildcards, input: repeated("--checkpoint", input.checkpoints),
+    message:
+        "Score every step of {wildcards.split} with the {wildcards.kind} {wildcards.reward}"
     shell:
         "python -m ttsnap.stages.tensor --settings {params.settings:q} --runtime {RUNTIME:q}"
         " --store {params.store:q} --reward {wildcards.reward}"

@@ -3,15 +3,11 @@ from ttsnap.stages import search
 
 
 rule search:
-    message:
-        "Search live with {wildcards.method} on test prompts, block {wildcards.block}"
     input:
         model=rules.model.output,
         reward_cost=f"{RUN}/rewards/{CONFIG.search.reward}/cost.json",
         checkpoints=lambda wildcards: (
-            checkpoint_receipts(CONFIG.search.reward)
-            if wildcards.method == "ttsnap"
-            else []
+            checkpoint_receipts(CONFIG.search.reward) if wildcards.method == "ttsnap" else []
         ),
     output:
         f"{RUN}/search/{{method}}/block_{{block}}.parquet",
@@ -34,15 +30,19 @@ rule search:
             seed=CONFIG.seed,
             reward=CONFIG.rewards[CONFIG.search.reward],
             reward_name=CONFIG.search.reward,
-            checks=[check.model_dump() for check in CONFIG.simulation.checks]
-            if wildcards.method == "ttsnap"
-            else [],
+            checks=(
+                [check.model_dump() for check in CONFIG.simulation.checks]
+                if wildcards.method == "ttsnap"
+                else []
+            ),
             search=CONFIG.search,
             judge=CONFIG.judge,
             prompts=prompts_hash(PROMPTS["test"]),
             version=search.VERSION,
         ),
         checkpoints=lambda wildcards, input: repeated("--checkpoint", input.checkpoints),
+    message:
+        "Search live with {wildcards.method} on test prompts, block {wildcards.block}"
     shell:
         "python -m ttsnap.stages.search --settings {params.settings:q} --runtime {RUNTIME:q}"
         " --method {wildcards.method} --block {wildcards.block} --model {input.model:q}"

@@ -2,8 +2,6 @@
 
 
 rule simulate:
-    message:
-        "Simulate best-of-N, TTSp and TTSnap with {wildcards.reward} on test"
     input:
         model=rules.model.output,
         reward_cost=rules.reward_cost.output,
@@ -25,6 +23,8 @@ rule simulate:
     params:
         settings=leaves(simulation=CONFIG.simulation, seed=CONFIG.seed),
         source=source_hash("ttsnap/simulation/*.py", "ttsnap/stages/simulate.py"),
+    message:
+        "Simulate best-of-N, TTSp and TTSnap with {wildcards.reward} on test"
     shell:
         "python -m ttsnap.stages.simulate --settings {params.settings:q} --model {input.model:q}"
         " --reward-cost {input.reward_cost:q} --base {input.base:q}"

@@ -3,8 +3,6 @@ from ttsnap.stages import model, trajectories
 
 
 rule model:
-    message:
-        "Measure the model: noise levels, and TFLOPs of one evaluation and one decode"
     output:
         f"{RUN}/model.json",
     log:
@@ -19,17 +17,15 @@ rule model:
         mem_mb=8000,
         runtime=30,
     params:
-        settings=leaves(
-            model=CONFIG.model, sampling=CONFIG.sampling, version=model.VERSION
-        ),
+        settings=leaves(model=CONFIG.model, sampling=CONFIG.sampling, version=model.VERSION),
+    message:
+        "Measure the model: noise levels, and TFLOPs of one evaluation and one decode"
     shell:
         "python -m ttsnap.stages.model --settings {params.settings:q} --runtime {RUNTIME:q}"
         " --out {output:q} 2>&1 | tee {log:q}"
 
 
 rule trajectory_store:
-    message:
-        "Lay out the trajectory store of {wildcards.split}"
     input:
         model=rules.model.output,
     output:
@@ -54,14 +50,14 @@ rule trajectory_store:
             version=trajectories.VERSION,
         ),
         store=lambda wildcards: f"{RUN}/trajectories/{wildcards.split}.zarr",
+    message:
+        "Lay out the trajectory store of {wildcards.split}"
     shell:
         "python -m ttsnap.stages.trajectory_store --settings {params.settings:q}"
         " --model {input.model:q} --store {params.store:q} --out {output:q} 2>&1 | tee {log:q}"
 
 
 rule trajectories:
-    message:
-        "Generate trajectories of {wildcards.split}, block {wildcards.block}"
     input:
         init=rules.trajectory_store.output,
     output:
@@ -86,6 +82,8 @@ rule trajectories:
             version=trajectories.VERSION,
         ),
         store=lambda wildcards: f"{RUN}/trajectories/{wildcards.split}.zarr",
+    message:
+        "Generate trajectories of {wildcards.split}, block {wildcards.block}"
     shell:
         "python -m ttsnap.stages.trajectories --settings {params.settings:q}"
         " --runtime {RUNTIME:q} --store {params.store:q} --block {wildcards.block}"

@@ -1,0 +1,111 @@
+"""Figures and headline numbers of a run, from its tables, tensors and stored images."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pandas as pd
+import typer
+
+from ttsnap import config
+from ttsnap.schedule import Check, Schedule
+from ttsnap.stages import json_option, run
+from ttsnap.stages.simulate import read_costs
+from ttsnap.store import RewardTensor, open_store, read_receipt, write_table
+
+
+class Settings(config.Settings):
+    report: config.Report
+    checks: list[config.CheckSettings]
+    budget: float
+    reward: str
+    judge: str | None
+    prompt_ids: list[str]
+
+
+def main(
+    settings: Annotated[Settings, json_option(Settings)],
+    folder: Annotated[Path, typer.Option(help="Folder of the run.")],
+    results: Annotated[
+        list[Path], typer.Option(help="Tables of the live searches, block by block.")
+    ],
+    out: Annotated[Path, typer.Option(help="Headline numbers, JSON.")],
+) -> None:
+    from ttsnap.report import figures
+    from ttsnap.report.summary import headline
+
+    name = settings.reward
+    figures_folder = folder / "report"
+    figures_folder.mkdir(exist_ok=True)
+    schedule = Schedule(tuple(Check(check.step, check.keep) for check in settings.checks))
+
+    searched = pd.concat([pd.read_parquet(table) for table in results], ignore_index=True)
+    write_table(folder / "search/results.parquet", searched)
+    figures.live(searched, figures_folder / "live.png", reward=name)
+    if settings.judge:
+        figures.oracle_accuracy(searched, figures_folder / "oracle.png")
+
+    evaluation = pd.read_csv(folder / f"evaluation/{name}.csv")
+    figures.rank_consistency(evaluation, figures_folder / "rank_consistency.png", schedule=schedule)
+    curves, omega = (
+        pd.read_csv(folder / f"simulation/{name}/{table}.csv") for table in ("curves", "omega")
+    )
+    figures.reward_vs_budget(curves, omega, figures_folder / "reward_vs_budget.png", reward=name)
+    histories = {
+        read_receipt(receipt)["step"]: pd.read_csv(receipt.with_suffix("") / "history.csv")
+        for receipt in sorted((folder / "narf" / name).glob("step_*.json"))
+    }
+    figures.training(histories, figures_folder / "training.png")
+    figures.costs(
+        read_costs(folder / "model.json", folder / f"rewards/{name}/cost.json"),
+        schedule,
+        settings.budget,
+        figures_folder / "costs.png",
+    )
+
+    _draw_trajectories(settings, schedule, folder, figures_folder)
+    contact = folder / f"search/ttsnap/{settings.budget:g}/{settings.prompt_ids[0]}/contact.png"
+    shutil.copyfile(contact, figures_folder / "contact.png")
+    out.write_text(json.dumps(headline(folder), indent=2) + "\n")
+
+
+def _draw_trajectories(
+    settings: Settings, schedule: Schedule, folder: Path, figures_folder: Path
+) -> None:
+    """What the schedule would have pruned among the first candidates of the first prompts."""
+    from ttsnap.report import pictures
+    from ttsnap.simulation import replay
+    from ttsnap.simulation.strategies import with_fallback
+
+    tensors = folder / "tensors" / settings.reward
+    base, finetuned = (
+        RewardTensor.load(tensors / f"test.{kind}.zarr") for kind in ("base", "finetuned")
+    )
+    scores = with_fallback(base.values, finetuned.values)
+    store = open_store(folder / "trajectories/test.zarr")
+    for position in range(settings.report.prompts):
+        images = store.trajectory(position)[: settings.report.candidates]
+        final = base.values[position, : len(images), -1]
+        fate = replay(scores[position, : len(images)], final, schedule)
+        pruned: list[int | None] = [None] * len(images)
+        alive = np.arange(len(images))
+        for check, kept in zip(schedule.checks, fate.survivors, strict=True):
+            for candidate in np.setdiff1d(alive, kept):
+                pruned[candidate] = check.step
+            alive = kept
+        pictures.trajectories(
+            images,
+            final.tolist(),
+            store.steps,
+            store.prompts[position].text,
+            figures_folder / f"trajectories_{position + 1}.png",
+            pruned_at=pruned,
+        )
+
+
+if __name__ == "__main__":
+    run(main)
