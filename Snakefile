@@ -25,6 +25,6 @@ include: "rules/report.smk"
 
 rule all:
     default_target: True
-    localrule: True
     input:
         f"{RUN}/summary.json",
+    localrule: True

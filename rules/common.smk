@@ -1,7 +1,8 @@
-# The few names that every rule file uses.
+# The few names that all the other files here use.
 import hashlib
 import json
 import math
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -23,8 +24,8 @@ except UserError as error:
 RUN = f"{CONFIG.results}/{CONFIG.run}"
 SPLITS = list(PROMPTS)
 REWARDS = list(CONFIG.rewards)
-# Site matters, which no rule may track: see Runtime in ttsnap/config.py.
-RUNTIME = CONFIG.runtime.model_dump_json()
+# Site matters reach the jobs through the environment, where Snakemake does not track them.
+os.environ.update(TTSNAP_RUNTIME=CONFIG.runtime.model_dump_json())
 GPU = 0 if CONFIG.runtime.device == "cpu" else 1
 
 
@@ -63,6 +64,19 @@ def trajectory_receipts(split):
 
 def checkpoint_receipts(reward):
     return [f"{RUN}/narf/{reward}/step_{step:02d}.json" for step in CONFIG.narf.steps]
+
+
+def cleaner_checkpoint(wildcards):
+    """Receipt of the checkpoint that a NARF step starts from; none for the cleanest."""
+    cleaner = [step for step in CONFIG.narf.steps if step > int(wildcards.step)]
+    return [f"{RUN}/narf/{wildcards.reward}/step_{min(cleaner):02d}.json"] if cleaner else []
+
+
+def figure(name, category, caption):
+    """A figure of the run, and its place in the report."""
+    return report(
+        f"{RUN}/report/{name}", category=category, caption=f"../workflow/report/{caption}"
+    )
 
 
 def repeated(option, values):

@@ -2,11 +2,6 @@
 from ttsnap.stages import narf
 
 
-def cleaner_checkpoint(wildcards):
-    cleaner = [step for step in CONFIG.narf.steps if step > int(wildcards.step)]
-    return [f"{RUN}/narf/{wildcards.reward}/step_{cleaner[0]:02d}.json"] if cleaner else []
-
-
 rule narf:
     input:
         train=trajectory_receipts("train"),
@@ -34,12 +29,12 @@ rule narf:
             seed=CONFIG.seed,
             version=narf.VERSION,
         ),
-        stores=f"{RUN}/trajectories",
+        stores=lambda wildcards, input: Path(input.train[0]).parents[1].as_posix(),
         cleaner=lambda wildcards, input: repeated("--cleaner", input.cleaner),
     message:
         "Finetune {wildcards.reward} for step {wildcards.step}"
     shell:
-        "python -m ttsnap.stages.narf --settings {params.settings:q} --runtime {RUNTIME:q}"
+        "python -m ttsnap.stages.narf --settings {params.settings:q}"
         " --reward {wildcards.reward} --step {wildcards.step} --stores {params.stores:q}"
         " --train-rewards {input.train_rewards:q} --val-rewards {input.val_rewards:q}"
         " {params.cleaner} --out {output:q} 2>&1 | tee {log:q}"

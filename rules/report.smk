@@ -2,13 +2,6 @@
 REWARD = CONFIG.search.reward
 
 
-def figure(name, category, caption):
-    """A figure of the run, and its place in the report."""
-    return report(
-        f"{RUN}/report/{name}", category=category, caption=f"../workflow/report/{caption}"
-    )
-
-
 rule report:
     input:
         model=rules.model.output,
@@ -62,7 +55,7 @@ rule report:
             judge=CONFIG.judge,
             prompt_ids=[prompt.id for prompt in PROMPTS["test"][: CONFIG.report.prompts]],
         ),
-        run=RUN,
+        run=lambda wildcards, output: Path(output.summary).parent.as_posix(),
         results=lambda wildcards, input: repeated("--results", input.search),
         source=source_hash("ttsnap/report/*.py", "ttsnap/stages/report.py"),
     message:

@@ -55,7 +55,7 @@ rule rewards:
     message:
         "Score the final images of {wildcards.split} with {wildcards.reward}"
     shell:
-        "python -m ttsnap.stages.rewards --settings {params.settings:q} --runtime {RUNTIME:q}"
+        "python -m ttsnap.stages.rewards --settings {params.settings:q}"
         " --store {params.store:q} --reward {wildcards.reward} --out {output:q} 2>&1 | tee {log:q}"
 
 
@@ -89,6 +89,6 @@ rule tensor:
     message:
         "Score every step of {wildcards.split} with the {wildcards.kind} {wildcards.reward}"
     shell:
-        "python -m ttsnap.stages.tensor --settings {params.settings:q} --runtime {RUNTIME:q}"
+        "python -m ttsnap.stages.tensor --settings {params.settings:q}"
         " --store {params.store:q} --reward {wildcards.reward}"
         " {params.checkpoints} --out {output:q} 2>&1 | tee {log:q}"

@@ -44,7 +44,7 @@ rule search:
     message:
         "Search live with {wildcards.method} on test prompts, block {wildcards.block}"
     shell:
-        "python -m ttsnap.stages.search --settings {params.settings:q} --runtime {RUNTIME:q}"
+        "python -m ttsnap.stages.search --settings {params.settings:q}"
         " --method {wildcards.method} --block {wildcards.block} --model {input.model:q}"
         " --reward-cost {input.reward_cost:q} {params.checkpoints}"
         " --out {output:q} 2>&1 | tee {log:q}"

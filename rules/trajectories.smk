@@ -21,7 +21,7 @@ rule model:
     message:
         "Measure the model: noise levels, and TFLOPs of one evaluation and one decode"
     shell:
-        "python -m ttsnap.stages.model --settings {params.settings:q} --runtime {RUNTIME:q}"
+        "python -m ttsnap.stages.model --settings {params.settings:q}"
         " --out {output:q} 2>&1 | tee {log:q}"
 
 
@@ -86,5 +86,5 @@ rule trajectories:
         "Generate trajectories of {wildcards.split}, block {wildcards.block}"
     shell:
         "python -m ttsnap.stages.trajectories --settings {params.settings:q}"
-        " --runtime {RUNTIME:q} --store {params.store:q} --block {wildcards.block}"
+        " --store {params.store:q} --block {wildcards.block}"
         " --out {output:q} 2>&1 | tee {log:q}"

@@ -25,7 +25,15 @@ def json_option(kind: type[AnySettings]) -> typer.models.OptionInfo:
     return typer.Option(parser=kind.model_validate_json, metavar="JSON")
 
 
-RuntimeOption = Annotated[Runtime, json_option(Runtime)]
+RuntimeOption = Annotated[
+    Runtime,
+    typer.Option(
+        parser=Runtime.model_validate_json,
+        metavar="JSON",
+        envvar="TTSNAP_RUNTIME",
+        help="Site settings, which change no result.",
+    ),
+]
 
 
 def run(main: Callable[..., None]) -> None:
