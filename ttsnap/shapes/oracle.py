@@ -210,10 +210,36 @@ def judge(images: world.Images, captions: Sequence[str]) -> pd.DataFrame:
     return table.assign(satisfied=table.all(axis=1), score=table.mean(axis=1))
 
 
+def judge_images(images: world.Images, prompts: Sequence[str]) -> npt.NDArray[np.float32]:
+    """Whether each picture satisfies its whole prompt.
+
+    Args:
+        images: uint8 (B, RESOLUTION, RESOLUTION, 3).
+        prompts: B texts.
+
+    Returns:
+        float32 (B,): 1 or 0, and NaN where the prompt is not a caption of the grammar.
+    """
+    verdicts = np.full(len(images), np.nan, np.float32)
+    known = [index for index, prompt in enumerate(prompts) if is_caption(prompt)]
+    verdicts[known] = judge(images[known], [prompts[index] for index in known]).satisfied
+    return verdicts
+
+
+def is_caption(text: str) -> bool:
+    """Whether a text belongs to the grammar."""
+    try:
+        Scene.parse(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _parts(reading: Reading, scene: Scene) -> dict[str, bool]:
     absent = dict.fromkeys(PARTS[:-2], False)
     candidates = [
-        _pair(first, second, scene) for first, second in permutations((*reading.things[:4], None), 2)
+        _pair(first, second, scene)
+        for first, second in permutations((*reading.things[:4], None), 2)
     ]
     best = max(candidates, key=lambda parts: sum(parts.values()), default=absent)
     return best | {

@@ -6,10 +6,13 @@ from the seed; a run that was stopped continues from its last checkpoint to the 
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -27,9 +30,9 @@ if TYPE_CHECKING:
     )
     from transformers import CLIPTextModel
 
-RENDERINGS = 120_000
-AUTOENCODER_STEPS = 2500
-DENOISER_STEPS = 10_000
+RENDERINGS = 60_000
+AUTOENCODER_STEPS = 2400
+DENOISER_STEPS = 4500
 BATCH = 32
 DROPPED_CAPTIONS = 0.1
 CHECKPOINT_EVERY = 250
@@ -142,7 +145,7 @@ def train_autoencoder(
         variance = latents.var((0, 2, 3))
         moments = (mean.square() + (variance - 1).square()).mean()
         error = F.mse_loss(restored, pixels)
-        loss = error + 0.5 * F.l1_loss(restored, pixels) * 0.2 + 0.01 * moments
+        loss = error + 0.1 * F.l1_loss(restored, pixels) + 0.01 * moments
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -266,17 +269,35 @@ def train_denoiser(
                 "optimizer": optimizer.state_dict(),
                 "step": step + 1,
             }
-            partial = checkpoint.with_suffix(".partial")
-            torch.save(state, partial)
-            partial.replace(checkpoint)
+            _write(state, checkpoint)
     return average.module.eval()
 
 
-def build_pipeline(autoencoder: AutoencoderTiny, denoiser: Denoiser) -> StableDiffusionPipeline:
-    """The stock pipeline around the trained parts."""
+def _write(state: dict[str, Any], path: Path) -> None:
+    """Save a state so that a kill leaves the old file or the new one."""
+    partial = path.with_suffix(".partial")
+    torch.save(state, partial)
+    partial.replace(path)
+
+
+def save(
+    autoencoder: AutoencoderTiny, latents: torch.Tensor, denoiser: Denoiser, out: Path
+) -> StableDiffusionPipeline:
+    """Save the stock pipeline around the trained parts, in half precision.
+
+    Args:
+        autoencoder: the first stage.
+        latents: its latents, unscaled, which give the pipeline's scaling factor.
+        denoiser: U-Net and text encoder.
+        out: the pipeline's folder.
+
+    Returns:
+        The pipeline in half precision.
+    """
     from diffusers import StableDiffusionPipeline
 
-    return StableDiffusionPipeline(
+    autoencoder.register_to_config(scaling_factor=scaling_factor(latents))
+    pipeline = StableDiffusionPipeline(
         vae=autoencoder,
         text_encoder=denoiser.text_encoder,
         tokenizer=build_tokenizer(),
@@ -285,4 +306,69 @@ def build_pipeline(autoencoder: AutoencoderTiny, denoiser: Denoiser) -> StableDi
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
+    ).to(torch.float16)
+    pipeline.save_pretrained(out)
+    # AutoencoderTiny adds this key for others to read and complains about it when it loads.
+    path = out / "vae" / "config.json"
+    config = json.loads(path.read_text())
+    del config["block_out_channels"]
+    path.write_text(json.dumps(config, indent=2) + "\n")
+    return pipeline
+
+
+def scaling_factor(latents: torch.Tensor) -> float:
+    """What brings latents to unit variance."""
+    return round(1 / latents.std().item(), 5)
+
+
+def log(every: int = 50) -> Progress:
+    """Progress as a line now and then: step, mean loss since the last line, seconds."""
+    began = time.monotonic()
+    recent: list[float] = []
+
+    def progress(what: str, step: int, steps: int, loss: float) -> None:
+        recent.append(loss)
+        if step % every == 0 or step == steps:
+            mean, seconds = sum(recent) / len(recent), time.monotonic() - began
+            print(f"{what} {step}/{steps} loss {mean:.4f} {seconds:.0f} s", flush=True)
+            recent.clear()
+
+    return progress
+
+
+def train(
+    out: Path,
+    seed: int = 0,
+    steps: int = DENOISER_STEPS,
+    autoencoder_steps: int = AUTOENCODER_STEPS,
+    count: int = RENDERINGS,
+) -> None:
+    """Train everything on the CPU and save the pipeline under ``out``.
+
+    A run that was killed goes on from what it left in ``out/training``, which goes when the
+    weights are there. The weights depend on the seed, the numbers of steps and renderings, and the
+    machine's arithmetic only.
+    """
+    progress = log()
+    scratch = out / "training"
+    scratch.mkdir(parents=True, exist_ok=True)
+    print(f"rendering {count} pictures", flush=True)
+    images, captions = renderings(count, seed)
+    first_stage = scratch / "autoencoder.pt"
+    if first_stage.exists():
+        autoencoder = build_autoencoder()
+        autoencoder.load_state_dict(torch.load(first_stage))
+    else:
+        autoencoder = train_autoencoder(images, autoencoder_steps, seed, progress)
+        _write(autoencoder.state_dict(), first_stage)
+    latents = encode(autoencoder, images)
+    denoiser = train_denoiser(
+        latents * scaling_factor(latents),
+        tokenize(captions),
+        steps,
+        seed,
+        progress,
+        scratch / "denoiser.pt",
     )
+    save(autoencoder, latents, denoiser, out)
+    shutil.rmtree(scratch)

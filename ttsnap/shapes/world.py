@@ -88,9 +88,7 @@ class Scene:
     @property
     def caption(self) -> str:
         """The scene in words."""
-        return (
-            f"a {self.first} {self.relation} a {self.second} on a {self.background} background"
-        )
+        return f"a {self.first} {self.relation} a {self.second} on a {self.background} background"
 
     @classmethod
     def parse(cls, caption: str) -> Scene:
