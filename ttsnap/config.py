@@ -464,11 +464,15 @@ def _yaml_lines(section: Settings, seen: set[type[Settings]]) -> Iterator[str]:
         if _nested(value, seen) is None
         and len(text := f"{name}: {_flow(value)}") + len(field.description or "") <= WIDTH - 4
     ]
+    after_block = False
     for name, (value, field) in fields.items():
         nested = _nested(value, seen)
+        if isinstance(section, Config) and (after_block or nested is not None):
+            yield ""
+        after_block = nested is not None
         if nested is None:
             text = f"{name}: {_flow(value)}"
-            beside = f"{text:{max(short)}}  # {field.description}"
+            beside = f"{text:{max(short, default=0)}}  # {field.description}"
             if described:
                 yield text
             elif len(beside) <= WIDTH:
@@ -477,8 +481,6 @@ def _yaml_lines(section: Settings, seen: set[type[Settings]]) -> Iterator[str]:
                 yield f"# {field.description}"
                 yield text
             continue
-        if isinstance(section, Config):
-            yield ""
         comment = field.description
         if isinstance(value, Settings):
             comment = None if type(value) in seen else type(value).__doc__
