@@ -1,5 +1,6 @@
 # Prompts to stores of Tweedie estimates: one store per split, one shard and one job per block.
-from ttsnap.stages import model, trajectories
+from ttsnap import trajectories
+from ttsnap.stages import model
 
 
 rule model:
