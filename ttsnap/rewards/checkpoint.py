@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +15,14 @@ if TYPE_CHECKING:
 
 ADAPTER = "adapter_model.safetensors"
 WEIGHTS = "model.safetensors"
+
+
+@contextmanager
+def wrapping() -> Iterator[None]:
+    """Around peft wrapping a model: peft 0.21 asks transformers 5 for a name that is to go."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        yield
 
 
 def load_checkpoint(module: torch.nn.Module, folder: Path) -> None:
@@ -25,7 +36,9 @@ def load_checkpoint(module: torch.nn.Module, folder: Path) -> None:
 
     try:
         if (folder / ADAPTER).is_file():
-            PeftModel.from_pretrained(module, folder).merge_and_unload()
+            with wrapping():
+                adapted = PeftModel.from_pretrained(module, folder)
+            adapted.merge_and_unload()
         elif (folder / WEIGHTS).is_file():
             load_model(module, folder / WEIGHTS)
         else:
