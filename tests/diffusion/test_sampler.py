@@ -218,6 +218,26 @@ def test_survivors_keep_their_pixels(pipe, name):
     torch.testing.assert_close(survivors.latents, everyone.latents[[3, 4]], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_batches_can_be_joined_on_the_way(pipe, name):
+    options = {"skip_prk_steps": True} if name == "PNDMScheduler" else {}
+    sampler = make(pipe, name, steps=7, **options)
+    expected, _ = finish(sampler, begin(sampler, seeds=range(5)))
+    parts = [begin(sampler, seeds=seeds) for seeds in ([0, 1], [2, 3], [4])]
+    for _ in range(3):
+        parts = [sampler.step(part)[0] for part in parts]
+    joined, _ = finish(sampler, sampler.concat(parts))
+    assert len(joined.conditioning) == 5
+    torch.testing.assert_close(joined.latents, expected.latents, rtol=1e-4, atol=1e-4)
+
+
+def test_batches_at_different_steps_are_not_joined(pipe):
+    sampler = make(pipe)
+    state = begin(sampler)
+    with pytest.raises(ValueError, match=r"before steps \[0, 1\]"):
+        sampler.concat([state, sampler.step(state)[0]])
+
+
 def test_the_prompt_of_a_row_matters(pipe):
     """Otherwise a wrong row of the conditioning would pass the other tests."""
     sampler = make(pipe)

@@ -29,6 +29,12 @@ class Conditioning:
         """Some rows, in the order of ``indices``; a row may be taken more than once."""
         return Conditioning({name: tensor[indices] for name, tensor in self.tensors.items()})
 
+    @staticmethod
+    def concat(parts: Sequence[Conditioning]) -> Conditioning:
+        """All rows of ``parts``, in order."""
+        names = parts[0].tensors
+        return Conditioning({name: torch.cat([p.tensors[name] for p in parts]) for name in names})
+
 
 @dataclass(frozen=True, eq=False)
 class State:
@@ -205,6 +211,20 @@ class Sampler(ABC):
             kind = scheduler.config.prediction_type
             estimate = schedulers.tweedie(model_input, output, sigma, kind)
         return following, estimate.to(self.dtype)
+
+    @torch.inference_mode()
+    def concat(self, states: Sequence[State]) -> State:
+        """The candidates of several states, all before the same step, as one batch."""
+        if len({state.index for state in states}) > 1:
+            raise ValueError(f"states before steps {[state.index for state in states]}")
+        return replace(
+            states[0],
+            latents=torch.cat([state.latents for state in states]),
+            conditioning=Conditioning.concat([state.conditioning for state in states]),
+            scheduler=schedulers.concat(
+                [state.scheduler for state in states], [state.latents.shape for state in states]
+            ),
+        )
 
     @torch.inference_mode()
     def select(self, state: State, indices: Sequence[int] | np.ndarray) -> State:

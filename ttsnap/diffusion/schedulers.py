@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import diffusers
@@ -155,4 +156,29 @@ def select(scheduler: Any, indices: torch.Tensor, shape: torch.Size) -> Any:
     for name, value in vars(twin).items():
         kept = [chosen(item) for item in value] if isinstance(value, list) else chosen(value)
         setattr(twin, name, kept)
+    return twin
+
+
+def concat(schedulers: Sequence[Any], shapes: Sequence[torch.Size]) -> Any:
+    """A copy whose history is that of the candidates of all ``schedulers``, at the same step.
+
+    Args:
+        schedulers: each with the history of its candidates.
+        shapes: shape of the latents of each; history tensors are those that share it.
+    """
+
+    def joined(values: Sequence[Any]) -> Any:
+        first = values[0]
+        historic = isinstance(first, torch.Tensor) and first.shape == shapes[0]
+        return torch.cat(list(values)) if historic else first
+
+    twin = fork(schedulers[0])
+    for name, value in vars(twin).items():
+        all_values = [vars(scheduler)[name] for scheduler in schedulers]
+        whole = (
+            [joined(items) for items in zip(*all_values, strict=True)]
+            if isinstance(value, list)
+            else joined(all_values)
+        )
+        setattr(twin, name, whole)
     return twin
