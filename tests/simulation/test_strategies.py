@@ -36,7 +36,8 @@ def test_a_better_early_reward_gives_a_better_curve() -> None:
     table = omega_table(curves, draws=200).set_index("strategy")
     assert table.loc[BEST_OF_N, "omega"] == 0
     assert table.loc[TTSNAP, "omega"] > max(0, table.loc[TTSP, "omega"])
-    assert np.all(table.omega_low <= table.omega) and np.all(table.omega <= table.omega_high)
+    assert np.all(table.omega_low <= table.omega)
+    assert np.all(table.omega <= table.omega_high)
 
 
 def test_table_holds_the_means_and_their_intervals() -> None:
@@ -77,7 +78,8 @@ def test_what_the_pool_cannot_show_is_missing_and_said() -> None:
     assert rows.loc[(BEST_OF_N, 100.0), "note"] == "buys 16 candidates, the pool holds 8"
     assert rows.loc[(BEST_OF_N, 25.0), "note"] == ""
     counted = omega_table(curves, draws=10)
-    assert counted.first_budget.unique() == [13.0] and counted.last_budget.unique() == [25.0]
+    assert counted.first_budget.unique() == [13.0]
+    assert counted.last_budget.unique() == [25.0]
     with pytest.raises(UserError, match="two or more"):
         omega_table(run(base, base, [25.0, 100.0]))
 

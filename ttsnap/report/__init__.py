@@ -1,0 +1,1 @@
+"""Figures, picture grids and the headline numbers of a run."""

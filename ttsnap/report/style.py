@@ -1,0 +1,163 @@
+"""One look for all figures: quiet axes, colours that colour-blind readers can tell apart."""
+
+from __future__ import annotations
+
+import textwrap
+import unicodedata
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont
+from matplotlib.ft2font import FT2Font
+
+WIDTH = 7.2  # inches, the text width of the report
+INK, MUTED, FAINT = "#222222", "#6f6f6f", "#d9d9d9"
+GREY, ORANGE, BLUE = "#7f7f7f", "#e08214", "#0b6fb8"
+OTHERS = ("#009e73", "#cc79a7", "#8c6d31", "#56b4e9", "#5e3c99", "#b2182b")
+COLOURS = {
+    "base": GREY,
+    "finetuned": BLUE,
+    "difference": BLUE,
+    "best-of-n": GREY,
+    "ttsp": ORANGE,
+    "ttsnap": BLUE,
+}
+LABELS = {
+    "base": "untouched reward",
+    "finetuned": "noise-aware reward",
+    "best-of-n": "best-of-N",
+    "ttsp": "TTSp",
+    "ttsnap": "TTSnap",
+}
+STYLE: Any = {
+    "font.family": "DejaVu Sans",
+    "font.size": 8.5,
+    "text.color": INK,
+    "text.parse_math": False,
+    "axes.labelcolor": MUTED,
+    "axes.labelsize": 8.5,
+    "axes.edgecolor": FAINT,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 9,
+    "axes.titlecolor": INK,
+    "grid.color": "#ececec",
+    "grid.linewidth": 0.8,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": MUTED,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "lines.linewidth": 1.8,
+    "lines.solid_capstyle": "round",
+    "figure.dpi": 100,
+    "savefig.dpi": 200,
+    "svg.hashsalt": "ttsnap",
+}
+styled = matplotlib.rc_context(STYLE)  # decorates every function that draws
+
+
+def colour(name: str, names: Sequence[str] = ()) -> str:
+    """Colour of a strategy or kind of reward; unknown ones of ``names`` get further colours."""
+    if name in COLOURS:
+        return COLOURS[name]
+    return OTHERS[[other for other in names if other not in COLOURS].index(name) % len(OTHERS)]
+
+
+def label(name: str) -> str:
+    """How a strategy or kind of reward is called in a figure."""
+    return LABELS.get(name, name)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write ``figure`` as PNG or SVG, with no date in it, so that equal data give equal files."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}
+    figure.savefig(path, facecolor="white", metadata=metadata)
+
+
+def head(figure: Figure, title: str, subtitle: str = "") -> None:
+    """Title and subtitle at the top left, in inches so that every figure has the same."""
+    height = figure.get_figheight()
+    figure.text(
+        0.1 / figure.get_figwidth(), 1 - 0.1 / height, title, size=10.5, weight="bold", va="top"
+    )
+    if subtitle:
+        figure.text(
+            0.1 / figure.get_figwidth(),
+            1 - 0.32 / height,
+            subtitle,
+            size=8.5,
+            va="top",
+            color=MUTED,
+            linespacing=1.35,
+        )
+
+
+def end_labels(ax: Axes, x: float, ends: Sequence[tuple[float, str, str]]) -> None:
+    """Write texts (y, text, colour) to the right of ``x``, moved apart where they would overlap.
+
+    The limits of the axes must be final.
+    """
+    low, high = ax.get_ylim()
+    inches = ax.get_figure().get_figheight() * ax.get_position().height  # type: ignore[union-attr]
+    line = (high - low) * 0.15 / inches
+    ends = sorted(ends)
+    half = [line * (text.count("\n") + 1.25) / 2 for _, text, _ in ends]
+    places = [y for y, _, _ in ends]
+    for i in range(1, len(ends)):
+        places[i] = max(places[i], places[i - 1] + half[i - 1] + half[i])
+    places[-1] = min(places[-1], high - half[-1])
+    for i in reversed(range(len(ends) - 1)):
+        places[i] = min(places[i], places[i + 1] - half[i] - half[i + 1])
+    for place, (_, text, tint) in zip(places, ends, strict=True):
+        ax.annotate(
+            text,
+            (x, place),
+            xytext=(7, 0),
+            textcoords="offset points",
+            color=tint,
+            va="center",
+            size=8.5,
+            annotation_clip=False,
+        )
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """``value`` with its sign and so many significant digits, such as +0.10."""
+    return f"{value:+#.{digits}g}".rstrip(".").replace("-", "−")
+
+
+def caption(text: str, columns: int, lines: int = 2) -> str:
+    """``text`` on at most ``lines`` lines of ``columns`` characters, in what the font can draw."""
+    words = " ".join(drawable(text).split())
+    rows = textwrap.wrap(words, columns) or [""]
+    if len(rows) > lines:
+        rows = [*rows[: lines - 1], rows[lines - 1][: columns - 1].rstrip() + "…"]
+    return "\n".join(rows)
+
+
+def drawable(text: str) -> str:
+    """``text`` with a box for each character that the font lacks."""
+    return "".join(
+        c if c.isspace() or ord(c) in _glyphs() else ("" if _invisible(c) else "▯") for c in text
+    )
+
+
+@cache
+def _glyphs() -> frozenset[int]:
+    return frozenset(FT2Font(findfont("DejaVu Sans")).get_charmap())
+
+
+def _invisible(character: str) -> bool:
+    return unicodedata.category(character) in {"Cc", "Cf", "Mn", "Me"}
