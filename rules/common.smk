@@ -8,13 +8,15 @@ import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.utils import update_config
 
 sys.path.insert(0, str(workflow.basedir))
 
-from ttsnap.config import load_config
+from ttsnap.config import load_config, typed
 from ttsnap.errors import UserError
 from ttsnap.prompts import load_splits, prompts_hash
 
+update_config(config, typed(workflow.config_settings.overwrite_config))
 try:
     CONFIG = load_config(config)
     PROMPTS = load_splits(CONFIG.splits)
@@ -36,6 +38,15 @@ wildcard_constraints:
     method="|".join(CONFIG.search.methods),
     block=r"\d{4}",
     step=r"\d{2}",
+
+
+def weights(path):
+    """The weight files of a local model; a hub id is pinned by its revision instead."""
+    return sorted(file.as_posix() for file in Path(path).rglob("*.safetensors"))
+
+
+def reward_weights(wildcards):
+    return weights(CONFIG.rewards[wildcards.reward].path)
 
 
 def leaves(**chosen):

@@ -4,6 +4,7 @@ from ttsnap.stages import narf
 
 rule narf:
     input:
+        weights=reward_weights,
         train=trajectory_receipts("train"),
         val=trajectory_receipts("val"),
         train_rewards=f"{RUN}/rewards/{{reward}}/train.parquet",

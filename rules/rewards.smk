@@ -3,6 +3,8 @@ from ttsnap.stages import reward_cost, rewards, tensor
 
 
 rule reward_cost:
+    input:
+        weights=reward_weights,
     output:
         f"{RUN}/rewards/{{reward}}/cost.json",
     log:
@@ -31,6 +33,7 @@ rule reward_cost:
 
 rule rewards:
     input:
+        weights=reward_weights,
         trajectories=lambda wildcards: trajectory_receipts(wildcards.split),
     output:
         f"{RUN}/rewards/{{reward}}/{{split}}.parquet",
@@ -61,6 +64,7 @@ rule rewards:
 
 rule tensor:
     input:
+        weights=reward_weights,
         trajectories=lambda wildcards: trajectory_receipts(wildcards.split),
         checkpoints=lambda wildcards: (
             checkpoint_receipts(wildcards.reward) if wildcards.kind == "finetuned" else []

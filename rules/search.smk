@@ -4,6 +4,7 @@ from ttsnap.stages import search
 
 rule search:
     input:
+        weights=weights(CONFIG.rewards[CONFIG.search.reward].path),
         model=rules.model.output,
         reward_cost=f"{RUN}/rewards/{CONFIG.search.reward}/cost.json",
         checkpoints=lambda wildcards: (

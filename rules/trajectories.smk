@@ -4,6 +4,8 @@ from ttsnap.stages import model
 
 
 rule model:
+    input:
+        weights=weights(CONFIG.model.path),
     output:
         f"{RUN}/model.json",
     log:

@@ -390,6 +390,18 @@ def load_config(source: Mapping[str, Any] | str | Path) -> Config:
         raise UserError("\n".join(lines)) from None
 
 
+def typed(value: Any) -> Any:
+    """What was given as ``--config KEY={…}``: Snakemake leaves numbers in there as text."""
+    match value:
+        case Mapping():
+            return {key: typed(item) for key, item in value.items()}
+        case list():
+            return [typed(item) for item in value]
+        case str():
+            return yaml.safe_load(value)
+    return value
+
+
 def _read_yaml(path: Path) -> Any:
     try:
         given = yaml.safe_load(path.read_bytes())

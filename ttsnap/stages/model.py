@@ -9,7 +9,7 @@ import typer
 
 from ttsnap import config
 from ttsnap.stages import RuntimeOption, json_option, run
-from ttsnap.store import write_receipt
+from ttsnap.store import sha256_of, write_receipt
 
 VERSION = 1
 
@@ -29,8 +29,21 @@ def main(
 
     sampler = load_sampler(settings.model, settings.sampling, runtime.device)
     sigmas = [float(sigma) for sigma in sampler.sigmas]
+    folder = Path(settings.model.path)
+    weights = {
+        file.relative_to(folder).as_posix(): sha256_of(file)
+        for file in sorted(folder.rglob("*.safetensors"))
+    }
     write_receipt(
-        out, {"kind": "model", "steps": sampler.steps, "sigmas": sigmas, **sampler.costs()}
+        out,
+        {
+            "kind": "model",
+            "model": settings.model.path,
+            "weights": weights,
+            "steps": sampler.steps,
+            "sigmas": sigmas,
+            **sampler.costs(),
+        },
     )
 
 

@@ -36,7 +36,8 @@ def main(
         raise UserError(f"{split.file}: changed while the workflow ran; run it again")
     last = settings.sampling.steps - 1
     steps = list(range(last + 1)) if split.steps is None else sorted({*split.steps, last})
-    sigmas = np.asarray(read_receipt(model)["sigmas"], np.float32)[steps]
+    measured = read_receipt(model)
+    sigmas = np.asarray(measured["sigmas"], np.float32)[steps]
     seeds = [
         [seed_of(settings.seed, prompt.id, image) for image in range(split.images)]
         for prompt in prompts
@@ -50,7 +51,10 @@ def main(
         height=settings.sampling.height,
         width=settings.sampling.width,
         block=split.prompts_per_job,
-        settings=settings.model_dump(mode="json", include={"model", "sampling", "version"}),
+        settings={
+            **settings.model_dump(mode="json", include={"model", "sampling", "version"}),
+            "weights": measured["weights"],
+        },
     )
     write_receipt(out, store_receipt(created))
 
