@@ -1,0 +1,109 @@
+import io
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+from scipy.stats import kendalltau
+
+from ttsnap.errors import UserError
+from ttsnap.report.summary import headline, table
+from ttsnap.store import RewardTensor
+
+PROMPTS, IMAGES, STEPS = 6, 10, 5
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """The parts of a finished run that the summary reads."""
+    rng = np.random.default_rng(0)
+    final = rng.normal(size=(PROMPTS, IMAGES, 1))
+    fade = np.linspace(1, 0, STEPS)
+    noise = rng.normal(size=(PROMPTS, IMAGES, STEPS)) * fade
+    base = (final + 3 * noise).astype(np.float32)
+    finetuned = (final + 0.3 * noise).astype(np.float32)
+    finetuned[:, :, 0] = np.nan
+    finetuned[:, :, 3:] = np.nan
+    ids = [f"p{i}" for i in range(PROMPTS)]
+    seeds = np.arange(PROMPTS * IMAGES).reshape(PROMPTS, IMAGES)
+    for kind, values in (("base", base), ("finetuned", finetuned)):
+        tensor = RewardTensor(values, list(range(STEPS)), ids, seeds)
+        tensor.save(tmp_path / f"tensors/clip/test.{kind}.zarr")
+    (tmp_path / "simulation/clip").mkdir(parents=True)
+    omega = [("best-of-n", 0.0, 0.0, 0.0), ("ttsp", -3.0, -5.0, -1.0), ("ttsnap", 22.0, 19.0, 24.5)]
+    pd.DataFrame(omega, columns=["strategy", "omega", "omega_low", "omega_high"]).to_csv(
+        tmp_path / "simulation/clip/omega.csv", index=False
+    )
+    rows = [
+        {
+            "method": method,
+            "budget": budget,
+            "prompt_id": ids[i],
+            "reward": i + budget + gain * (1 + i % 2),
+            "oracle": float(i % 3 == 0),
+            "spent_tflops": 0.9 * budget,
+        }
+        for budget in (1.0, 2.0)
+        for method, gain in (("best-of-n", 0.0), ("ttsnap", 0.5))
+        for i in reversed(range(PROMPTS))
+    ]
+    (tmp_path / "search").mkdir()
+    pd.DataFrame(rows).to_parquet(tmp_path / "search/results.parquet")
+    return tmp_path
+
+
+def test_numbers_are_those_of_the_tables(run: Path) -> None:
+    numbers = headline(run)
+    clip = numbers["rewards"]["clip"]
+    assert clip["omega"] == {"mean": 22.0, "low": 19.0, "high": 24.5}
+    assert [row["budget"] for row in numbers["live"]] == [1.0, 2.0]
+    for row in numbers["live"]:
+        assert row["method"] == "ttsnap"
+        assert row["prompts"] == PROMPTS
+        assert row["reward"]["mean"] == pytest.approx(0.75)
+        assert 0.5 <= row["reward"]["low"] < 0.75 < row["reward"]["high"] <= 1
+        assert row["oracle"] == {"mean": 0, "low": 0, "high": 0}
+        assert row["spent_tflops"] == row["spent_tflops_reference"] == 0.9 * row["budget"]
+
+
+def test_tau_gain_by_scipy(run: Path) -> None:
+    """Steps 0, 1, 2 of 5 are the first half; step 0 has no checkpoint and gains nothing."""
+    base, finetuned = (
+        RewardTensor.load(run / f"tensors/clip/test.{kind}.zarr").values
+        for kind in ("base", "finetuned")
+    )
+    final = base[:, :, -1]
+    gains = [
+        sum(
+            kendalltau(finetuned[p, :, step], final[p]).statistic
+            - kendalltau(base[p, :, step], final[p]).statistic
+            for step in (1, 2)
+        )
+        / 3
+        for p in range(PROMPTS)
+    ]
+    gain = headline(run)["rewards"]["clip"]["tau_gain"]
+    assert gain["mean"] == pytest.approx(np.mean(gains))
+    assert 0 < gain["low"] < gain["mean"] < gain["high"]
+
+
+def test_without_a_judge_there_is_no_oracle(run: Path) -> None:
+    path = run / "search/results.parquet"
+    pd.read_parquet(path).assign(oracle=np.nan).to_parquet(path)
+    assert all("oracle" not in row for row in headline(run)["live"])
+
+
+def test_the_terminal_shows_them(run: Path) -> None:
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(table(headline(run)))
+    text = console.export_text()
+    assert "+22.0" in text
+    assert "[+19.0, +24.5]" in text
+    assert "TTSnap − best-of-N live, 2 TFLOPs: reward" in text
+    assert "report.html" in text
+
+
+def test_an_unfinished_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"lacks search/results\.parquet"):
+        headline(tmp_path)

@@ -1,0 +1,141 @@
+"""The headline numbers of a run, each with its 95 % interval over test prompts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich.table import Table
+
+from ttsnap.errors import UserError
+from ttsnap.report.style import label, signed
+from ttsnap.simulation.strategies import BEST_OF_N, TTSNAP, with_fallback
+from ttsnap.stats import kendall_tau_rows, mean_interval
+from ttsnap.store import RewardTensor
+
+PAGE = "report.html"
+
+
+def headline(run: Path) -> dict[str, Any]:
+    """Read the numbers from the tables and tensors of a finished run.
+
+    Args:
+        run: its folder.
+
+    Returns:
+        JSON types. ``rewards``: per reward ``tau_gain``, the finetuned minus the base reward's
+        Kendall τ, averaged over the first half of the steps, and ``omega``, TTSnap's in percent.
+        ``live``: per budget and method other than best-of-N the paired differences to it in
+        ``reward`` and, if there is a judge, ``oracle``, with what was spent on average.
+        ``report``: where the page is written. Every number is {mean, low, high}.
+
+    Raises:
+        UserError: a part of the run is missing.
+    """
+    results = run / "search/results.parquet"
+    if not results.is_file():
+        raise UserError(f"{run}: not the folder of a finished run, it lacks search/results.parquet")
+    return {
+        "rewards": {
+            table.parent.name: {
+                "tau_gain": tau_gain(run / "tensors" / table.parent.name),
+                "omega": _omega(table),
+            }
+            for table in sorted(run.glob("simulation/*/omega.csv"))
+        },
+        "live": live_differences(pd.read_parquet(results)),
+        "report": str(run / PAGE),
+    }
+
+
+def tau_gain(tensors: Path) -> dict[str, float]:
+    """Mean gain in Kendall τ over the first half of the steps on ``test``.
+
+    A step without a checkpoint gains nothing and counts.
+    """
+    base, finetuned = (
+        RewardTensor.load(tensors / f"test.{kind}.zarr") for kind in ("base", "finetuned")
+    )
+    last = base.steps[-1]
+    early = [i for i, step in enumerate(base.steps) if step < (last + 1) / 2]
+    final = base.values[:, None, :, -1]
+    before, after = (
+        np.nan_to_num(kendall_tau_rows(np.moveaxis(scores[:, :, early], 2, 1), final))
+        for scores in (base.values, with_fallback(base.values, finetuned.values))
+    )
+    return _interval((after - before).mean(axis=1))
+
+
+def live_differences(results: pd.DataFrame) -> list[dict[str, Any]]:
+    """Paired differences to best-of-N of the same budget and prompt."""
+    judged = ["reward", *(["oracle"] if results.oracle.notna().all() else [])]
+    rows = []
+    for (method, budget), found in results.groupby(["method", "budget"]):
+        if method == BEST_OF_N:
+            continue
+        reference = results[(results.method == BEST_OF_N) & (results.budget == budget)]
+        pairs = found.merge(reference, on="prompt_id", suffixes=("", "_reference"))
+        if pairs.empty:
+            continue
+        rows.append(
+            {
+                "method": method,
+                "budget": budget,
+                "prompts": len(pairs),
+                **{
+                    column: _interval((pairs[column] - pairs[f"{column}_reference"]).to_numpy())
+                    for column in judged
+                },
+                "spent_tflops": float(pairs.spent_tflops.mean()),
+                "spent_tflops_reference": float(pairs.spent_tflops_reference.mean()),
+            }
+        )
+    return rows
+
+
+def table(numbers: dict[str, Any]) -> Table:
+    """``numbers`` of :func:`headline` for the terminal."""
+    lines = Table(
+        title="On test prompts, with 95 % intervals over prompts",
+        caption=f"report: {numbers['report']}",
+        title_justify="left",
+        caption_justify="left",
+        box=None,
+        pad_edge=False,
+    )
+    lines.add_column()
+    lines.add_column(justify="right")
+    lines.add_column("95 % interval", justify="right", header_style="dim")
+    for name, found in numbers["rewards"].items():
+        _line(
+            lines, f"{name}: Kendall τ gained over the first half of the steps", found["tau_gain"]
+        )
+        _line(lines, f"{name}: ω of TTSnap against best-of-N, %", found["omega"])
+    for found in numbers["live"]:
+        where = f"{label(found['method'])} − best-of-N live, {found['budget']:g} TFLOPs"
+        _line(lines, f"{where}: reward", found["reward"])
+        if "oracle" in found:
+            _line(lines, f"{where}: oracle accuracy", found["oracle"])
+    return lines
+
+
+def _line(lines: Table, what: str, found: dict[str, float]) -> None:
+    clear = found["low"] > 0 or found["high"] < 0
+    lines.add_row(
+        what,
+        signed(found["mean"], 3),
+        f"[{signed(found['low'], 3)}, {signed(found['high'], 3)}]",
+        style="bold" if clear else "",
+    )
+
+
+def _omega(path: Path) -> dict[str, float]:
+    row = pd.read_csv(path).set_index("strategy").T[TTSNAP]
+    return {"mean": float(row.omega), "low": float(row.omega_low), "high": float(row.omega_high)}
+
+
+def _interval(values: np.ndarray) -> dict[str, float]:
+    mean, low, high = mean_interval(values)
+    return {"mean": float(mean), "low": float(low), "high": float(high)}
