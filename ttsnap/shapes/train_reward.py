@@ -43,7 +43,7 @@ NORM = 6 * W_PLACE + 6 * W_BOUND + W_AXIS + W_BACKGROUND
 CODE_SIZE = 2 * 13 + 30 + 12 + 10 + 2 + 3 + 1
 
 LOGIT_SCALE = 10.0
-TEXT_STEPS, TEXT_BATCH = 500, 256
+TEXT_STEPS, TEXT_BATCH = 700, 256
 VISION_STEPS = 3000
 BATCH, GROUP = 128, 4
 SAVE_EVERY = 250
@@ -179,7 +179,7 @@ def code(
     for a, b in ((color, shape), (size, color), (size, shape)):
         both = (a[:, :, :, None] * b[:, :, None, :] / weight).sum(1).reshape(n, -1)
         # Two objects alike in both attributes keep the norm of two that differ.
-        bound.append(math.sqrt(W_BOUND) * np.where(both > 1, np.sqrt(both), both))
+        bound.append(math.sqrt(W_BOUND) * np.where(both > 1, np.sqrt(np.maximum(both, 1)), both))
     axis = np.stack([horizontal, 1 - horizontal], axis=1) * relation[:, None]
     known = np.concatenate(
         [
@@ -522,12 +522,14 @@ def _tokens(tokenizer: Any, rows: Ints) -> dict[str, torch.Tensor]:
     return dict(tokenizer(captions, padding=True, return_tensors="pt"))
 
 
-def save(model: CLIPModel, tokenizer: Any, out: Path) -> None:
+def save(model: CLIPModel, out: Path) -> None:
     """Write the folder that `CLIPModel.from_pretrained` and `AutoProcessor` read, in half
     precision."""
     import copy
 
     from transformers import CLIPImageProcessor, CLIPProcessor
+
+    from ttsnap.shapes.tokenizer import build_tokenizer
 
     processor = CLIPImageProcessor(
         size={"shortest_edge": world.RESOLUTION},
@@ -538,7 +540,8 @@ def save(model: CLIPModel, tokenizer: Any, out: Path) -> None:
     half = copy.deepcopy(model).half()
     half.set_attn_implementation("sdpa")
     half.save_pretrained(out)
-    CLIPProcessor(image_processor=processor, tokenizer=tokenizer).save_pretrained(out)
+    # A fresh tokenizer: one that was used keeps the padding of its last call.
+    CLIPProcessor(image_processor=processor, tokenizer=build_tokenizer()).save_pretrained(out)
 
 
 # ----------------------------------------------------------------------------------- training
@@ -759,7 +762,7 @@ def train(
             partial = saved.with_suffix(".part")
             torch.save(trainer.state(), partial)
             partial.replace(saved)
-    save(model, tokenizer, out)
+    save(model, out)
     saved.unlink(missing_ok=True)
     seconds = time.time() - began
     model = CLIPModel.from_pretrained(out, dtype=torch.float32)
