@@ -271,8 +271,8 @@ def paint(rows: Ints, faults: Ints, rng: np.random.Generator) -> Pictures:
     # Places. Overlaps come only from moves.
     xy, radius = np.empty((n, 2, 2), np.float32), np.empty((n, 2), np.float32)
     for index, row in enumerate(shown):
-        for k, placed in enumerate(world.arrange(scene_of(row), rng)):
-            xy[index, k], radius[index, k] = (placed.x, placed.y), placed.radius
+        for which, placed in enumerate(world.arrange(scene_of(row), rng)):
+            xy[index, which], radius[index, which] = (placed.x, placed.y), placed.radius
     at = np.flatnonzero(applied["move"])
     k = on["move"][at]
     margin = radius[at, k][:, None]
@@ -370,8 +370,8 @@ def paint(rows: Ints, faults: Ints, rng: np.random.Generator) -> Pictures:
         # What is hidden behind the two objects disturbs nobody.
         free = stray[..., 0] * (1 - mask[at].max(1))
         clean[at] *= 1 - 0.18 * np.clip(free.sum((1, 2)) / 25, 0, 1)
-    for k in range(2):
-        canvas += mask[:, k, :, :, None] * (fill[:, k] - canvas)
+    for which in range(2):
+        canvas += mask[:, which, :, :, None] * (fill[:, which] - canvas)
     # The second object hides what it covers of the first.
     visible = mask.copy()
     visible[:, 0] *= 1 - mask[:, 1]
@@ -383,11 +383,11 @@ def paint(rows: Ints, faults: Ints, rng: np.random.Generator) -> Pictures:
     tint *= (25 + 70 * strength["stain"][at])[:, None, None, None]
     canvas[at] += np.clip(_smooth_noise(rng, len(at), 4), 0, 1)[..., None] * tint
     clean[at] *= 1 - 0.04 - 0.12 * strength["stain"][at]
-    sigma = np.where(rng.random(n) < 0.5, rng.uniform(0.2, 0.7, n), 0)
+    slight = np.where(rng.random(n) < 0.5, rng.uniform(0.2, 0.7, n), 0)
     force = strength["blur"]
-    sigma = np.where(applied["blur"], 0.9 + 1.3 * force, sigma)
-    doubt = np.where(applied["blur"], 0.15 + 0.5 * force, 0)[:, None, None].astype(np.float32)
-    shape = (1 - doubt) * shape + doubt / _N_SHAPES
+    sigma = np.where(applied["blur"], 0.9 + 1.3 * force, slight)
+    vague = np.where(applied["blur"], 0.15 + 0.5 * force, 0)[:, None, None].astype(np.float32)
+    shape = (1 - vague) * shape + vague / _N_SHAPES
     canvas = _blur(canvas, sigma.astype(np.float32))
     canvas += rng.normal(0, 1, canvas.shape).astype(np.float32) * rng.uniform(0, 4, (n, 1, 1, 1))
     images = np.clip(np.rint(canvas), 0, 255).astype(np.uint8)
@@ -439,7 +439,8 @@ def _upsampling(cells: int) -> Floats:
 def _smooth_noise(rng: np.random.Generator, count: int, cells: int) -> Floats:
     """Smooth random fields of unit size, (count, RESOLUTION, RESOLUTION)."""
     up = _upsampling(cells)
-    return up @ rng.normal(0, 1, (count, cells, cells)).astype(np.float32) @ up.T
+    coarse: Floats = rng.normal(0, 1, (count, cells, cells)).astype(np.float32)
+    return up @ coarse @ up.T
 
 
 def _blur(images: Floats, sigma: Floats) -> Floats:
@@ -453,7 +454,7 @@ def _blur(images: Floats, sigma: Floats) -> Floats:
     matrix = np.zeros((len(images), size, size), np.float32)
     for shift, column in zip(at, kernel.T, strict=True):
         target = np.clip(np.arange(size) + shift, 0, size - 1)
-        np.add.at(matrix, (slice(None), np.arange(size), target), column[:, None])
+        matrix[:, np.arange(size), target] += column[:, None]
     flat = images.reshape(len(images), size, -1)
     rows = (matrix @ flat).reshape(images.shape).swapaxes(1, 2)
     return (matrix @ rows.reshape(flat.shape)).reshape(images.shape).swapaxes(1, 2)
