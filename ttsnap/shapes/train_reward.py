@@ -387,7 +387,7 @@ def paint(rows: Ints, faults: Ints, rng: np.random.Generator) -> Pictures:
     force = strength["blur"]
     sigma = np.where(applied["blur"], 0.9 + 1.3 * force, slight)
     vague = np.where(applied["blur"], 0.15 + 0.5 * force, 0)[:, None, None].astype(np.float32)
-    shape = (1 - vague) * shape + vague / _N_SHAPES
+    shape = ((1 - vague) * shape + vague / _N_SHAPES).astype(np.float32)
     canvas = _blur(canvas, sigma.astype(np.float32))
     canvas += rng.normal(0, 1, canvas.shape).astype(np.float32) * rng.uniform(0, 4, (n, 1, 1, 1))
     images = np.clip(np.rint(canvas), 0, 255).astype(np.uint8)
@@ -426,7 +426,7 @@ def _distance(shape: Ints, x: Floats, y: Floats, radius: Floats) -> Floats:
 
 
 def _sigmoid(x: Floats) -> Floats:
-    return 1 / (1 + np.exp(-np.clip(x, -30, 30)))
+    return (1 / (1 + np.exp(-np.clip(x, -30, 30)))).astype(np.float32)
 
 
 @functools.cache
@@ -440,7 +440,7 @@ def _smooth_noise(rng: np.random.Generator, count: int, cells: int) -> Floats:
     """Smooth random fields of unit size, (count, RESOLUTION, RESOLUTION)."""
     up = _upsampling(cells)
     coarse: Floats = rng.normal(0, 1, (count, cells, cells)).astype(np.float32)
-    return up @ coarse @ up.T
+    return (up @ coarse @ up.T).astype(np.float32)
 
 
 def _blur(images: Floats, sigma: Floats) -> Floats:
