@@ -7,7 +7,7 @@ from scipy.integrate import simpson
 
 from ttsnap.errors import UserError
 from ttsnap.schedule import CostModel, Schedule
-from ttsnap.simulation import Curves, expected_best, omega_table, simulate
+from ttsnap.simulation import Curves, at_all_steps, expected_best, omega_table, simulate
 from ttsnap.simulation.strategies import BEST_OF_N, TTSNAP, TTSP
 
 COSTS = CostModel(denoise=1.0, decode=0.1, reward=0.1, steps=6)
@@ -107,6 +107,20 @@ def test_a_check_too_late_is_refused() -> None:
     base = pool(noise=1.0)
     with pytest.raises(UserError, match="step 5 is too late"):
         simulate(base, base, COSTS, Schedule.parse("5:0.5"), [25.0], 10, 0)
+
+
+def test_steps_that_were_not_scored() -> None:
+    base = pool(noise=1.0)
+    scored = [0, 2, 5]
+    some = at_all_steps(base[:, :, scored], scored, COSTS.steps)
+    np.testing.assert_array_equal(
+        run(some, some, [25.0]).per_prompt[TTSP], run(base, base, [25.0]).per_prompt[TTSP]
+    )
+    some[:, :, 2] = np.nan
+    with pytest.raises(UserError, match="no rewards at step 2"):
+        run(some, some, [25.0])
+    with pytest.raises(ValueError, match="rewards at 3 steps, but costs of 6"):
+        run(base[:, :, scored], base[:, :, scored], [25.0])
 
 
 def test_published_accounting_buys_more_candidates() -> None:

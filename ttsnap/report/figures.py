@@ -52,25 +52,11 @@ def rank_consistency(evaluation: pd.DataFrame, path: Path, *, schedule: Schedule
     )
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2.4, 1))
     figure.subplots_adjust(left=0.085, right=0.98, top=0.8, bottom=0.1, hspace=0.14)
-    means = tau.pivot(index="step", columns="kind", values="mean")
-    # Where the curves are furthest apart there is room to name them.
-    apart = int(means.index[int(np.nanargmax((means.finetuned - means.base).abs()))])
-    heights = {kind: float(means[kind][apart]) for kind in ("base", "finetuned")}
-    for kind, height in heights.items():
+    for kind in ("base", "finetuned"):
         rows = tau[tau.kind == kind].sort_values("step")
-        _band(upper, rows.step, rows, colour(kind))
-        above = height == max(heights.values())
-        upper.annotate(
-            label(kind),
-            (apart, height),
-            xytext=(-7, 6) if above else (7, -6),
-            textcoords="offset points",
-            color=colour(kind),
-            size=9,
-            ha="right" if above else "left",
-            va="bottom" if above else "top",
-            path_effects=HALO,
-        )
+        _band(upper, rows.step, rows, colour(kind), name=label(kind))
+    # Curves end at the upper right, which leaves the lower right free.
+    upper.legend(loc="lower right", frameon=False, labelcolor="linecolor", fontsize=9, reverse=True)
     gain = tau[tau.kind == "difference"].sort_values("step")
     lower.axhline(0, color=MUTED, linewidth=0.8)
     _band(lower, gain.step, gain, colour("difference"))
@@ -307,7 +293,7 @@ def training(histories: Mapping[int, pd.DataFrame], path: Path) -> None:
     steps = sorted(histories, reverse=True)
     bands = -(-len(steps) // 8)
     columns = -(-len(steps) // bands)
-    left, top, tall, band_height = 0.55, 0.95, 0.85, 2.5  # inches
+    left, top, tall, band_height = 0.7, 0.95, 0.85, 2.5  # inches
     wide = (WIDTH - left - 0.1) / columns
     height = top + bands * band_height - 0.25
     figure = Figure(figsize=(WIDTH, height))
@@ -376,10 +362,17 @@ def training(histories: Mapping[int, pd.DataFrame], path: Path) -> None:
     save(figure, path)
 
 
-def _band(ax: Axes, x: pd.Series, rows: pd.DataFrame, tint: str, marker: str | None = "o") -> None:
+def _band(
+    ax: Axes,
+    x: pd.Series,
+    rows: pd.DataFrame,
+    tint: str,
+    marker: str | None = "o",
+    name: str | None = None,
+) -> None:
     """Mean with its interval."""
     ax.fill_between(x, rows.low, rows.high, color=tint, alpha=0.13, linewidth=0)
-    ax.plot(x, rows["mean"], color=tint, marker=marker, markersize=3.2)
+    ax.plot(x, rows["mean"], color=tint, marker=marker, markersize=3.2, label=name)
 
 
 def _dots(ax: Axes, values: np.ndarray, y: np.ndarray, tint: str) -> np.ndarray:

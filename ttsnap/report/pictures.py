@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from ttsnap.report.style import BLUE, INK, MUTED, WIDTH, caption, label, save, styled
+from ttsnap.report.style import BLUE, HEADING, INK, MUTED, WIDTH, caption, label, save, styled
 
 if TYPE_CHECKING:
     from ttsnap.search.result import Candidate, SearchResult
@@ -155,7 +155,7 @@ class _Grid:
         margin, side = 0.1, 0.62 if note else 0.0
         cell = min(0.9, (WIDTH - 2 * margin - side) / columns)
         width = max(columns * cell + side + 2 * margin, 4.6)
-        title = caption(prompt, int(width * 12.5))
+        title = caption(prompt, width - 2 * margin)
         lines = title.count("\n") + 1
         head = margin + 0.19 * lines + (0.2 if subtitle else 0) + (0.36 if headed else 0.08)
         self.tall = size[0] / size[1] + (0.13 / cell if scores else 0)
@@ -174,7 +174,7 @@ class _Grid:
             margin / width,
             1 - margin / height,
             title,
-            size=9.5,
+            size=HEADING,
             weight="bold",
             va="top",
             linespacing=1.3,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 import unicodedata
 from collections.abc import Sequence
 from functools import cache
@@ -10,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.font_manager import findfont
+from matplotlib.font_manager import FontProperties, findfont
 from matplotlib.ft2font import FT2Font
 
 WIDTH = 7.2  # inches, the text width of the report
+HEADING = 9.5  # points, the type of captions
 INK, MUTED, FAINT = "#222222", "#6f6f6f", "#d9d9d9"
 GREY, ORANGE, BLUE = "#7f7f7f", "#e08214", "#0b6fb8"
 OTHERS = ("#009e73", "#cc79a7", "#8c6d31", "#56b4e9", "#5e3c99", "#b2182b")
@@ -138,26 +139,54 @@ def signed(value: float, digits: int = 2) -> str:
     return f"{value:+#.{digits}g}".rstrip(".").replace("-", "−")
 
 
-def caption(text: str, columns: int, lines: int = 2) -> str:
-    """``text`` on at most ``lines`` lines of ``columns`` characters, in what the font can draw."""
-    words = " ".join(drawable(text).split())
-    rows = textwrap.wrap(words, columns) or [""]
-    if len(rows) > lines:
-        rows = [*rows[: lines - 1], rows[lines - 1][: columns - 1].rstrip() + "…"]
+def caption(text: str, inches: float, lines: int = 2) -> str:
+    """``text`` on at most ``lines`` lines as wide as that in a figure's heading, or shortened."""
+    rest = " ".join(drawable(text).split())
+    rows: list[str] = []
+    while rest and len(rows) < lines:
+        fits = _fitting(rest, inches)
+        space = rest.rfind(" ", 0, fits + 1)
+        end = len(rest) if fits == len(rest) else space if space > 0 else fits
+        rows.append(rest[:end])
+        rest = rest[end:].lstrip()
+    if rest:
+        rows[-1] = rows[-1][: _fitting(rows[-1], inches - _advance("…"))].rstrip() + "…"
     return "\n".join(rows)
 
 
 def drawable(text: str) -> str:
     """``text`` with a box for each character that the font lacks."""
-    return "".join(
-        c if c.isspace() or ord(c) in _glyphs() else ("" if _invisible(c) else "▯") for c in text
-    )
+    return "".join(map(_drawn, text))
+
+
+def _drawn(character: str) -> str:
+    kind = unicodedata.category(character)
+    if character.isspace():
+        return " "
+    if kind in {"Cc", "Cf"} or (character not in _glyphs() and kind in {"Mn", "Me"}):
+        return ""
+    return character if character in _glyphs() else "▯"
+
+
+def _fitting(text: str, inches: float) -> int:
+    """How many of the first characters are within that width."""
+    widths = np.cumsum([_advance(character) for character in text])
+    return int(np.searchsorted(widths, inches, side="right"))
 
 
 @cache
-def _glyphs() -> frozenset[int]:
-    return frozenset(FT2Font(findfont("DejaVu Sans")).get_charmap())
+def _advance(character: str) -> float:
+    """Width in inches in the heading's type."""
+    font = FT2Font(findfont(FontProperties("DejaVu Sans", weight="bold")))
+    font.set_size(HEADING, 72)
+    return font.load_char(ord(character)).linearHoriAdvance / 65536 / 72
 
 
-def _invisible(character: str) -> bool:
-    return unicodedata.category(character) in {"Cc", "Cf", "Mn", "Me"}
+@cache
+def _glyphs() -> frozenset[str]:
+    """What both weights of the font can draw."""
+    regular, bold = (
+        set(FT2Font(findfont(FontProperties("DejaVu Sans", weight=weight))).get_charmap())
+        for weight in ("normal", "bold")
+    )
+    return frozenset(map(chr, regular & bold))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ttsnap.errors import UserError
 from ttsnap.schedule import Schedule, check_steps, keep_best
 from ttsnap.search.result import Candidate, SearchResult, thumbnail
 from ttsnap.search.task import Progress, Task
@@ -27,7 +28,8 @@ def ttsnap_search(task: Task, schedule: Schedule, verifiers: Mapping[int, Reward
             task's own reward; with none at all this is TTSp.
 
     Raises:
-        UserError: the budget does not afford one candidate, or a check beyond the sampler's steps.
+        UserError: the budget does not afford one candidate, a check lies beyond the sampler's
+            steps, or the sampler is stochastic.
     """
     return prune(task, schedule, verifiers, "ttsnap" if verifiers else "ttsp")
 
@@ -38,6 +40,11 @@ def prune(
     """Run ``schedule``; all candidates alive reach a check before any is pruned."""
     sampler = task.sampler
     check_steps(schedule, sampler.steps)
+    if sampler.stochastic:
+        raise UserError(
+            f"method {method}: needs a deterministic scheduler, whose images follow from their "
+            "seeds; choose another sampling.scheduler, or eta 0"
+        )
     meter = task.meter()
     n = meter.affordable(schedule)
     began = time.perf_counter()

@@ -48,7 +48,7 @@ def simulate(
     A budget that buys more candidates than the pool holds, or none, has NaN and a note.
 
     Args:
-        base: (P, I, S) rewards of the untouched model at every step.
+        base: (P, I, S) rewards of the untouched model at every step; NaN at steps not scored.
         finetuned: (P, I, S) rewards of the steps' NARF checkpoints; a step of NaN has none, and
             its base reward is used.
         costs: prices a candidate.
@@ -58,10 +58,16 @@ def simulate(
         seed: of the subsets and the bootstrap.
 
     Raises:
-        UserError: a check beyond the steps, or a step with only some finetuned rewards.
+        UserError: a check beyond the steps or at one without rewards, or a step with only some
+            finetuned rewards.
     """
     prompts, pool, steps = base.shape
+    if steps != costs.steps:
+        raise ValueError(f"rewards at {steps} steps, but costs of {costs.steps}: see at_all_steps")
     check_steps(schedule, steps)
+    for check in schedule.checks:
+        if np.isnan(base[:, :, check.step]).any():
+            raise UserError(f"schedule {schedule}: no rewards at step {check.step}")
     final = base[:, :, -1]
     budgets = sorted(set(budgets))
     strategies = {
@@ -96,6 +102,13 @@ def simulate(
             for i, (budget, n) in enumerate(zip(budgets, bought, strict=True))
         ]
     return Curves(budgets, per_prompt, pd.DataFrame(rows))
+
+
+def at_all_steps(values: np.ndarray, steps: Sequence[int], total: int) -> np.ndarray:
+    """Rewards (P, I, len(steps)) of some steps as (P, I, total), NaN at the others."""
+    spread = np.full((*values.shape[:2], total), np.nan, dtype=values.dtype)
+    spread[:, :, list(steps)] = values
+    return spread
 
 
 def with_fallback(base: np.ndarray, finetuned: np.ndarray) -> np.ndarray:

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from ttsnap.report import figures
+from ttsnap.schedule import CostModel, Schedule
+
+SCHEDULE = Schedule.parse("2:0.4,4:0.5")
+COSTS = CostModel(denoise=0.01, decode=0.001, reward=0.0005, steps=12)
+
+
+def evaluation(trained: range) -> pd.DataFrame:
+    rows = []
+    for step in range(12):
+        base, gain = step / 11, 0.1 if step in trained else np.nan
+        values = {"base": base, "finetuned": base + gain, "difference": gain}
+        for kind, value in values.items():
+            if np.isfinite(value):
+                rows.append((step, kind, "kendall_tau", value, value - 0.02, value + 0.02))
+                rows.append((step, kind, "mse", 100.0, 99.0, 101.0))
+    return pd.DataFrame(rows, columns=["step", "kind", "metric", "mean", "low", "high"])
+
+
+def results(methods: list[str], budgets: list[float]) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    return pd.DataFrame(
+        [
+            {
+                "method": method,
+                "budget": budget,
+                "prompt_id": f"p{prompt}",
+                "reward": 20 + rng.normal(),
+                "oracle": float(rng.random() < 0.6),
+                "n": 8,
+            }
+            for method in methods
+            for budget in budgets
+            for prompt in range(20)
+        ]
+    )
+
+
+def history(step: int) -> pd.DataFrame:
+    table = pd.DataFrame({"iteration": np.arange(41), "loss": 1 / (1 + np.arange(41)) + step / 9})
+    table.loc[0, "loss"] = np.nan
+    table["val_kendall_tau"] = np.where(table.iteration % 20 == 0, 0.3 + step / 20, np.nan)
+    table["kept"] = table.iteration == 20
+    return table
+
+
+def read(path: Path) -> np.ndarray:
+    """The pixels, after a check that nothing is cut off at the edges."""
+    pixels = np.array(Image.open(path).convert("RGB"))
+    for edge in (pixels[:2], pixels[-2:], pixels[:, :2], pixels[:, -2:]):
+        assert np.all(edge == 255), "something runs over the edge"
+    return pixels
+
+
+def has(pixels: np.ndarray, colour: str) -> bool:
+    wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    return bool(np.any(np.all(pixels == wanted, axis=2)))
+
+
+@pytest.mark.parametrize("trained", [range(12), range(1, 7)])
+def test_rank_consistency(tmp_path: Path, trained: range) -> None:
+    figures.rank_consistency(evaluation(trained), tmp_path / "a.png", schedule=SCHEDULE)
+    pixels = read(tmp_path / "a.png")
+    assert has(pixels, figures.colour("base"))
+    assert has(pixels, figures.colour("finetuned"))
+
+
+def test_reward_vs_budget_with_missing_budgets(tmp_path: Path) -> None:
+    rows = [
+        (name, budget, value, value - 0.1, value + 0.1)
+        for name, height in (("best-of-n", 1.0), ("ttsp", 0.99), ("ttsnap", 1.01))
+        for budget in (1.0, 2.0, 3.0)
+        for value in [height + budget if budget < 3 or name == "best-of-n" else np.nan]
+    ]
+    curves = pd.DataFrame(rows, columns=["strategy", "budget", "mean", "low", "high"])
+    omega = pd.DataFrame(
+        [("best-of-n", 0.0, 0.0, 0.0), ("ttsp", -3.0, -7.0, 1.0), ("ttsnap", 22.0, 19.0, 24.0)],
+        columns=["strategy", "omega", "omega_low", "omega_high"],
+    )
+    figures.reward_vs_budget(curves, omega, tmp_path / "a.png", reward="clip")
+    pixels = read(tmp_path / "a.png")
+    assert all(has(pixels, figures.colour(name)) for name in ("best-of-n", "ttsp", "ttsnap"))
+
+
+@pytest.mark.parametrize("budgets", [[0.1], [0.05, 0.1, 0.2, 0.4]])
+def test_live_with_further_methods(tmp_path: Path, budgets: list[float]) -> None:
+    methods = ["ttsnap", "best-of-n", "smc", "beam"]
+    found = results(methods, budgets)
+    figures.live(found, tmp_path / "live.png", reward="clip")
+    figures.oracle_accuracy(found, tmp_path / "oracle.png")
+    tints = {figures.colour(name, sorted(methods)) for name in methods}
+    assert len(tints) == 4
+    for name in ("live.png", "oracle.png"):
+        pixels = read(tmp_path / name)
+        assert all(has(pixels, tint) for tint in tints)
+
+
+def test_costs(tmp_path: Path) -> None:
+    figures.costs(COSTS, SCHEDULE, 1.0, tmp_path / "a.png")
+    assert has(read(tmp_path / "a.png"), figures.colour("ttsnap"))
+
+
+@pytest.mark.parametrize("steps", [1, 6, 15])
+def test_training(tmp_path: Path, steps: int) -> None:
+    figures.training({step: history(step) for step in range(steps)}, tmp_path / "a.png")
+    assert has(read(tmp_path / "a.png"), figures.colour("finetuned"))
+
+
+@pytest.mark.parametrize("kind", ["png", "svg"])
+def test_equal_data_give_equal_files(tmp_path: Path, kind: str) -> None:
+    first, second = tmp_path / f"1.{kind}", tmp_path / f"2.{kind}"
+    for path in (first, second):
+        figures.rank_consistency(evaluation(range(12)), path, schedule=SCHEDULE)
+    assert first.read_bytes() == second.read_bytes()
