@@ -1,5 +1,5 @@
 # The two commands of the README. Each makes its environment first if there is none.
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 CORES ?= 2
 BIN := $(VENV)/bin

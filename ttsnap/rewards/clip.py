@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from ttsnap.diffusion.loading import torch_device
 from ttsnap.errors import UserError
 from ttsnap.rewards.checkpoint import load_checkpoint
 
@@ -56,7 +57,7 @@ class ClipReward:
         Args:
             path: local folder that holds all three, or hub id.
             revision: commit of a hub id.
-            device: as torch names it.
+            device: as torch names it, or auto.
             checkpoint: folder that noise-aware finetuning wrote.
             name: as in the config.
 
@@ -90,7 +91,7 @@ class ClipReward:
             raise UserError(f"{path}/preprocessor_config.json: expected {', '.join(steps)}")
         if checkpoint is not None:
             load_checkpoint(model, checkpoint)
-        return cls(model.to(device), tokenizer, processor, name)
+        return cls(model.to(torch_device(device)), tokenizer, processor, name)
 
     @property
     def device(self) -> torch.device:
