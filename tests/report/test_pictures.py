@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from ttsnap.report.pictures import contact_sheet, trajectories
-from ttsnap.report.style import BLUE, caption, drawable, signed
+from ttsnap.report.style import BLUE, caption, drawable, scored, signed
 from ttsnap.search import Candidate, SearchResult
 
 PROMPTS = [
@@ -118,3 +118,6 @@ def test_captions_are_short_and_drawable() -> None:
 
 def test_signed_numbers() -> None:
     assert [signed(0.1), signed(-0.0766), signed(22.0, 3)] == ["+0.10", "−0.077", "+22.0"]
+    assert [scored(value, -20.131) for value in (-20.131, 0.5)] == ["−20.13", "0.50"]
+    assert [scored(value, 0.2776) for value in (0.2776, 0.1)] == ["0.2776", "0.1000"]
+    assert scored(0.0, 0.0) == "0.000"

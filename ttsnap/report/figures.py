@@ -293,7 +293,7 @@ def training(histories: Mapping[int, pd.DataFrame], path: Path) -> None:
     steps = sorted(histories, reverse=True)
     bands = -(-len(steps) // 8)
     columns = -(-len(steps) // bands)
-    left, top, tall, band_height = 0.7, 0.95, 0.85, 2.5  # inches
+    left, top, tall, band_height = 0.7, 0.78, 0.85, 2.5  # inches
     wide = (WIDTH - left - 0.1) / columns
     height = top + bands * band_height - 0.25
     figure = Figure(figsize=(WIDTH, height))

@@ -12,7 +12,18 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from ttsnap.report.style import BLUE, HEADING, INK, MUTED, WIDTH, caption, label, save, styled
+from ttsnap.report.style import (
+    BLUE,
+    HEADING,
+    INK,
+    MUTED,
+    WIDTH,
+    caption,
+    label,
+    save,
+    scored,
+    styled,
+)
 
 if TYPE_CHECKING:
     from ttsnap.search.result import Candidate, SearchResult
@@ -46,6 +57,7 @@ def trajectories(
     """
     dropped = list(pruned_at or [None] * len(images))
     grid = _Grid(len(images), len(steps), images.shape[2:4], prompt, note="final reward")
+    largest = max(map(abs, scores))
     winner = max((i for i, drop in enumerate(dropped) if drop is None), key=lambda i: scores[i])
     for column, step in enumerate(steps):
         grid.above(column, f"step {step}" if column == 0 else f"{step}")
@@ -53,7 +65,7 @@ def trajectories(
         for column, step in enumerate(steps):
             grid.picture(row, column, images[row, column], drop is not None and step > drop)
         fate = "best" if row == winner else "" if drop is None else f"out at {drop}"
-        grid.beside(row, f"{score:#.4g}", fate, highlighted=row == winner)
+        grid.beside(row, scored(score, largest), fate, highlighted=row == winner)
     grid.frame(winner, len(steps) - 1)
     grid.save(path)
 
@@ -72,6 +84,7 @@ def contact_sheet(result: SearchResult, path: Path) -> None:
     """
     candidates = result.candidates
     looks = sorted({step for candidate in candidates for step in candidate.scores})
+    largest = max(abs(score) for candidate in candidates for score in candidate.scores.values())
     ranked = sorted(candidates, key=_fate, reverse=True)
     followed = [c for c in ranked if len(c.scores) > 1]
     others = ranked[len(followed) :]
@@ -86,7 +99,7 @@ def contact_sheet(result: SearchResult, path: Path) -> None:
         ranked[0].thumbnails[looks[0]].shape[:2],
         result.prompt,
         subtitle=f"{label(result.method)}: {_count(len(ranked), 'candidate')}, "
-        f"{result.spent_tflops:.3g} TFLOPs, best {result.reward} {result.score:#.4g}",
+        f"{result.spent_tflops:.3g} TFLOPs, best {result.reward} {scored(result.score, largest)}",
         scores=True,
         headed=bool(followed),
     )
@@ -102,7 +115,7 @@ def contact_sheet(result: SearchResult, path: Path) -> None:
     for candidate, step, row, column in cells:
         won = candidate is candidates[result.winner] and step == looks[-1]
         grid.picture(row, column, candidate.thumbnails[step], candidate.pruned_at == step)
-        grid.below(row, column, f"{candidate.scores[step]:#.4g}", highlighted=won)
+        grid.below(row, column, scored(candidate.scores[step], largest), highlighted=won)
         if won:
             grid.frame(row, column)
     if followed:

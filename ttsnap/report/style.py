@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections.abc import Sequence
 from functools import cache
@@ -139,6 +140,12 @@ def signed(value: float, digits: int = 2) -> str:
     return f"{value:+#.{digits}g}".rstrip(".").replace("-", "−")
 
 
+def scored(value: float, largest: float) -> str:
+    """``value`` to the decimals that show four digits of ``largest``, so that columns line up."""
+    decimals = max(0, 3 - math.floor(math.log10(abs(largest) or 1)))
+    return f"{value:.{decimals}f}".replace("-", "−")
+
+
 def caption(text: str, inches: float, lines: int = 2) -> str:
     """``text`` on at most ``lines`` lines as wide as that in a figure's heading, or shortened."""
     rest = " ".join(drawable(text).split())
@@ -177,7 +184,7 @@ def _fitting(text: str, inches: float) -> int:
 @cache
 def _advance(character: str) -> float:
     """Width in inches in the heading's type."""
-    font = FT2Font(findfont(FontProperties("DejaVu Sans", weight="bold")))
+    font = FT2Font(findfont(FontProperties(family="DejaVu Sans", weight="bold")))
     font.set_size(HEADING, 72)
     return font.load_char(ord(character)).linearHoriAdvance / 65536 / 72
 
@@ -186,7 +193,7 @@ def _advance(character: str) -> float:
 def _glyphs() -> frozenset[str]:
     """What both weights of the font can draw."""
     regular, bold = (
-        set(FT2Font(findfont(FontProperties("DejaVu Sans", weight=weight))).get_charmap())
+        set(FT2Font(findfont(FontProperties(family="DejaVu Sans", weight=weight))).get_charmap())
         for weight in ("normal", "bold")
     )
     return frozenset(map(chr, regular & bold))
