@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 
 import pytest
 
@@ -114,13 +113,3 @@ def test_report_is_one_page_with_every_figure(finished: Workflow) -> None:
     for figure in (finished.run / "report").glob("*.png"):
         assert figure.name in text
 
-
-def test_an_interrupted_stage_is_all_that_is_redone(finished: Workflow) -> None:
-    receipt = finished.run / "narf/clip/step_01.json"
-    kept = receipt.read_bytes()
-    receipt.unlink()
-    jobs = finished.planned()
-    receipt.write_bytes(kept)
-    shutil.copystat(finished.run / "narf/clip/step_02.json", receipt)
-    assert jobs["narf"] == 1
-    assert "trajectories" not in jobs
