@@ -38,6 +38,7 @@ rule search:
             ),
             search=CONFIG.search,
             judge=CONFIG.judge,
+            contact_sheets=CONFIG.report.prompts,
             prompts=prompts_hash(PROMPTS["test"]),
             version=search.VERSION,
         ),

@@ -165,7 +165,8 @@ class Preference(Settings):
 
     weight: float = Field(0.0, ge=0, description="Weight of the term; 0 is none.")
     temperature: PositiveFloat = Field(
-        0.5, description="Difference of rewards that counts as one logit, in deviations of the teacher."
+        0.5,
+        description="Difference of rewards, in deviations of the teacher, that is one logit.",
     )
 
 

@@ -118,10 +118,11 @@ class SearchResult:
             ],
         }
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, *, contact: bool = True) -> None:
         """Write ``best.png`` (with its origin in the PNG's text), ``contact.png``, ``trace.json``.
 
-        The trace comes last: where it stands, the rest is complete.
+        The trace comes last: where it stands, the rest is complete. Drawing the contact sheet
+        takes up to a second, so that ``contact`` may leave it out.
         """
         from ttsnap.report.pictures import contact_sheet
 
@@ -130,7 +131,8 @@ class SearchResult:
         for key in ("prompt", "seed", "score", "reward", "model", "method", "schedule"):
             text.add_text(key, str(getattr(self, key)))
         Image.fromarray(self.image).save(folder / "best.png", pnginfo=text)
-        contact_sheet(self, folder / "contact.png")
+        if contact:
+            contact_sheet(self, folder / "contact.png")
         (folder / "trace.json").write_text(
             json.dumps(self.trace(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
         )

@@ -78,14 +78,17 @@ def _draw_trajectories(
 ) -> None:
     """What the schedule would have pruned among the first candidates of the first prompts."""
     from ttsnap.report import pictures
-    from ttsnap.simulation import replay
+    from ttsnap.simulation import at_all_steps, replay
     from ttsnap.simulation.strategies import with_fallback
 
     tensors = folder / "tensors" / settings.reward
     base, finetuned = (
         RewardTensor.load(tensors / f"test.{kind}.zarr") for kind in ("base", "finetuned")
     )
-    scores = with_fallback(base.values, finetuned.values)
+    steps = read_receipt(folder / "model.json")["steps"]
+    scores = with_fallback(
+        *(at_all_steps(tensor.values, tensor.steps, steps) for tensor in (base, finetuned))
+    )
     store = open_store(folder / "trajectories/test.zarr")
     for position in range(settings.report.prompts):
         images = store.trajectory(position)[: settings.report.candidates]

@@ -30,6 +30,7 @@ class Settings(config.Settings):
     checks: list[config.CheckSettings]
     search: config.Search
     judge: str | None
+    contact_sheets: int
     prompts: str
     version: int
 
@@ -66,7 +67,7 @@ def main(
     size = settings.search.prompts_per_job
     prompts = load_split(settings.split)[block * size : (block + 1) * size]
     rows = []
-    for prompt in track(prompts, f"{method}, prompts"):
+    for number, prompt in enumerate(track(prompts, f"{method}, prompts"), start=block * size):
         conditioning = sampler.encode([prompt.text], [prompt.negative])
         for budget in settings.search.budgets:
             task = Task(
@@ -86,7 +87,9 @@ def main(
                 result = ttsnap_search(task, schedule, verifiers)
             oracle = float(judge(result.image[None], [prompt.text])[0]) if judge else None
             rows.append(result.row(prompt.id, oracle))
-            result.save(out.parent / f"{budget:g}" / prompt.id)
+            result.save(
+                out.parent / f"{budget:g}" / prompt.id, contact=number < settings.contact_sheets
+            )
     table = pd.DataFrame(rows)
     write_table(out, table)
     logging.info("%s", table[["reward", "spent_tflops", "n", "seconds"]].mean().to_string())

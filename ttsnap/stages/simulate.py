@@ -39,14 +39,14 @@ def main(
     curves: Annotated[Path, typer.Option(help="Table to write.")],
     omega: Annotated[Path, typer.Option(help="Table to write.")],
 ) -> None:
-    from ttsnap.simulation import omega_table, simulate
+    from ttsnap.simulation import at_all_steps, omega_table, simulate
 
     simulation = settings.simulation
+    costs = read_costs(model, reward_cost, simulation.accounting)
     tensors = [RewardTensor.load(receipt.with_suffix(".zarr")) for receipt in (base, finetuned)]
     simulated = simulate(
-        tensors[0].values,
-        tensors[1].values,
-        read_costs(model, reward_cost, simulation.accounting),
+        *(at_all_steps(tensor.values, tensor.steps, costs.steps) for tensor in tensors),
+        costs,
         Schedule(tuple(Check(check.step, check.keep) for check in simulation.checks)),
         simulation.budgets,
         simulation.draws,
