@@ -143,7 +143,8 @@ def _describe(
     """Every blob of a batch that is large enough, with the picture it is in."""
 
     def total(values: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-        return np.bincount(labels.ravel(), values.ravel(), count + 1)[1:]
+        sums = np.bincount(labels.ravel(), values.ravel(), count + 1)[1:]
+        return sums.astype(np.float64, copy=False)
 
     image, row, column = np.indices(labels.shape)
     area = total(cover)
@@ -264,7 +265,8 @@ def _pair(first: Seen | None, second: Seen | None, scene: Scene) -> dict[str, bo
         dx, dy = DIRECTIONS[scene.relation]
         along = (first.x - second.x) * dx + (first.y - second.y) * dy
         across = (first.x - second.x) * dy + (first.y - second.y) * dx
-        parts["relation"] = along > abs(across)
+        reach = (first.radius + second.radius) / 2  # nothing is left of what it lies in
+        parts["relation"] = along > max(abs(across), reach)
     return parts
 
 

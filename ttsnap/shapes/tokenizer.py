@@ -1,4 +1,4 @@
-"""The tokenizer of the shapes models: a stock CLIP tokenizer that knows the words of the grammar."""
+"""The tokenizer of the shapes models: a stock CLIP tokenizer with the words of the grammar."""
 
 from __future__ import annotations
 

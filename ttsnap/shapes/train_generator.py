@@ -10,11 +10,13 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch.nn import functional as F
 
@@ -31,8 +33,8 @@ if TYPE_CHECKING:
     from transformers import CLIPTextModel
 
 RENDERINGS = 60_000
-AUTOENCODER_STEPS = 2400
-DENOISER_STEPS = 4500
+AUTOENCODER_STEPS = 4200
+DENOISER_STEPS = 14_000
 BATCH = 32
 DROPPED_CAPTIONS = 0.1
 CHECKPOINT_EVERY = 250
@@ -102,14 +104,46 @@ def build_scheduler() -> DDIMScheduler:
     )
 
 
-def renderings(count: int, seed: int) -> tuple[world.Images, list[str]]:
-    """Training pictures and their captions, none of them held out."""
-    rng = np.random.default_rng(seed)
-    scenes = [world.sample_training_scene(rng) for _ in range(count)]
-    images = np.concatenate(
-        [world.render(scenes[start : start + 1000], rng) for start in range(0, count, 1000)]
-    )
-    return images, [scene.caption for scene in scenes]
+@dataclass(frozen=True)
+class Renderings:
+    """Training pictures, none of whose captions is held out.
+
+    Attributes:
+        images: uint8 (N, 32, 32, 3).
+        focus: float16 (N, 32, 32), how much each pixel counts for the autoencoder.
+        captions: N texts.
+    """
+
+    images: world.Images
+    focus: npt.NDArray[np.float16]
+    captions: list[str]
+
+    @classmethod
+    def sample(cls, count: int, seed: int) -> Renderings:
+        """Draw ``count`` of them."""
+        rng = np.random.default_rng(seed)
+        scenes = [world.sample_training_scene(rng) for _ in range(count)]
+        images, focus = [], []
+        for start in range(0, count, 1000):
+            block = scenes[start : start + 1000]
+            layouts = [world.arrange(scene, rng) for scene in block]
+            images.append(world.draw(layouts, [scene.background for scene in block], rng))
+            focus.append(_focus(layouts))
+        captions = [scene.caption for scene in scenes]
+        return cls(np.concatenate(images), np.concatenate(focus), captions)
+
+
+def _focus(layouts: Sequence[tuple[world.Placed, world.Placed]]) -> npt.NDArray[np.float16]:
+    """Little weight on the background, most on small things, whose shape is a matter of pixels."""
+    grid = np.arange(world.RESOLUTION) + 0.5
+    weight = np.full((len(layouts), world.RESOLUTION, world.RESOLUTION), 0.3)
+    for pair in zip(*layouts, strict=True):
+        places = np.array([(placed.x, placed.y, placed.radius) for placed in pair])
+        x, y, radius = places.T[:, :, None, None]
+        near = np.hypot(grid - x, grid[:, None] - y) < radius + 1.5
+        small = np.array([placed.thing.size == "small" for placed in pair])[:, None, None]
+        weight = np.maximum(weight, near * np.where(small, 3.0, 1.0))
+    return weight.astype(np.float16)
 
 
 def to_pixels(images: world.Images) -> torch.Tensor:
@@ -118,7 +152,7 @@ def to_pixels(images: world.Images) -> torch.Tensor:
 
 
 def train_autoencoder(
-    images: world.Images, steps: int, seed: int, progress: Progress
+    data: Renderings, steps: int, seed: int, progress: Progress
 ) -> AutoencoderTiny:
     """Fit the autoencoder.
 
@@ -134,24 +168,25 @@ def train_autoencoder(
     )
     for step in range(steps):
         random = torch.Generator().manual_seed(seed * 1_000_003 + step)
-        index = torch.randint(len(images), (BATCH,), generator=random)
-        pixels = to_pixels(images[index.numpy()]).to(memory_format=torch.channels_last)
+        index = torch.randint(len(data.images), (BATCH,), generator=random).numpy()
+        pixels = to_pixels(data.images[index]).to(memory_format=torch.channels_last)
+        focus = torch.from_numpy(data.focus[index]).float()[:, None]
         with torch.autocast("cpu", torch.bfloat16):
             latents = model.encode(pixels).latents
             noise = torch.randn(latents.shape, generator=random)
-            restored = model.decode(latents + 0.1 * noise).sample.float()
+            restored = model.decode(latents + 0.05 * noise).sample.float()
         latents = latents.float()
         mean = latents.mean((0, 2, 3))
         variance = latents.var((0, 2, 3))
         moments = (mean.square() + (variance - 1).square()).mean()
-        error = F.mse_loss(restored, pixels)
-        loss = error + 0.1 * F.l1_loss(restored, pixels) + 0.01 * moments
+        error = ((restored - pixels).square() + 0.1 * (restored - pixels).abs()).mean(1, True)
+        loss = (focus * error).sum() / focus.sum() + 0.01 * moments
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        progress("autoencoder", step + 1, steps, error.item())
+        progress("autoencoder", step + 1, steps, loss.item())
     return model.to(memory_format=torch.contiguous_format).eval()
 
 
@@ -193,6 +228,18 @@ class Denoiser(torch.nn.Module):
         return self.unet(noisy, timesteps, context).sample
 
 
+def _timesteps(random: torch.Generator) -> torch.Tensor:
+    """A batch of timesteps, int64 (BATCH,): half over all of them, half over the noisiest.
+
+    What lies where is decided in the first steps of sampling, and only there can the words for it
+    be learnt. Each half is stratified, which has less variance than independent draws.
+    """
+    share = torch.arange(BATCH // 2).repeat(2) + torch.rand(BATCH, generator=random)
+    share /= BATCH // 2
+    low = torch.tensor([0.0, 0.7]).repeat_interleave(BATCH // 2)
+    return ((low + (1 - low) * share) * 1000).long().clamp(max=999)
+
+
 def learning_rate(step: int, steps: int, peak: float = 1e-3) -> float:
     """Linear warm-up over 200 steps, then a half cosine to zero."""
     warm = min(1.0, (step + 1) / 200)
@@ -223,10 +270,15 @@ def train_denoiser(
     Returns:
         The exponential moving average of the weights.
     """
+    from diffusers.models.attention_processor import AttnProcessor
+
     torch.manual_seed(seed)
     scheduler = build_scheduler()
     empty = tokenize([""])
     model = Denoiser().train()
+    # In bfloat16 the fused attention's backward pass is slower on CPUs than all the rest together.
+    model.unet.set_attn_processor(AttnProcessor())
+    model.text_encoder.set_attn_implementation("eager")
     average = torch.optim.swa_utils.AveragedModel(
         model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998)
     )
@@ -243,17 +295,16 @@ def train_denoiser(
         index = torch.randint(len(latents), (BATCH,), generator=random)
         clean = latents[index]
         noise = torch.randn(clean.shape, generator=random)
-        # Stratified over the schedule: less variance than independent draws.
-        share = (torch.arange(BATCH) + torch.rand(BATCH, generator=random)) / BATCH
-        timesteps = (share * scheduler.config.num_train_timesteps).long()
+        timesteps = _timesteps(random)
         dropped = torch.rand(BATCH, 1, generator=random) < DROPPED_CAPTIONS
         velocity = scheduler.get_velocity(clean, noise, timesteps)
-        predicted = model(
-            scheduler.add_noise(clean, noise, timesteps),
-            timesteps,
-            torch.where(dropped, empty, tokens[index]),
-        )
-        loss = F.mse_loss(predicted, velocity)
+        with torch.autocast("cpu", torch.bfloat16):
+            predicted = model(
+                scheduler.add_noise(clean, noise, timesteps),
+                timesteps,
+                torch.where(dropped, empty, tokens[index]),
+            )
+        loss = F.mse_loss(predicted.float(), velocity)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, steps)
         optimizer.zero_grad()
@@ -270,7 +321,8 @@ def train_denoiser(
                 "step": step + 1,
             }
             _write(state, checkpoint)
-    return average.module.eval()
+    model.load_state_dict(average.module.state_dict())
+    return model.eval()
 
 
 def _write(state: dict[str, Any], path: Path) -> None:
@@ -309,11 +361,16 @@ def save(
     ).to(torch.float16)
     pipeline.save_pretrained(out)
     # AutoencoderTiny adds this key for others to read and complains about it when it loads.
-    path = out / "vae" / "config.json"
-    config = json.loads(path.read_text())
-    del config["block_out_channels"]
-    path.write_text(json.dumps(config, indent=2) + "\n")
+    _edit(out / "vae" / "config.json", lambda config: config.pop("block_out_channels"))
+    # Half precision is for the disk: without this the text encoder alone would compute in it.
+    _edit(out / "text_encoder" / "config.json", lambda config: config.update(dtype="float32"))
     return pipeline
+
+
+def _edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    config = json.loads(path.read_text())
+    change(config)
+    path.write_text(json.dumps(config, indent=2) + "\n")
 
 
 def scaling_factor(latents: torch.Tensor) -> float:
@@ -353,18 +410,18 @@ def train(
     scratch = out / "training"
     scratch.mkdir(parents=True, exist_ok=True)
     print(f"rendering {count} pictures", flush=True)
-    images, captions = renderings(count, seed)
+    data = Renderings.sample(count, seed)
     first_stage = scratch / "autoencoder.pt"
     if first_stage.exists():
         autoencoder = build_autoencoder()
         autoencoder.load_state_dict(torch.load(first_stage))
     else:
-        autoencoder = train_autoencoder(images, autoencoder_steps, seed, progress)
+        autoencoder = train_autoencoder(data, autoencoder_steps, seed, progress)
         _write(autoencoder.state_dict(), first_stage)
-    latents = encode(autoencoder, images)
+    latents = encode(autoencoder, data.images)
     denoiser = train_denoiser(
         latents * scaling_factor(latents),
-        tokenize(captions),
+        tokenize(data.captions),
         steps,
         seed,
         progress,
