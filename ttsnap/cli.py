@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="Better images for the same compute: prune bad noise seeds early.",
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 PROMPTS = [
     "a plain prompt",
     "emoji 🦊 and ünïcode",
-    'quotes " and \' and `backticks` and $(date) {wildcards}',
+    "quotes \" and ' and `backticks` and $(date) {wildcards}",
     "slashes / and \\ and ../..",
     "new\nlines\tand tabs",
     "long " * 200,

@@ -112,4 +112,3 @@ def test_report_is_one_page_with_every_figure(finished: Workflow) -> None:
     text = page.read_text(encoding="utf-8")
     for figure in (finished.run / "report").glob("*.png"):
         assert figure.name in text
-
