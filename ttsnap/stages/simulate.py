@@ -43,9 +43,11 @@ def main(
 
     simulation = settings.simulation
     costs = read_costs(model, reward_cost, simulation.accounting)
-    tensors = [RewardTensor.load(receipt.with_suffix(".zarr")) for receipt in (base, finetuned)]
+    loaded = [RewardTensor.load(receipt.with_suffix(".zarr")) for receipt in (base, finetuned)]
+    scores = [at_all_steps(tensor.values, tensor.steps, costs.steps) for tensor in loaded]
     simulated = simulate(
-        *(at_all_steps(tensor.values, tensor.steps, costs.steps) for tensor in tensors),
+        scores[0],
+        scores[1],
         costs,
         Schedule(tuple(Check(check.step, check.keep) for check in simulation.checks)),
         simulation.budgets,
