@@ -135,10 +135,10 @@ def test_whole_numbers_pass_as_numbers() -> None:
         ("narf.steps", [1, 3, 2], "narf.steps.2: 2 does not follow 3; the values must increase"),
         ("narf.steps", [1, 1], "narf.steps.1: 1 does not follow 1; the values must increase"),
         ("narf.steps", [-1, 1], "narf.steps.0: should be greater than or equal to 0, not -1"),
-        ("narf.steps", [1, 7, 11], "splits.train.steps: lacks 7, needed by narf.steps"),
+        ("narf.steps", [1, 8, 11], "splits.train.steps: lacks 8, needed by narf.steps"),
         ("splits.val.steps", [1, 2, 3, 4, 5], "splits.val.steps: lacks 6, needed by narf.steps"),
-        ("splits.test.steps", [2], "splits.test.steps: lacks 4, needed by simulation.checks"),
-        ("splits.test.steps", [2, 4, 12], "splits.test.steps.2: 12 is beyond the last step 11"),
+        ("splits.test.steps", [3], "splits.test.steps: lacks 5, needed by simulation.checks"),
+        ("splits.test.steps", [3, 5, 12], "splits.test.steps.2: 12 is beyond the last step 11"),
         # Checks
         ("simulation.checks", [], "simulation.checks: list should have at least 1 item"),
         (
@@ -162,11 +162,11 @@ def test_whole_numbers_pass_as_numbers() -> None:
             "simulation.checks.0.keep: should be less than or equal to 1, not 1.5",
         ),
         # Splits
-        ("splits.val.stop", 2000, "splits.val.stop: 2000 is not above start 2000"),
+        ("splits.val.stop", 4000, "splits.val.stop: 4000 is not above start 4000"),
         (
             "splits.val.start",
-            1999,
-            "splits.val: prompts 1999 to 2100 overlap with those of splits.train, 0 to 2000",
+            2399,
+            "splits.val: prompts 2399 to 4060 overlap with those of splits.train, 0 to 2400",
         ),
         (
             "splits.test",

@@ -89,7 +89,7 @@ class Sampling(Settings):
         12, description="Denoising steps; step indices below run from 0 to steps - 1."
     )
     guidance_scale: float = Field(
-        1.0, ge=1, description="Classifier-free guidance scale; 1 is none, and half the cost."
+        2.0, ge=1, description="Classifier-free guidance scale; 1 is none, and half the cost."
     )
     height: Pixels = Field(32, description="Height of an image, pixels.")
     width: Pixels = Field(32, description="Width of an image, pixels.")
@@ -123,10 +123,10 @@ class Splits(Settings):
     """Rewards learn on train, schedules are chosen on val, everything is reported on test."""
 
     train: SplitSettings = SplitSettings(
-        start=0, stop=2000, images=2, steps=[1, 2, 3, 4, 5, 6], prompts_per_job=500
+        start=0, stop=2400, images=2, steps=[0, 1, 2, 3, 4, 5, 6, 7], prompts_per_job=600
     )
-    val: SplitSettings = SplitSettings(start=2000, stop=2100, images=16, prompts_per_job=100)
-    test: SplitSettings = SplitSettings(start=2100, stop=2180, images=48, prompts_per_job=40)
+    val: SplitSettings = SplitSettings(start=4000, stop=4060, images=16, prompts_per_job=60)
+    test: SplitSettings = SplitSettings(start=5000, stop=5080, images=48, prompts_per_job=40)
 
     @model_validator(mode="before")
     @classmethod
@@ -182,12 +182,12 @@ class Narf(Settings):
     )
     lora: Lora = Lora()
     learning_rate: PositiveFloat = Field(1e-3, description="Peak rate of AdamW.")
-    epochs: PositiveInt = Field(2, description="Passes over the training images of a step.")
+    epochs: PositiveInt = Field(3, description="Passes over the training images of a step.")
     batch_size: PositiveInt = Field(100, description="Images per optimiser step.")
     weight_decay: float = Field(0.01, ge=0, description="Weight decay of AdamW.")
     clip_norm: PositiveFloat = Field(5.0, description="Largest norm of the gradient.")
     neighbours: int = Field(
-        0, ge=0, description="Stored steps to either side whose images are mixed in."
+        1, ge=0, description="Stored steps to either side whose images are mixed in."
     )
     preference: Preference = Preference()
 
@@ -203,11 +203,11 @@ class Simulation(Settings):
     """Search strategies replayed on the reward tensors of the test split."""
 
     checks: Annotated[list[CheckSettings], Field(min_length=1)] = Field(
-        [CheckSettings(step=2, keep=0.4), CheckSettings(step=4, keep=0.5)],
+        [CheckSettings(step=3, keep=0.5), CheckSettings(step=5, keep=0.5)],
         description="Pruning schedule of TTSp and TTSnap: the share kept at each step index.",
     )
     budgets: Budgets = Field(
-        [0.02, 0.04, 0.06, 0.08, 0.1, 0.12, 0.14, 0.16, 0.18, 0.2],
+        [0.02, 0.04, 0.06, 0.08, 0.1, 0.12, 0.135],
         description="Compute per prompt, TFLOPs, increasing.",
     )
     draws: PositiveInt = Field(
@@ -227,8 +227,8 @@ class Search(Settings):
         description="Methods to compare: best-of-n, ttsnap (with simulation.checks).",
     )
     reward: str = Field("clip", description="Name of the reward that searches.")
-    budgets: Budgets = Field([0.1], description="Compute per prompt, TFLOPs, increasing.")
-    prompts_per_job: PositiveInt = Field(50, description="Prompts per job.")
+    budgets: Budgets = Field([0.03, 0.06], description="Compute per prompt, TFLOPs, increasing.")
+    prompts_per_job: PositiveInt = Field(40, description="Prompts per job.")
 
 
 class Report(Settings):
@@ -262,7 +262,7 @@ class Config(Settings):
     simulation: Simulation = Simulation()
     search: Search = Search()
     judge: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")] | None = Field(
-        "ttsnap.shapes.oracle:satisfied",
+        "ttsnap.shapes.oracle:judge_images",
         description="MODULE:FUNCTION that judges live results by other means than the reward.",
     )
     report: Report = Report()

@@ -268,12 +268,3 @@ def _pair(first: Seen | None, second: Seen | None, scene: Scene) -> dict[str, bo
         reach = (first.radius + second.radius) / 2  # nothing is left of what it lies in
         parts["relation"] = along > max(abs(across), reach)
     return parts
-
-
-def satisfied(images: world.Images, captions: Sequence[str]) -> npt.NDArray[np.float64]:
-    """1 where the whole caption holds, else 0, (B,): a judge for the workflow's ``judge``.
-
-    Raises:
-        ValueError: a text is not a caption of the grammar.
-    """
-    return judge(images, captions)["satisfied"].to_numpy(np.float64)

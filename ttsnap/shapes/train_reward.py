@@ -269,6 +269,8 @@ def paint(rows: Ints, faults: Ints, rng: np.random.Generator) -> Pictures:
     shown[good] = trial[good]
 
     # Places. Overlaps come only from moves.
+    surely_small = world.RADII["small"] + world.RADIUS_JITTER
+    surely_large = world.RADII["large"] - world.RADIUS_JITTER
     xy, radius = np.empty((n, 2, 2), np.float32), np.empty((n, 2), np.float32)
     for index, row in enumerate(shown):
         for which, placed in enumerate(world.arrange(scene_of(row), rng)):
@@ -278,13 +280,13 @@ def paint(rows: Ints, faults: Ints, rng: np.random.Generator) -> Pictures:
     margin = radius[at, k][:, None]
     xy[at, k] = margin + (size - 2 * margin) * rng.random((len(at), 2))
     at = np.flatnonzero(applied["between"])
-    radius[at, on["between"][at]] = rng.uniform(3.0, 7.0, len(at))
+    radius[at, on["between"][at]] = rng.uniform(surely_small - 0.9, surely_large + 0.9, len(at))
 
     things = np.stack([shown[:, :3], shown[:, 4:7]], axis=1)
     # Factors as they will be seen.
     color = _one_hot(things[:, :, 1], _N_COLORS)
     shape = _one_hot(things[:, :, 2], _N_SHAPES)
-    large = np.clip((radius - 4.2) / 1.4, 0, 1)
+    large = np.clip((radius - surely_small) / (surely_large - surely_small), 0, 1)
     seen_size = np.stack([1 - large, large], axis=2)
     weight = np.ones((n, 2), np.float32)
     background = _one_hot(shown[:, 7], _N_BACKGROUNDS)
@@ -356,7 +358,7 @@ def paint(rows: Ints, faults: Ints, rng: np.random.Generator) -> Pictures:
     background[at] = (1 - share) * background[at] + share * _one_hot(other, _N_BACKGROUNDS)
     at = np.flatnonzero(applied["extra"])
     if len(at):
-        extra_radius = rng.uniform(2.5, 6.5, len(at)).astype(np.float32)
+        extra_radius = rng.uniform(surely_small - 1.4, surely_large, len(at)).astype(np.float32)
         spot = rng.uniform(3, size - 3, (len(at), 2)).astype(np.float32)
         outline = _distance(
             rng.integers(_N_SHAPES, size=len(at)),

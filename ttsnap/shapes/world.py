@@ -21,7 +21,7 @@ SHAPES = ("circle", "square", "triangle", "ring", "cross")
 RELATIONS = ("left of", "right of", "above", "below")
 BACKGROUNDS = ("gray", "white", "black")
 
-RADII = {"small": 3.5, "large": 6.3}
+RADII = {"small": 4.6, "large": 6.9}
 """Mean radius in pixels; a rendering varies it by ``RADIUS_JITTER``."""
 RADIUS_JITTER = 0.3
 GAP = 1.5
