@@ -75,8 +75,8 @@ def test_settings_survive_their_yaml(tmp_path: Path) -> None:
 
 
 def test_a_partial_config_is_completed() -> None:
-    config = load_config({"splits": {"val": {"stop": 2050}}, "narf": {"lora": {"rank": 4}}})
-    assert config.splits.val == Config().splits.val.model_copy(update={"stop": 2050})
+    config = load_config({"splits": {"val": {"stop": 4050}}, "narf": {"lora": {"rank": 4}}})
+    assert config.splits.val == Config().splits.val.model_copy(update={"stop": 4050})
     assert config.splits.train == Config().splits.train
     assert config.narf.lora == Config().narf.lora.model_copy(update={"rank": 4})
     assert load_config({}) == Config()
