@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ttsnap.config import DEFAULT_YAML, load_config
 from ttsnap.errors import UserError
+from ttsnap.progress import quiet_libraries
 from ttsnap.shapes.cli import app as shapes
 
 if TYPE_CHECKING:
@@ -233,6 +234,7 @@ def summary(
 
 def main() -> None:
     """Run the command; what the user can put right is one line on stderr."""
+    quiet_libraries()
     try:
         app()
     except UserError as error:

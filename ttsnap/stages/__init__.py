@@ -16,6 +16,7 @@ import typer
 
 from ttsnap.config import Runtime, Settings
 from ttsnap.errors import UserError
+from ttsnap.progress import quiet_libraries
 
 AnySettings = TypeVar("AnySettings", bound=Settings)
 
@@ -39,8 +40,7 @@ RuntimeOption = Annotated[
 def run(main: Callable[..., None]) -> None:
     """Run a stage's ``main`` on the command line; what the user can put right is one line."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for noisy in ("httpx", "huggingface_hub"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    quiet_libraries()
     # typer reads annotations at run time, where they are strings.
     main.__annotations__ = inspect.get_annotations(main, eval_str=True)
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
