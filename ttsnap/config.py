@@ -174,7 +174,7 @@ class Narf(Settings):
     """Noise-aware reward finetuning: a student per step learns the final image's reward."""
 
     steps: Annotated[list[StepIndex], Field(min_length=1)] = Field(
-        [1, 2, 3, 4, 5, 6],
+        [1, 2, 3, 4, 5, 6, 7],
         description="Step indices, increasing; trained from the last (cleanest) down.",
     )
     method: Literal["lora", "full"] = Field(
@@ -203,7 +203,7 @@ class Simulation(Settings):
     """Search strategies replayed on the reward tensors of the test split."""
 
     checks: Annotated[list[CheckSettings], Field(min_length=1)] = Field(
-        [CheckSettings(step=3, keep=0.5), CheckSettings(step=5, keep=0.5)],
+        [CheckSettings(step=3, keep=0.5), CheckSettings(step=7, keep=0.5)],
         description="Pruning schedule of TTSp and TTSnap: the share kept at each step index.",
     )
     budgets: Budgets = Field(
