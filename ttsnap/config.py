@@ -89,7 +89,7 @@ class Sampling(Settings):
         12, description="Denoising steps; step indices below run from 0 to steps - 1."
     )
     guidance_scale: float = Field(
-        2.0, ge=1, description="Classifier-free guidance scale; 1 is none, and half the cost."
+        1.0, ge=1, description="Classifier-free guidance scale; 1 is none, and half the cost."
     )
     height: Pixels = Field(32, description="Height of an image, pixels.")
     width: Pixels = Field(32, description="Width of an image, pixels.")
@@ -207,7 +207,7 @@ class Simulation(Settings):
         description="Pruning schedule of TTSp and TTSnap: the share kept at each step index.",
     )
     budgets: Budgets = Field(
-        [0.02, 0.04, 0.06, 0.08, 0.1, 0.12, 0.135],
+        [0.008, 0.016, 0.024, 0.032, 0.04, 0.048, 0.056, 0.064, 0.072],
         description="Compute per prompt, TFLOPs, increasing.",
     )
     draws: PositiveInt = Field(
@@ -227,7 +227,7 @@ class Search(Settings):
         description="Methods to compare: best-of-n, ttsnap (with simulation.checks).",
     )
     reward: str = Field("clip", description="Name of the reward that searches.")
-    budgets: Budgets = Field([0.03, 0.06], description="Compute per prompt, TFLOPs, increasing.")
+    budgets: Budgets = Field([0.016, 0.032], description="Compute per prompt, TFLOPs, increasing.")
     prompts_per_job: PositiveInt = Field(40, description="Prompts per job.")
 
 

@@ -37,7 +37,7 @@ def draw(pipeline: StableDiffusionPipeline, captions: list[str]) -> world.Images
     images = pipeline(
         captions,
         num_inference_steps=STEPS,
-        guidance_scale=2.0,
+        guidance_scale=1.0,
         generator=[torch.Generator().manual_seed(seed) for seed in range(len(captions))],
         output_type="np",
     ).images
