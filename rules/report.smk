@@ -51,15 +51,17 @@ rule report:
             report=CONFIG.report,
             checks=[check.model_dump() for check in CONFIG.simulation.checks],
             budget=CONFIG.search.budgets[-1],
+            methods=CONFIG.search.methods,
             reward=REWARD,
             judge=CONFIG.judge,
             prompt_ids=[prompt.id for prompt in PROMPTS["test"][: CONFIG.report.prompts]],
         ),
         run=lambda wildcards, output: Path(output.summary).parent.as_posix(),
         results=lambda wildcards, input: repeated("--results", input.search),
+        checkpoints=lambda wildcards, input: repeated("--checkpoint", input.checkpoints),
         source=source_hash("ttsnap/report/*.py", "ttsnap/stages/report.py"),
     message:
         "Draw the figures and sum up"
     shell:
         "python -m ttsnap.stages.report --settings {params.settings:q} --folder {params.run:q}"
-        " {params.results} --out {output.summary:q} 2>&1 | tee {log:q}"
+        " {params.results} {params.checkpoints} --out {output.summary:q} 2>&1 | tee {log:q}"

@@ -80,7 +80,7 @@ def search(
     from ttsnap.diffusion import load_sampler
     from ttsnap.prompts import parse_prompt, seed_of
     from ttsnap.rewards import load_reward
-    from ttsnap.schedule import Check, CostModel, Schedule
+    from ttsnap.schedule import CostModel, Schedule
     from ttsnap.search import Task, best_of_n
     from ttsnap.search.pruning import prune
 
@@ -90,7 +90,7 @@ def search(
     checks = (
         Schedule.parse(schedule)
         if schedule is not None
-        else Schedule(tuple(Check(c.step, c.keep) for c in settings.simulation.checks))
+        else Schedule.of(settings.simulation.checks)
     )
     load = partial(load_reward, settings.rewards[name], name=name, device=settings.runtime.device)
     verifiers = (

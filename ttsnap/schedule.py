@@ -7,13 +7,16 @@ Two rules here make both keep the same candidates: how many survive a check
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 
 from ttsnap.errors import UserError
+
+if TYPE_CHECKING:
+    from ttsnap.config import CheckSettings
 
 Accounting = Literal["corrected", "ttsnap"]
 
@@ -47,7 +50,12 @@ class Schedule:
                 raise UserError(f"schedule {self}: steps count from 0, not {check.step}")
 
     @classmethod
-    def parse(cls, text: str) -> Schedule:
+    def of(cls, checks: Iterable[CheckSettings]) -> Self:
+        """The schedule that settings describe."""
+        return cls(tuple(Check(check.step, check.keep) for check in checks))
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
         """Read ``"2:0.4,6:0.4"``; the empty string is best-of-N."""
         try:
             pairs = [part.split(":") for part in text.split(",") if part.strip()]

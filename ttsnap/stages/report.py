@@ -12,7 +12,7 @@ import pandas as pd
 import typer
 
 from ttsnap import config
-from ttsnap.schedule import Check, Schedule
+from ttsnap.schedule import Schedule
 from ttsnap.stages import json_option, run
 from ttsnap.stages.simulate import read_costs
 from ttsnap.store import RewardTensor, open_store, read_receipt, write_table
@@ -22,6 +22,7 @@ class Settings(config.Settings):
     report: config.Report
     checks: list[config.CheckSettings]
     budget: float
+    methods: list[str]
     reward: str
     judge: str | None
     prompt_ids: list[str]
@@ -33,6 +34,7 @@ def main(
     results: Annotated[
         list[Path], typer.Option(help="Tables of the live searches, block by block.")
     ],
+    checkpoint: Annotated[list[Path], typer.Option(help="Receipts of NARF checkpoints.")],
     out: Annotated[Path, typer.Option(help="Headline numbers, JSON.")],
 ) -> None:
     from ttsnap.report import figures
@@ -41,7 +43,7 @@ def main(
     name = settings.reward
     figures_folder = folder / "report"
     figures_folder.mkdir(exist_ok=True)
-    schedule = Schedule(tuple(Check(check.step, check.keep) for check in settings.checks))
+    schedule = Schedule.of(settings.checks)
 
     searched = pd.concat([pd.read_parquet(table) for table in results], ignore_index=True)
     write_table(folder / "search/results.parquet", searched)
@@ -57,7 +59,7 @@ def main(
     figures.reward_vs_budget(curves, omega, figures_folder / "reward_vs_budget.png", reward=name)
     histories = {
         read_receipt(receipt)["step"]: pd.read_csv(receipt.with_suffix("") / "history.csv")
-        for receipt in sorted((folder / "narf" / name).glob("step_*.json"))
+        for receipt in checkpoint
     }
     figures.training(histories, figures_folder / "training.png")
     figures.costs(
@@ -68,7 +70,7 @@ def main(
     )
 
     _draw_trajectories(settings, schedule, folder, figures_folder)
-    contact = folder / f"search/ttsnap/{settings.budget:g}/{settings.prompt_ids[0]}/contact.png"
+    contact = folder / f"search/{settings.methods[-1]}/{settings.budget:g}/{settings.prompt_ids[0]}/contact.png"
     shutil.copyfile(contact, figures_folder / "contact.png")
     out.write_text(json.dumps(headline(folder), indent=2) + "\n")
 

@@ -12,7 +12,7 @@ import typer
 
 from ttsnap import config
 from ttsnap.prompts import load_split, seed_of
-from ttsnap.schedule import Check, Schedule
+from ttsnap.schedule import Schedule
 from ttsnap.stages import RuntimeOption, json_option, run
 from ttsnap.stages.simulate import read_costs
 from ttsnap.store import read_receipt, write_table
@@ -55,7 +55,7 @@ def main(
     sampler = load_sampler(settings.model, settings.sampling, runtime.device)
     load = partial(load_reward, settings.reward, name=settings.reward_name, device=runtime.device)
     reward = load()
-    schedule = Schedule(tuple(Check(check.step, check.keep) for check in settings.checks))
+    schedule = Schedule.of(settings.checks)
     receipts = {read_receipt(path)["step"]: path for path in checkpoint or []}
     verifiers = {
         check.step: load(checkpoint=receipts[check.step].with_suffix(""))

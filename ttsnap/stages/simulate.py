@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ttsnap import config
-from ttsnap.schedule import Accounting, Check, CostModel, Schedule
+from ttsnap.schedule import Accounting, CostModel, Schedule
 from ttsnap.stages import json_option, run
 from ttsnap.store import RewardTensor, read_receipt
 
@@ -49,7 +49,7 @@ def main(
         scores[0],
         scores[1],
         costs,
-        Schedule(tuple(Check(check.step, check.keep) for check in simulation.checks)),
+        Schedule.of(simulation.checks),
         simulation.budgets,
         simulation.draws,
         settings.seed,

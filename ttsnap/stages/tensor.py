@@ -8,17 +8,11 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from ttsnap import config
 from ttsnap.stages import RuntimeOption, json_option, run
+from ttsnap.stages.rewards import Settings
 from ttsnap.store import RewardTensor, open_store, read_receipt, sha256_of, write_receipt
 
 VERSION = 1
-
-
-class Settings(config.Settings):
-    reward: config.RewardSettings
-    split: config.SplitSettings
-    version: int
 
 
 def main(
