@@ -5,6 +5,7 @@ from ttsnap.stages import reward_cost, rewards, tensor
 rule reward_cost:
     input:
         weights=reward_weights,
+        model=rules.model.output,
     output:
         f"{RUN}/rewards/{{reward}}/cost.json",
     log:
@@ -15,20 +16,22 @@ rule reward_cost:
         "../envs/reward.yaml"
     threads: 1
     resources:
+        gpu=GPU if CONFIG.costs.unit == "seconds" else 0,
         mem_mb=8000,
         runtime=30,
     params:
         settings=lambda wildcards: leaves(
             reward=CONFIG.rewards[wildcards.reward],
-            height=CONFIG.sampling.height,
-            width=CONFIG.sampling.width,
+            model=CONFIG.model,
+            sampling=CONFIG.sampling,
+            costs=CONFIG.costs,
             version=reward_cost.VERSION,
         ),
     message:
-        "Measure the TFLOPs of reward {wildcards.reward}"
+        "Measure what searching with {wildcards.reward} costs"
     shell:
         "python -m ttsnap.stages.reward_cost --settings {params.settings:q}"
-        " --reward {wildcards.reward} --out {output:q} 2>&1 | tee {log:q}"
+        " --reward {wildcards.reward} --model {input.model:q} --out {output:q} 2>&1 | tee {log:q}"
 
 
 rule rewards:

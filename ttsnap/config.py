@@ -39,6 +39,7 @@ Text = Annotated[str, Field(min_length=1)]
 StepIndex = Annotated[int, Field(ge=0)]
 Keep = Annotated[float, Field(gt=0, le=1)]
 Pixels = Annotated[int, Field(gt=0, multiple_of=4)]
+Price = Annotated[float, Field(ge=0)]
 Budgets = Annotated[list[PositiveFloat], Field(min_length=1)]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:[0-9]+)?)$")]
 
@@ -219,6 +220,32 @@ class Simulation(Settings):
     )
 
 
+class Costs(Settings):
+    """Prices of the cost model; what is null, or a reward that is missing, is measured."""
+
+    unit: Literal["TFLOPs", "seconds"] = Field(
+        "TFLOPs",
+        description="TFLOPs, counted; or seconds, on this device at runtime.batch_size.",
+    )
+    denoise: PositiveFloat | None = Field(
+        None, description="One denoiser evaluation with its guidance."
+    )
+    decode: Price | None = Field(None, description="Latents of one candidate to pixels.")
+    preview: Price | None = Field(None, description="The same by a small preview decoder.")
+    rewards: dict[Name, Price] = Field(
+        {}, description="Scoring one image, by the name of the reward."
+    )
+
+    def given(self, reward: str) -> dict[str, float | None]:
+        """Prices of searching with ``reward``: denoise, decode, preview, score."""
+        return {
+            "denoise": self.denoise,
+            "decode": self.decode,
+            "preview": self.preview,
+            "score": self.rewards.get(reward),
+        }
+
+
 class Search(Settings):
     """The search itself, run live on the test prompts."""
 
@@ -259,6 +286,7 @@ class Config(Settings):
         description="Reward models by the names used in results.",
     )
     narf: Narf = Narf()
+    costs: Costs = Costs()
     simulation: Simulation = Simulation()
     search: Search = Search()
     judge: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")] | None = Field(
@@ -301,9 +329,11 @@ def _problems(config: Config) -> Iterator[Problem]:
     for index, method in enumerate(config.search.methods):
         if method in config.search.methods[:index]:
             yield ("search", "methods", index), f"{method} is listed twice"
-    if config.search.reward not in config.rewards:
-        known = ", ".join(config.rewards)
-        yield ("search", "reward"), f"{config.search.reward} is none of the rewards ({known})"
+    named = [(("search", "reward"), config.search.reward)]
+    named += [(("costs", "rewards"), name) for name in config.costs.rewards]
+    for place, name in named:
+        if name not in config.rewards:
+            yield place, f"{name} is none of the rewards ({', '.join(config.rewards)})"
 
 
 def _unpinned(config: Config) -> Iterator[Problem]:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 import torch
 from torch import nn
@@ -7,7 +9,7 @@ from torch import nn
 from tests.tiny import tiny_stable_diffusion
 from ttsnap.config import Sampling
 from ttsnap.diffusion import from_pipeline
-from ttsnap.diffusion.flops import tflops
+from ttsnap.diffusion.flops import seconds, tflops
 
 
 def test_linear_layer():
@@ -40,3 +42,15 @@ def test_costs_are_those_of_the_modules():
     unet, latents, text = pipe.unet, torch.randn(5, 4, 8, 8), torch.randn(5, 16, 32)
     five = tflops(lambda: unet(latents, 1, encoder_hidden_states=text))
     assert five == pytest.approx(5 * free["denoise"])
+
+
+def test_seconds_are_the_median_of_those_after_the_first():
+    naps = iter([0.3, 0.01, 0.01, 0.05, 0.01, 0.2])
+    assert 0.01 <= seconds(lambda: time.sleep(next(naps))) < 0.05
+
+
+def test_seconds_of_a_candidate_are_its_share_of_the_batch():
+    sampler = from_pipeline(tiny_stable_diffusion(), Sampling(steps=2))
+    assert set(sampler.costs(seconds, batch=3)) == {"denoise", "decode"}
+    five = sampler.costs(lambda call: [call(), 5.0][1], batch=5)
+    assert five == {"denoise": 1.0, "decode": 1.0}

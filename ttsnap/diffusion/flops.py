@@ -1,8 +1,10 @@
-"""Counting the arithmetic of the very modules that run."""
+"""What the very modules that run cost: their arithmetic counted, or their time measured."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from statistics import median
 from typing import Any
 
 import torch
@@ -20,3 +22,19 @@ def tflops(function: Callable[[], Any]) -> float:
     with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), counter:
         function()
     return counter.get_total_flops() / 1e12
+
+
+def seconds(function: Callable[[], Any], repeats: int = 5) -> float:
+    """Median seconds of one call of ``function``, after one that warms up.
+
+    Work that waits on a GPU is part of it.
+    """
+    taken = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        with torch.inference_mode():
+            function()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        taken.append(time.perf_counter() - start)
+    return median(taken[1:])

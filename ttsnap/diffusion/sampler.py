@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -237,14 +237,22 @@ class Sampler(ABC):
             scheduler=schedulers.select(state.scheduler, chosen, state.latents.shape),
         )
 
-    def costs(self) -> dict[str, float]:
-        """TFLOPs of one candidate: ``denoise`` (an evaluation with its guidance) and ``decode``."""
-        state = self.start(self.encode([""], [""]), [0])
+    def costs(
+        self, measure: Callable[[Callable[[], object]], float] = tflops, batch: int = 1
+    ) -> dict[str, float]:
+        """Costs of one candidate: ``denoise`` (an evaluation with its guidance) and ``decode``.
+
+        Args:
+            measure: what a call costs: TFLOPs, or :func:`ttsnap.diffusion.flops.seconds`.
+            batch: candidates that run together; the cost is their share of it.
+        """
+        state = self.start(self.encode([""], [""]), range(batch))
         timestep = state.scheduler.timesteps[0]
         model_input = schedulers.fork(state.scheduler).scale_model_input(state.latents, timestep)
         return {
-            "denoise": tflops(lambda: self.denoise(model_input, timestep, state.conditioning)),
-            "decode": tflops(lambda: self.decode(state.latents)),
+            "denoise": measure(lambda: self.denoise(model_input, timestep, state.conditioning))
+            / batch,
+            "decode": measure(lambda: self.decode(state.latents)) / batch,
         }
 
     def _indices(self, indices: Sequence[int] | np.ndarray) -> torch.Tensor:

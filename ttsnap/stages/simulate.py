@@ -19,13 +19,13 @@ class Settings(config.Settings):
 
 
 def read_costs(model: Path, reward_cost: Path, accounting: Accounting = "corrected") -> CostModel:
-    """The cost model of what the model and reward cost stages measured."""
-    measured = read_receipt(model)
+    """The cost model of what the model and reward cost stages found."""
+    prices = read_receipt(reward_cost)
     return CostModel(
-        denoise=measured["denoise"],
-        decode=measured["decode"],
-        reward=read_receipt(reward_cost)["tflops"],
-        steps=measured["steps"],
+        denoise=prices["denoise"],
+        decode=prices["decode"],
+        reward=prices["score"],
+        steps=read_receipt(model)["steps"],
         accounting=accounting,
     )
 

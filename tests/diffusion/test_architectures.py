@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import typer
+
+from tests.tiny import tiny_stable_diffusion
+from ttsnap.config import Model, Sampling
+from ttsnap.diffusion import from_pipeline
+from ttsnap.diffusion.architectures import (
+    ARCHITECTURES,
+    Architecture,
+    _build,
+    _call_flux,
+    model_tflops,
+    preview_decoder,
+    reward_tflops,
+)
+from ttsnap.diffusion.cli import costs
+from ttsnap.diffusion.flops import tflops
+from ttsnap.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("name", "denoiser", "vae"),
+    [("sd15", 859.52, 83.65), ("sdxl", 2567.46, 83.65), ("flux", 11901.41, 83.82)],
+)
+def test_published_numbers_of_parameters(name: str, denoiser: float, vae: float) -> None:
+    """In millions."""
+    architecture = ARCHITECTURES[name]
+    with torch.device("meta"):
+        modules = _build(architecture.denoiser), _build(architecture.vae)
+    counted = [sum(p.numel() for p in module.parameters()) / 1e6 for module in modules]
+    assert counted == pytest.approx([denoiser, vae], abs=0.005)
+
+
+def test_flux_at_512_pixels() -> None:
+    """The published simulation takes 9.9 T multiply-adds for an evaluation and 1.2 for a decode.
+
+    That is all but the products of attention, 57 blocks x 2 x 1536 x 1536 x 3072 multiply-adds,
+    and in the decoder those over 64 x 64 positions.
+    """
+    counted = model_tflops(ARCHITECTURES["flux"], 512, 512, guidance_scale=3.5)
+    attention = 57 * 2 * 1536**2 * 3072 / 1e12
+    assert counted["denoise"] / 2 - attention == pytest.approx(9.9, abs=0.05)
+    assert counted["decode"] / 2 - 2 * 4096**2 * 512 / 1e12 == pytest.approx(1.24, abs=0.005)
+    assert counted["preview"] < 0.06 * counted["decode"]
+
+
+def test_guidance_costs_a_second_pass_of_a_unet_only() -> None:
+    for name, passes in (("sdxl", 2), ("flux", 1)):
+        free, guided = (model_tflops(ARCHITECTURES[name], 256, 256, scale) for scale in (1, 5))
+        assert guided["denoise"] == pytest.approx(passes * free["denoise"])
+        assert guided["decode"] == free["decode"]
+
+
+def test_larger_pictures_cost_more_than_in_proportion() -> None:
+    small, large = (model_tflops(ARCHITECTURES["sdxl"], size, size, 1) for size in (512, 1024))
+    assert 4 * small["denoise"] < large["denoise"] < 5 * small["denoise"]
+
+
+@pytest.mark.parametrize(("scale", "time_cond_proj_dim"), [(1.0, None), (5.0, None), (5.0, 8)])
+@pytest.mark.parametrize("tiny_autoencoder", [True, False])
+def test_configs_alone_cost_what_the_modules_cost(
+    tmp_path: Path, scale: float, time_cond_proj_dim: int | None, tiny_autoencoder: bool
+) -> None:
+    pipe = tiny_stable_diffusion(
+        tmp_path, tiny_autoencoder=tiny_autoencoder, time_cond_proj_dim=time_cond_proj_dim
+    )
+    sampling = Sampling(steps=2, guidance_scale=scale, height=32, width=64)
+    for weights in tmp_path.rglob("*.safetensors"):
+        weights.unlink()
+    counted = model_tflops(Architecture.of(Model(path=str(tmp_path))), 32, 64, scale)
+    preview = counted.pop("preview")
+    assert counted == pytest.approx(from_pipeline(pipe, sampling).costs())
+    assert (preview == counted["decode"]) is tiny_autoencoder
+
+
+def test_a_transformer_on_the_meta_device_costs_what_it_costs_on_the_cpu() -> None:
+    tiny = {
+        "_class_name": "FluxTransformer2DModel",
+        "in_channels": 16,
+        "num_layers": 1,
+        "num_single_layers": 2,
+        "attention_head_dim": 16,
+        "num_attention_heads": 2,
+        "joint_attention_dim": 32,
+        "pooled_projection_dim": 8,
+        "guidance_embeds": True,
+        "axes_dims_rope": [4, 6, 6],
+    }
+    counted = []
+    for device in ("cpu", "meta"):
+        with torch.device(device):
+            module, latents = _build(tiny), torch.zeros(1, 4, 8, 12)
+            counted.append(tflops(lambda: _call_flux(module, latents, 7, 1.0)))  # noqa: B023
+    assert counted[0] == counted[1] > 0
+
+
+def test_attention_is_counted_on_the_meta_device() -> None:
+    query, key = torch.empty(2, 4, 16, 8, device="meta"), torch.empty(2, 4, 10, 8, device="meta")
+    counted = tflops(lambda: torch.nn.functional.scaled_dot_product_attention(query, key, key))
+    assert counted == pytest.approx(2 * 2 * (2 * 4) * (16 * 10 * 8) / 1e12)
+
+
+def test_a_preview_has_the_size_of_the_picture() -> None:
+    pipe = tiny_stable_diffusion()
+    latents = torch.zeros(2, 4, 8, 8)
+    preview = preview_decoder(pipe.vae)
+    with torch.inference_mode():
+        assert preview.decode(latents).sample.shape == pipe.vae.decode(latents).sample.shape
+
+
+def test_rewards() -> None:
+    """ViT-H/14 and ViT-L/16 at 224 pixels take 167 and 62 G multiply-adds."""
+    assert reward_tflops("PickScore") == reward_tflops("HPSv2") == pytest.approx(0.334, abs=0.002)
+    blip = reward_tflops("ImageReward")
+    assert 2 * 0.0615 < blip < 2 * 0.0615 + 0.02
+
+
+def run(*arguments: str) -> None:
+    app = typer.Typer()
+    app.command()(costs)
+    app(list(arguments), standalone_mode=False)
+
+
+def test_costs_of_a_name(capsys: pytest.CaptureFixture[str]) -> None:
+    run("sd15", "--guidance", "1", "--height", "256", "--width", "256", "--steps", "10")
+    printed = capsys.readouterr().out
+    counted = model_tflops(ARCHITECTURES["sd15"], 256, 256, 1)
+    full = 10 * counted["denoise"] + counted["decode"] + reward_tflops("ImageReward")
+    for value in (*counted.values(), full):
+        assert f"{value:.4g}" in printed
+
+
+def test_costs_of_a_config(capsys: pytest.CaptureFixture[str]) -> None:
+    run()
+    printed = capsys.readouterr().out
+    assert f"{model_tflops(Architecture.of(Model()), 32, 32, 1)['denoise']:.4g}" in printed
+    assert "score, clip" in printed
+
+
+def test_neither_a_name_nor_a_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="sd16: neither a configuration file nor sd15, sdxl, flux"):
+        run("sd16")
+    with pytest.raises(UserError, match=r"model\.path: no configs in"):
+        Architecture.of(Model(path=str(tmp_path)))

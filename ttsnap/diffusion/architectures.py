@@ -1,0 +1,238 @@
+"""Configs of well-known models, written down, so that what they cost is known without weights.
+
+They are the published ``config.json`` files as far as these differ from the defaults of the
+classes of diffusers and transformers. Modules are built on torch's meta device, which knows shapes
+and holds no numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+
+from ttsnap import config
+from ttsnap.diffusion.flops import tflops
+from ttsnap.errors import UserError
+
+_KL = {
+    "_class_name": "AutoencoderKL",
+    "block_out_channels": [128, 256, 512, 512],
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+    "layers_per_block": 2,
+    "latent_channels": 4,
+}
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A text-to-image model without its weights.
+
+    Attributes:
+        denoiser: config of the U-Net or transformer, with its ``_class_name``.
+        vae: config of the autoencoder, with its ``_class_name``.
+        text_tokens: length of the text sequence that the denoiser attends to.
+    """
+
+    denoiser: Mapping[str, Any]
+    vae: Mapping[str, Any]
+    text_tokens: int
+
+    @classmethod
+    def of(cls, model: config.Model) -> Architecture:
+        """Read the configs of a Stable-Diffusion-shaped model, and nothing else of it.
+
+        Raises:
+            UserError: a config is missing or unreadable.
+        """
+        source: dict[str, Any] = {"revision": model.revision}
+        try:
+            denoiser = diffusers.UNet2DConditionModel.load_config(
+                model.path, subfolder="unet", **source
+            )
+            vae = diffusers.AutoencoderKL.load_config(model.path, subfolder="vae", **source)
+            text, _ = transformers.CLIPTextConfig.get_config_dict(
+                model.path, subfolder="text_encoder", **source
+            )
+            return cls(denoiser, vae, text["max_position_embeddings"])
+        except (OSError, KeyError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"model.path: no configs in {model.path}: {reason}") from None
+
+
+ARCHITECTURES = {
+    "sd15": Architecture(
+        denoiser={"_class_name": "UNet2DConditionModel", "cross_attention_dim": 768},
+        vae=_KL,
+        text_tokens=77,
+    ),
+    "sdxl": Architecture(
+        denoiser={
+            "_class_name": "UNet2DConditionModel",
+            "block_out_channels": [320, 640, 1280],
+            "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+            "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+            "transformer_layers_per_block": [1, 2, 10],
+            "attention_head_dim": [5, 10, 20],
+            "cross_attention_dim": 2048,
+            "use_linear_projection": True,
+            "addition_embed_type": "text_time",
+            "addition_time_embed_dim": 256,
+            "projection_class_embeddings_input_dim": 2816,
+        },
+        vae=_KL,
+        text_tokens=77,
+    ),
+    "flux": Architecture(
+        denoiser={"_class_name": "FluxTransformer2DModel", "guidance_embeds": True},
+        vae=_KL | {"latent_channels": 16, "use_quant_conv": False, "use_post_quant_conv": False},
+        text_tokens=512,
+    ),
+}
+"""Stable Diffusion 1.5, SDXL and what is finetuned from it, FLUX.1-dev."""
+
+
+def model_tflops(
+    architecture: Architecture, height: int, width: int, guidance_scale: float
+) -> dict[str, float]:
+    """TFLOPs of one candidate of height x width pixels.
+
+    Returns:
+        ``denoise``, an evaluation with its guidance: two passes of a U-Net where the scale is above
+        1, and one of a guidance-distilled model; ``decode``; ``preview``, a decode by
+        :func:`preview_decoder`.
+    """
+    with torch.device("meta"):
+        denoiser, vae = (_build(part) for part in (architecture.denoiser, architecture.vae))
+        preview = preview_decoder(vae)
+        factor = 2 ** (len(vae.config.block_out_channels) - 1)
+        latents = torch.empty(1, vae.config.latent_channels, height // factor, width // factor)
+        call = _CALLS[type(denoiser).__name__]
+        return {
+            "denoise": tflops(
+                lambda: call(denoiser, latents, architecture.text_tokens, guidance_scale)
+            ),
+            "decode": tflops(lambda: vae.decode(latents)),
+            "preview": tflops(lambda: preview.decode(latents)),
+        }
+
+
+def preview_decoder(vae: Any) -> Any:
+    """A decoder in the shape of TAESD for the latents of ``vae``, which itself may be as small."""
+    if isinstance(vae, diffusers.AutoencoderTiny):
+        return vae
+    scales = len(vae.config.block_out_channels)
+    return diffusers.AutoencoderTiny(
+        latent_channels=vae.config.latent_channels,
+        encoder_block_out_channels=(64,) * scales,
+        decoder_block_out_channels=(64,) * scales,
+        num_encoder_blocks=(1,) + (3,) * (scales - 1),
+        num_decoder_blocks=(3,) * (scales - 1) + (1,),
+    ).eval()
+
+
+def _build(settings: Mapping[str, Any]) -> Any:
+    return getattr(diffusers, settings["_class_name"]).from_config(dict(settings)).eval()
+
+
+def _call_unet(unet: Any, latents: torch.Tensor, tokens: int, guidance_scale: float) -> None:
+    settings = unet.config
+    distilled = settings.time_cond_proj_dim is not None
+    batch = 1 if distilled or guidance_scale <= 1 else 2
+    added = None
+    if settings.addition_embed_type == "text_time":
+        times = 6  # of SDXL: original size, crop, target size
+        pooled = settings.projection_class_embeddings_input_dim
+        pooled -= times * settings.addition_time_embed_dim
+        added = {"text_embeds": torch.empty(batch, pooled), "time_ids": torch.empty(batch, times)}
+    unet(
+        latents.expand(batch, -1, -1, -1),
+        torch.empty(batch),
+        encoder_hidden_states=torch.empty(batch, tokens, settings.cross_attention_dim),
+        timestep_cond=torch.empty(batch, settings.time_cond_proj_dim) if distilled else None,
+        added_cond_kwargs=added,
+    )
+
+
+def _call_flux(transformer: Any, latents: torch.Tensor, tokens: int, _: float) -> None:
+    settings = transformer.config
+    patches = latents.shape[2] * latents.shape[3] // 4  # of 2 x 2 latents
+    transformer(
+        hidden_states=torch.empty(1, patches, settings.in_channels),
+        encoder_hidden_states=torch.empty(1, tokens, settings.joint_attention_dim),
+        pooled_projections=torch.empty(1, settings.pooled_projection_dim),
+        timestep=torch.empty(1),
+        guidance=torch.empty(1) if settings.guidance_embeds else None,
+        img_ids=torch.empty(patches, 3),
+        txt_ids=torch.empty(tokens, 3),
+    )
+
+
+_CALLS = {"UNet2DConditionModel": _call_unet, "FluxTransformer2DModel": _call_flux}
+
+
+def _clip_huge() -> float:
+    """The image tower of CLIP ViT-H/14 at 224 pixels; the text is encoded once per prompt."""
+    tower = transformers.CLIPVisionModelWithProjection(
+        transformers.CLIPVisionConfig(
+            hidden_size=1280,
+            intermediate_size=5120,
+            num_hidden_layers=32,
+            num_attention_heads=16,
+            patch_size=14,
+            image_size=224,
+            projection_dim=1024,
+        )
+    )
+    return tflops(lambda: tower(torch.empty(1, 3, 224, 224)))
+
+
+def _image_reward() -> float:
+    """BLIP: ViT-L/16 at 224 pixels, and a BERT over 35 tokens that looks at all its patches."""
+    from transformers.models.blip.modeling_blip import BlipVisionModel
+    from transformers.models.blip.modeling_blip_text import BlipTextModel
+
+    vision = BlipVisionModel(
+        transformers.BlipVisionConfig(
+            hidden_size=1024,
+            intermediate_size=4096,
+            num_hidden_layers=24,
+            num_attention_heads=16,
+            patch_size=16,
+            image_size=224,
+        )
+    )
+    text = BlipTextModel(
+        transformers.BlipTextConfig(
+            hidden_size=768,
+            encoder_hidden_size=1024,
+            intermediate_size=3072,
+            num_hidden_layers=12,
+            num_attention_heads=12,
+        ),
+        add_pooling_layer=False,
+    )
+
+    def score() -> None:
+        patches = vision(torch.empty(1, 3, 224, 224)).last_hidden_state
+        text(torch.empty(1, 35, dtype=torch.long), encoder_hidden_states=patches)
+
+    return tflops(score)
+
+
+REWARDS: dict[str, Callable[[], float]] = {
+    "PickScore": _clip_huge,
+    "HPSv2": _clip_huge,
+    "ImageReward": _image_reward,
+}
+
+
+def reward_tflops(name: str) -> float:
+    """TFLOPs of scoring one image with one of ``REWARDS``, its text already encoded."""
+    with torch.device("meta"):
+        return REWARDS[name]()

@@ -1,0 +1,83 @@
+"""The command ``ttsnap costs``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ttsnap.config import DEFAULT_YAML, load_config
+from ttsnap.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def costs(
+    model: Annotated[
+        str, typer.Argument(help="sd15, sdxl or flux, or a configuration file.")
+    ] = str(DEFAULT_YAML),
+    height: Annotated[int | None, typer.Option(help="Pixels.", min=8)] = None,
+    width: Annotated[int | None, typer.Option(help="Pixels.", min=8)] = None,
+    guidance: Annotated[float | None, typer.Option(help="Guidance scale.", min=1)] = None,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps.", min=1)] = None,
+) -> None:
+    """Count what a candidate costs, in TFLOPs with 2 per multiply-add, from configs alone.
+
+    A name stands for a published model at 512 x 512 pixels, 20 steps and guidance 5, without its
+    weights; a configuration file for its own model, rewards and settings.
+
+    Example: `ttsnap costs sdxl --height 1024 --width 1024`
+    """
+    from rich.console import Console
+
+    from ttsnap.diffusion.architectures import (
+        ARCHITECTURES,
+        REWARDS,
+        Architecture,
+        model_tflops,
+        reward_tflops,
+    )
+    from ttsnap.rewards import load_reward
+
+    if model in ARCHITECTURES:
+        height, width = height or 512, width or 512
+        guidance, steps = guidance or 5.0, steps or 20
+        counted = model_tflops(ARCHITECTURES[model], height, width, guidance)
+        scores = {name: reward_tflops(name) for name in REWARDS}
+    elif Path(model).is_file():
+        settings = load_config(model)
+        sampling = settings.sampling
+        height, width = height or sampling.height, width or sampling.width
+        guidance, steps = guidance or sampling.guidance_scale, steps or sampling.steps
+        counted = model_tflops(Architecture.of(settings.model), height, width, guidance)
+        scores = {
+            name: load_reward(reward, name=name).tflops(height, width)
+            for name, reward in settings.rewards.items()
+        }
+    else:
+        raise UserError(f"{model}: neither a configuration file nor {', '.join(ARCHITECTURES)}")
+    title = f"{model}, {width} x {height} pixels, guidance {guidance:g}"
+    Console().print(_table(title, counted, scores, steps))
+
+
+def _table(title: str, counted: dict[str, float], scores: dict[str, float], steps: int) -> Table:
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", title_style="bold", box=None)
+    table.add_column("")
+    table.add_column("TFLOPs", justify="right")
+    table.add_column("evaluations", justify="right", style="dim")
+    evaluation = counted["denoise"]
+    rows = {
+        "evaluation with guidance": evaluation,
+        "decode": counted["decode"],
+        "preview decode": counted["preview"],
+    }
+    rows |= {f"score, {name}": score for name, score in scores.items()}
+    for name, score in scores.items():
+        rows[f"full run, {steps} steps, {name}"] = steps * evaluation + counted["decode"] + score
+    for name, value in rows.items():
+        table.add_row(name, f"{value:.4g}", f"{value / evaluation:.3g}")
+    return table
