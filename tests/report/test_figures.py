@@ -74,21 +74,90 @@ def test_rank_consistency(tmp_path: Path, trained: range) -> None:
     assert has(pixels, figures.colour("finetuned"))
 
 
-def test_reward_vs_budget_with_missing_budgets(tmp_path: Path) -> None:
-    rows = [
-        (name, budget, value, value - 0.1, value + 0.1)
-        for name, height in (("best-of-n", 1.0), ("ttsp", 0.99), ("ttsnap", 1.01))
-        for budget in (1.0, 2.0, 3.0)
-        for value in [height + budget if budget < 3 or name == "best-of-n" else np.nan]
-    ]
-    curves = pd.DataFrame(rows, columns=["strategy", "budget", "mean", "low", "high"])
-    omega = pd.DataFrame(
-        [("best-of-n", 0.0, 0.0, 0.0), ("ttsp", -3.0, -7.0, 1.0), ("ttsnap", 22.0, 19.0, 24.0)],
-        columns=["strategy", "omega", "omega_low", "omega_high"],
+STRATEGIES = {"best-of-n": 1.0, "ttsp": 0.99, "ttsnap": 1.01}
+
+
+def simulated(rewards: list[str], prunes_by: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Curves and ω; the largest budget buys too many candidates for all but best-of-N."""
+    curves, omega = [], []
+    for by in prunes_by:
+        for reward in rewards:
+            for name, height in STRATEGIES.items():
+                for budget in (1.0, 2.0, 3.0):
+                    missing = budget == 3 and name != "best-of-n"
+                    mean = np.nan if missing else height + budget
+                    curves.append((name, reward, by, budget, mean, mean - 0.1, mean + 0.1))
+                gain = 100 * height - 100
+                omega.append((name, reward, by, gain, gain - 4, gain + 4))
+    columns = ["strategy", "reward", "prunes_by"]
+    gains = pd.DataFrame(omega, columns=[*columns, "omega", "omega_low", "omega_high"])
+    for column in ("equivalent_n_ratio", "compute_for_same_reward"):
+        for suffix in ("", "_low", "_high"):
+            gains[column + suffix] = 1 + gains["omega" + suffix] / 100
+    gains.loc[gains.strategy == "ttsp", "equivalent_n_ratio"] = np.nan
+    return pd.DataFrame(curves, columns=[*columns, "budget", "mean", "low", "high"]), gains
+
+
+@pytest.mark.parametrize(
+    ("rewards", "prunes_by", "only"),
+    [
+        (["clip"], ["clip"], None),
+        (["clip", "hps", "imr"], ["alone"], "hps"),
+        (["clip", "hps", "imr"], ["alone"], None),
+        (["clip", "hps"], ["alone", "joint"], None),
+    ],
+)
+def test_reward_vs_budget(
+    tmp_path: Path, rewards: list[str], prunes_by: list[str], only: str | None
+) -> None:
+    curves, omega = simulated(rewards, prunes_by)
+    figures.reward_vs_budget(curves, omega, tmp_path / "a.png", reward=only)
+    figures.reward_vs_budget(
+        *(table.drop(columns="prunes_by") for table in simulated(rewards, ["alone"])),
+        tmp_path / "b.png",
+        reward=only,
     )
-    figures.reward_vs_budget(curves, omega, tmp_path / "a.png", reward="clip")
+    for name in ("a.png", "b.png"):
+        pixels = read(tmp_path / name)
+        assert all(has(pixels, figures.colour(strategy)) for strategy in STRATEGIES)
+    taller = len(read(tmp_path / "a.png")) > len(read(tmp_path / "b.png"))
+    assert taller is ("joint" in prunes_by)
+
+
+@pytest.mark.parametrize("prunes_by", [["alone"], ["alone", "joint"]])
+def test_omega(tmp_path: Path, prunes_by: list[str]) -> None:
+    _, omega = simulated(["clip", "hps"], prunes_by)
+    figures.omega(omega, tmp_path / "a.png")
     pixels = read(tmp_path / "a.png")
-    assert all(has(pixels, figures.colour(name)) for name in ("best-of-n", "ttsp", "ttsnap"))
+    assert all(has(pixels, figures.colour(strategy)) for strategy in STRATEGIES)
+
+
+def plan(budgets: list[float], strategies: list[str], robust: bool) -> dict[str, object]:
+    checks = [{"step": 2, "keep": 0.4}, {"step": 5, "keep": 0.5}]
+    kinds = [("best-of-n", [])] + [(strategy, checks) for strategy in strategies]
+    plans = [
+        {"strategy": name, "reward": "clip", "budget": budget, "n": 10 * i + 5, "checks": chosen}
+        for name, chosen in kinds
+        for i, budget in enumerate(budgets)
+    ]
+    everywhere = [{"strategy": name, "reward": "clip", "checks": checks} for name in strategies]
+    return {"steps": 12, "plans": plans, "robust": everywhere if robust else []}
+
+
+@pytest.mark.parametrize("count", [1, 4, 40])
+@pytest.mark.parametrize(
+    ("strategies", "robust"), [(["ttsp", "ttsnap"], True), (["ttsnap"], False)]
+)
+def test_schedules_over_budgets(
+    tmp_path: Path, count: int, strategies: list[str], robust: bool
+) -> None:
+    budgets = [0.008 * (i + 1) for i in range(count)]
+    chosen = plan(budgets, strategies, robust)
+    figures.schedules_over_budgets(chosen, tmp_path / "a.png", reward="clip")
+    pixels = read(tmp_path / "a.png")
+    for strategy in ("ttsp", "ttsnap"):
+        assert has(pixels, figures.colour(strategy)) is (strategy in strategies)
+    assert len(pixels) < 1600  # 8 inches, however many budgets
 
 
 @pytest.mark.parametrize("budgets", [[0.1], [0.05, 0.1, 0.2, 0.4]])

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import accumulate
+from operator import mul
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
@@ -25,10 +29,13 @@ from ttsnap.report.style import (
     signed,
     styled,
 )
-from ttsnap.schedule import CostModel, Schedule
+from ttsnap.schedule import Check, CostModel, Schedule
 from ttsnap.stats import mean_interval
 
 REFERENCE = "best-of-n"
+PRUNING = ("ttsp", "ttsnap")
+PRUNED = {False: "pruned by itself", True: "pruned by all"}  # by joint
+ROW = 0.82  # height of a row of all candidates, of the distance between rows
 HALO = [withStroke(linewidth=2.5, foreground="white")]  # keeps a text readable over lines
 
 
@@ -72,43 +79,321 @@ def rank_consistency(evaluation: pd.DataFrame, path: Path, *, schedule: Schedule
 
 
 @styled
-def reward_vs_budget(curves: pd.DataFrame, omega: pd.DataFrame, path: Path, *, reward: str) -> None:
-    """Expected final reward against budget, with ω at the end of each curve.
+def reward_vs_budget(
+    curves: pd.DataFrame,
+    omega: pd.DataFrame,
+    path: Path,
+    *,
+    reward: str | None = None,
+    unit: str = "TFLOPs",
+) -> None:
+    """Expected final reward against budget, with ω beside each curve.
 
     Args:
-        curves: strategy, budget, n, mean, low, high; NaN means are left out.
-        omega: strategy, omega, omega_low, omega_high.
+        curves: strategy, reward, budget, n, mean, low, high; NaN means are left out. Where there is
+            a column prunes_by, its rows "joint" (all rewards prune together) get panels of their
+            own below those of the single rewards.
+        omega: strategy, reward, omega, omega_low, omega_high, and prunes_by as in ``curves``.
         path: PNG or SVG to write.
-        reward: name of the reward, for the axis.
+        reward: the one to draw; by default a panel for each that ``curves`` has.
+        unit: of the budgets.
     """
-    shown = curves.dropna(subset=["mean"])
+    shown = _told_apart(curves.dropna(subset=["mean"]))
+    gains = _told_apart(omega)
+    rewards = [reward] if reward else list(shown.reward.unique())
+    kinds = sorted(shown[shown.reward.isin(rewards)].joint.unique())
+    subtitle = (
+        "Expected reward of the best image found, simulated on held-out prompts; bands: 95 % "
+        "interval over prompts.\nω: gain over best-of-N, as a share of what best-of-N gains over "
+        "its smallest budget"
+    )
     strategies = list(shown.strategy.unique())
-    figure = Figure(figsize=(WIDTH, 3.7))
+    alone = len(rewards) == len(kinds) == 1
+    height = 3.7 if alone else 1.3 + 2.1 * len(kinds)
+    figure = Figure(figsize=(WIDTH, height))
+    head(figure, "Reward for the compute spent", subtitle)
+    panels = figure.subplots(len(kinds), len(rewards), sharex=True, squeeze=False)
+    figure.subplots_adjust(
+        left=0.098,
+        right=0.78 if alone else 0.975,
+        top=1 - (0.78 if alone else 1.2) / height,
+        bottom=0.46 / height,
+        wspace=0.27,
+        hspace=0.24,
+    )
+    for row, joint in enumerate(kinds):
+        for column, name in enumerate(rewards):
+            ax = panels[row, column]
+            mine = shown[(shown.reward == name) & (shown.joint == joint)]
+            for strategy in mine.strategy.unique():
+                points = mine[mine.strategy == strategy].sort_values("budget")
+                marker = "o" if alone and len(points) < 25 else None
+                _band(ax, points.budget, points, colour(strategy, strategies), marker=marker)
+            ax.margins(x=0.02)
+            ax.xaxis.set_major_locator(MaxNLocator(5 if alone else 4))
+            ax.yaxis.set_major_locator(MaxNLocator(6 if alone else 5))
+            own = gains[(gains.reward == name) & (gains.joint == joint)].set_index("strategy")
+            if alone:
+                ax.set_ylabel(f"reward ({name})")
+                _omega_at_the_ends(ax, mine, own, strategies)
+            else:
+                ax.set_title(f"{name}, {PRUNED[joint]}" if len(kinds) > 1 else name, color=MUTED)
+                _omega_in_the_corner(ax, own, strategies)
+        if not alone:
+            panels[row, 0].set_ylabel("reward")
+    for ax in panels[-1]:
+        ax.set_xlabel(f"budget per prompt, {unit}")
+    if not alone:
+        _key(figure, strategies)
+    save(figure, path)
+
+
+def _told_apart(table: pd.DataFrame) -> pd.DataFrame:
+    """``table`` with a column joint: whether all rewards pruned together."""
+    joint = table.prunes_by == "joint" if "prunes_by" in table else False
+    return table.assign(joint=joint)
+
+
+def _omega_words(gains: pd.DataFrame, strategy: str) -> tuple[str, str]:
+    """ω and its interval, in percent; ``gains`` by strategy."""
+    columns = ["omega", "omega_low", "omega_high"]
+    value, low, high = gains.loc[[strategy], columns].to_numpy()[0]
+    return f"ω {value:+.0f} %".replace("-", "−"), f"[{low:+.0f}, {high:+.0f}]".replace("-", "−")
+
+
+def _omega_at_the_ends(
+    ax: Axes, rows: pd.DataFrame, gains: pd.DataFrame, strategies: list[str]
+) -> None:
+    ends = []
+    for name, points in rows.groupby("strategy", sort=False):
+        words = label(str(name))
+        if name != REFERENCE:
+            value, interval = _omega_words(gains, str(name))
+            words += f"  {value}\n{interval}"
+        last = float(points.sort_values("budget")["mean"].iloc[-1])
+        ends.append((last, words, colour(str(name), strategies)))
+    end_labels(ax, float(rows.budget.max()), ends)
+
+
+def _omega_in_the_corner(ax: Axes, gains: pd.DataFrame, strategies: list[str]) -> None:
+    """At the lower right, which rising curves leave free."""
+    compared = [name for name in strategies if name != REFERENCE and name in gains.index]
+    for line, name in enumerate(compared):
+        ax.annotate(
+            " ".join(_omega_words(gains, name)),
+            (1, 0),
+            xycoords="axes fraction",
+            xytext=(-2, 4 + 11 * line),
+            textcoords="offset points",
+            ha="right",
+            size=7.5,
+            color=colour(name, strategies),
+            path_effects=HALO,
+        )
+
+
+def _key(figure: Figure, strategies: list[str]) -> None:
+    """The strategies by colour, in a line below the heading."""
+    handles = [
+        Line2D([], [], color=colour(name, strategies), label=label(name)) for name in strategies
+    ]
+    figure.legend(
+        handles=handles,
+        loc="upper left",
+        bbox_to_anchor=(0.1 / WIDTH, 1 - 0.72 / figure.get_figheight()),
+        ncols=len(handles),
+        frameon=False,
+        labelcolor="linecolor",
+        fontsize=8.5,
+        handlelength=1.4,
+        columnspacing=1.6,
+        borderpad=0.1,
+        borderaxespad=0,
+    )
+
+
+@styled
+def schedules_over_budgets(
+    plan: Mapping[str, Any], path: Path, *, reward: str, unit: str = "TFLOPs"
+) -> None:
+    """The schedules chosen over budgets: who is alive at each step, TTSp and TTSnap side by side.
+
+    Args:
+        plan: what plan.json holds: steps, plans (strategy, reward, budget, n, checks of step and
+            keep), and robust (the same without budget and n: one schedule for all budgets).
+        path: PNG or SVG to write.
+        reward: the one to draw, by its name in ``plan``.
+        unit: of the budgets.
+    """
+    plans = [one for one in plan["plans"] if one["reward"] == reward and one["checks"]]
+    robust = [one for one in plan.get("robust", []) if one["reward"] == reward and one["checks"]]
+    strategies = [
+        name for name in PRUNING if any(one["strategy"] == name for one in [*plans, *robust])
+    ]
+    budgets = sorted({one["budget"] for one in plans})
+    pitch = 0.235 if len(budgets) <= 24 else 5.6 / len(budgets)  # inches from row to row
+    lowest = 1.5 if robust else 0.0  # rows below the smallest budget
+    height = 1.5 + pitch * (len(budgets) + lowest)
+    figure = Figure(figsize=(WIDTH, height))
     head(
         figure,
-        "Reward for the compute spent",
-        "Expected reward of the best image found, "
-        "simulated on the test prompts; bands: 95 % interval over prompts.\n"
-        "ω: gain over best-of-N, as a share of what best-of-N gains over its smallest budget",
+        "Which schedule to run at which budget",
+        f"Pruning by {reward}. Height: share of the candidates still alive, and at each drop the "
+        "share kept, in percent;\nat the right: candidates drawn and left after each check"
+        + ("; all: one schedule for every budget" if robust else ""),
     )
-    ax = figure.subplots()
-    figure.subplots_adjust(left=0.085, right=0.77, top=0.79, bottom=0.125)
-    gains = omega.set_index("strategy")
-    ends = []
-    for name in strategies:
-        rows = shown[shown.strategy == name].sort_values("budget")
-        tint = colour(name, strategies)
-        _band(ax, rows.budget, rows, tint, marker="o" if len(rows) < 25 else None)
-        words = label(name)
-        if name != REFERENCE:
-            gain = gains.loc[name]
-            low, high = f"{gain.omega_low:+.0f}", f"{gain.omega_high:+.0f}"
-            words += f"  ω {gain.omega:+.0f} %\n[{low}, {high}]".replace("-", "−")
-        ends.append((float(rows["mean"].iloc[-1]), words, tint))
-    ax.set_xlabel("budget per prompt, TFLOPs")
-    ax.set_ylabel(f"reward ({reward})")
-    ax.margins(x=0.02)
-    end_labels(ax, float(shown.budget.max()), ends)
+    panels = figure.subplots(1, len(strategies), sharex=True, sharey=True, squeeze=False)[0]
+    left, counts = 0.62, 1.1  # inches
+    wide = (WIDTH - left) / len(strategies) - counts
+    figure.subplots_adjust(
+        left=left / WIDTH,
+        right=1 - counts / WIDTH,
+        top=1 - 1.02 / height,
+        bottom=0.46 / height,
+        wspace=counts / wide,
+    )
+    for ax, strategy in zip(panels, strategies, strict=True):
+        rows = [(float(budgets.index(one["budget"])), one) for one in plans]
+        for place, one in [*rows, *((-lowest, one) for one in robust)]:
+            if one["strategy"] == strategy:
+                _alive(ax, place, one, plan["steps"], colour(strategy), pitch)
+        ax.set_title(label(strategy), color=colour(strategy), weight="bold")
+        ax.set_xlabel("step index")
+        ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+        ax.grid(axis="y", visible=False)
+        ax.spines["left"].set_visible(False)
+        ax.tick_params(axis="y", length=0)
+    ticks = {place + 0.4: f"{budget:g}" for place, budget in enumerate(budgets)}
+    if robust:
+        ticks[0.4 - lowest] = "all"
+    panels[0].set_yticks(list(ticks), list(ticks.values()))
+    panels[0].annotate(
+        unit,
+        (0, 1),
+        xycoords="axes fraction",
+        xytext=(-4, 6),
+        textcoords="offset points",
+        ha="right",
+        size=8,
+        color=MUTED,
+    )
+    panels[0].set_xlim(-0.5, plan["steps"] - 0.5)
+    panels[0].set_ylim(-lowest - 0.15, len(budgets))
+    save(figure, path)
+
+
+def _alive(
+    ax: Axes, place: float, one: Mapping[str, Any], steps: int, tint: str, pitch: float
+) -> None:
+    """One row: the share alive by step, what each check keeps, and the counts."""
+    checks = [Check(check["step"], check["keep"]) for check in one["checks"]]
+    if "n" in one:
+        counts = Schedule(tuple(checks)).counts(one["n"])
+        shares = [count / counts[0] for count in counts]
+        words = " → ".join(map(str, counts))
+    else:
+        shares = list(accumulate((check.keep for check in checks), mul, initial=1.0))
+        words = f"{100 * shares[-1]:.2g} % finish"
+    edges = [-0.5, *(check.step + 0.5 for check in checks), steps - 0.5]
+    heights = [place + ROW * share for share in shares]
+    ax.stairs(heights, edges, baseline=place, fill=True, color=tint, alpha=0.3)
+    ax.stairs(heights, edges, baseline=None, color=tint, linewidth=0.9)
+    for check, share in zip(checks, shares[1:], strict=True):
+        ax.annotate(
+            f"{100 * check.keep:.0f}",
+            (check.step + 0.5, place + ROW * share),
+            xytext=(2, 1.2),
+            textcoords="offset points",
+            size=min(6.2, 72 * pitch * 0.42),
+            color=tint,
+            path_effects=[withStroke(linewidth=1.4, foreground="white")],
+        )
+    ax.annotate(
+        words,
+        (1, place + ROW / 2),
+        xycoords=("axes fraction", "data"),
+        xytext=(5, 0),
+        textcoords="offset points",
+        va="center",
+        size=7,
+        color=MUTED,
+    )
+
+
+@styled
+def omega(table: pd.DataFrame, path: Path) -> None:
+    """ω of every strategy and reward, and what it amounts to, with intervals.
+
+    Args:
+        table: strategy, reward, omega (percent), equivalent_n_ratio and compute_for_same_reward
+            (shares of 1), each with _low and _high; NaN is left out. A column prunes_by tells
+            joint pruning apart, see :func:`reward_vs_budget`.
+        path: PNG or SVG to write.
+    """
+    rows = _told_apart(table)
+    rows = rows[rows.strategy != REFERENCE]
+    strategies = list(rows.strategy.unique())
+    groups = [
+        (f"{reward}\n{PRUNED[True]}" if joint else str(reward), group)
+        for joint, those in rows.groupby("joint")
+        for reward, group in those.groupby("reward", sort=False)
+    ]
+    inches = 0.25 * len(rows) + 0.1 * len(groups)
+    height = 1.5 + inches
+    figure = Figure(figsize=(WIDTH, height))
+    head(
+        figure,
+        "What pruning is worth against best-of-N",
+        "ω: gain in area between the curves; N: candidates best-of-N would need for the reward;\n"
+        "compute: what the strategy needs for the reward of best-of-N; 95 % interval over prompts",
+    )
+    panels = figure.subplots(1, 3, sharey=True)
+    figure.subplots_adjust(
+        left=0.15, right=0.98, top=1 - 1.12 / height, bottom=0.32 / height, wspace=0.12
+    )
+    columns = {
+        "omega": ("ω, %", 0, 1, "{:+.1f}"),
+        "equivalent_n_ratio": ("N of an equal best-of-N", 1, 1, "× {:.2f}"),
+        "compute_for_same_reward": ("compute it takes, %", 100, 100, "{:.0f} %"),
+    }
+    ticks = {}
+    place = 0.0
+    for name, group in groups:
+        ticks[place + (len(group) - 1) / 2] = name
+        for _, row in group.iterrows():
+            tint = colour(row.strategy, strategies)
+            for ax, (column, (_, _, factor, form)) in zip(panels, columns.items(), strict=True):
+                value = factor * row[column]
+                ax.plot(
+                    [factor * row[f"{column}_low"], factor * row[f"{column}_high"]],
+                    [place, place],
+                    color=tint,
+                    linewidth=2.2,
+                    alpha=0.55,
+                )
+                ax.plot(value, place, "o", color=tint, markersize=5)
+                ax.annotate(
+                    form.format(value).replace("-", "−") if np.isfinite(value) else "",
+                    (value, place),
+                    xytext=(0, 4.5),
+                    textcoords="offset points",
+                    ha="center",
+                    size=7.5,
+                    color=tint,
+                    path_effects=HALO,
+                )
+            place += 1
+        place += 0.4
+    for ax, (title, reference, _, _) in zip(panels, columns.values(), strict=True):
+        ax.axvline(reference, color=colour(REFERENCE), linewidth=1.2)
+        ax.set_title(title, color=MUTED)
+        ax.grid(axis="y", visible=False)
+        ax.tick_params(axis="y", length=0)
+        ax.margins(x=0.22)
+        ax.xaxis.set_major_locator(MaxNLocator(4))
+    panels[0].set_yticks(list(ticks), list(ticks.values()))
+    panels[0].set_ylim(place - 0.4 - 0.6, -0.75)
+    _key(figure, [REFERENCE, *strategies])
     save(figure, path)
 
 
