@@ -67,6 +67,13 @@ def block_prompts(split, block):
     return PROMPTS[split][int(block) * per_job : (int(block) + 1) * per_job]
 
 
+def stored_steps(split):
+    """Step indices of a split's trajectories, the last always among them."""
+    steps = getattr(CONFIG.splits, split).steps
+    every = range(CONFIG.sampling.steps)
+    return list(every) if steps is None else sorted({*steps, every[-1]})
+
+
 def trajectory_receipts(split):
     per_job = getattr(CONFIG.splits, split).prompts_per_job
     blocks = block_names(len(PROMPTS[split]), per_job)

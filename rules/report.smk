@@ -10,6 +10,7 @@ rule report:
         checkpoints=checkpoint_receipts(REWARD),
         tensors=expand(f"{RUN}/tensors/{REWARD}/test.{{kind}}.json", kind=["base", "finetuned"]),
         evaluation=expand(f"{RUN}/evaluation/{{reward}}.csv", reward=REWARDS),
+        plan=f"{RUN}/plan/{REWARD}.json",
         curves=expand(f"{RUN}/simulation/{{reward}}/curves.csv", reward=REWARDS),
         search=expand(
             f"{RUN}/search/{{method}}/block_{{block}}.parquet",
@@ -23,6 +24,8 @@ rule report:
         ),
         training=figure("training.png", "Noise-aware reward", "training.rst"),
         reward_vs_budget=figure("reward_vs_budget.png", "Simulation", "reward_vs_budget.rst"),
+        omega=figure("omega.png", "Simulation", "omega.rst"),
+        schedules=figure("schedules.png", "Simulation", "schedules.rst"),
         costs=figure("costs.png", "Simulation", "costs.rst"),
         contact=figure("contact.png", "Live search", "contact.rst"),
         trajectories=[
@@ -49,7 +52,6 @@ rule report:
     params:
         settings=leaves(
             report=CONFIG.report,
-            checks=[check.model_dump() for check in CONFIG.simulation.checks],
             budget=CONFIG.search.budgets[-1],
             methods=CONFIG.search.methods,
             reward=REWARD,

@@ -10,6 +10,9 @@ rule search:
         checkpoints=lambda wildcards: (
             checkpoint_receipts(CONFIG.search.reward) if wildcards.method == "ttsnap" else []
         ),
+        plan=lambda wildcards: (
+            f"{RUN}/plan/{CONFIG.search.reward}.json" if wildcards.method == "ttsnap" else []
+        ),
     output:
         f"{RUN}/search/{{method}}/block_{{block}}.parquet",
     log:
@@ -31,11 +34,6 @@ rule search:
             seed=CONFIG.seed,
             reward=CONFIG.rewards[CONFIG.search.reward],
             reward_name=CONFIG.search.reward,
-            checks=(
-                [check.model_dump() for check in CONFIG.simulation.checks]
-                if wildcards.method == "ttsnap"
-                else []
-            ),
             search=CONFIG.search,
             judge=CONFIG.judge,
             contact_sheets=CONFIG.report.prompts,
@@ -43,10 +41,11 @@ rule search:
             version=search.VERSION,
         ),
         checkpoints=lambda wildcards, input: repeated("--checkpoint", input.checkpoints),
+        plan=lambda wildcards, input: repeated("--plan", [input.plan] if input.plan else []),
     message:
         "Search live with {wildcards.method} on test prompts, block {wildcards.block}"
     shell:
         "python -m ttsnap.stages.search --settings {params.settings:q}"
         " --method {wildcards.method} --block {wildcards.block} --model {input.model:q}"
-        " --reward-cost {input.reward_cost:q} {params.checkpoints}"
+        " --reward-cost {input.reward_cost:q} {params.checkpoints} {params.plan}"
         " --out {output:q} 2>&1 | tee {log:q}"

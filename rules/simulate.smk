@@ -1,4 +1,45 @@
-# Strategies replayed on the test tensors.
+# Schedules chosen on the val tensors, and strategies replayed with them on the test tensors.
+
+
+rule plan:
+    input:
+        model=rules.model.output,
+        reward_cost=rules.reward_cost.output,
+        base=f"{RUN}/tensors/{{reward}}/val.base.json",
+        finetuned=f"{RUN}/tensors/{{reward}}/val.finetuned.json",
+    output:
+        f"{RUN}/plan/{{reward}}.json",
+    log:
+        f"{RUN}/logs/plan/{{reward}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/plan/{{reward}}.jsonl"
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        settings=leaves(
+            checks=(
+                [check.model_dump() for check in CONFIG.simulation.checks]
+                if CONFIG.simulation.checks
+                else None
+            ),
+            budgets=sorted({*CONFIG.simulation.budgets, *CONFIG.search.budgets}),
+            accounting=CONFIG.simulation.accounting,
+            steps=stored_steps("test"),
+            seed=CONFIG.seed,
+        ),
+        source=source_hash(
+            "ttsnap/simulation/*.py", "ttsnap/schedule.py", "ttsnap/stages/plan.py"
+        ),
+    message:
+        "Plan TTSp and TTSnap with {wildcards.reward} on val"
+    shell:
+        "python -m ttsnap.stages.plan --settings {params.settings:q} --reward {wildcards.reward}"
+        " --model {input.model:q} --reward-cost {input.reward_cost:q} --base {input.base:q}"
+        " --finetuned {input.finetuned:q} --out {output:q} 2>&1 | tee {log:q}"
 
 
 rule simulate:
@@ -7,6 +48,7 @@ rule simulate:
         reward_cost=rules.reward_cost.output,
         base=f"{RUN}/tensors/{{reward}}/test.base.json",
         finetuned=f"{RUN}/tensors/{{reward}}/test.finetuned.json",
+        plan=rules.plan.output,
     output:
         curves=f"{RUN}/simulation/{{reward}}/curves.csv",
         omega=f"{RUN}/simulation/{{reward}}/omega.csv",
@@ -21,12 +63,20 @@ rule simulate:
         mem_mb=4000,
         runtime=30,
     params:
-        settings=leaves(simulation=CONFIG.simulation, seed=CONFIG.seed),
-        source=source_hash("ttsnap/simulation/*.py", "ttsnap/stages/simulate.py"),
+        settings=leaves(
+            budgets=CONFIG.simulation.budgets,
+            draws=CONFIG.simulation.draws,
+            accounting=CONFIG.simulation.accounting,
+            seed=CONFIG.seed,
+        ),
+        source=source_hash(
+            "ttsnap/simulation/*.py", "ttsnap/schedule.py", "ttsnap/stages/simulate.py"
+        ),
     message:
         "Simulate best-of-N, TTSp and TTSnap with {wildcards.reward} on test"
     shell:
-        "python -m ttsnap.stages.simulate --settings {params.settings:q} --model {input.model:q}"
+        "python -m ttsnap.stages.simulate --settings {params.settings:q}"
+        " --reward {wildcards.reward} --model {input.model:q}"
         " --reward-cost {input.reward_cost:q} --base {input.base:q}"
-        " --finetuned {input.finetuned:q} --curves {output.curves:q} --omega {output.omega:q}"
-        " 2>&1 | tee {log:q}"
+        " --finetuned {input.finetuned:q} --plan {input.plan:q}"
+        " --curves {output.curves:q} --omega {output.omega:q} 2>&1 | tee {log:q}"

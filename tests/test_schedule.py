@@ -70,6 +70,23 @@ def test_published_numbers_of_candidates() -> None:
     assert flux.largest_n(2000, PUBLISHED) == 38
 
 
+def test_published_accounting_knows_no_whole_survivors() -> None:
+    """The share alive is the product of the keep ratios, and n is what the budget divides into."""
+    flux = CostModel(denoise=9.9, decode=0.9, reward=0.3, steps=20, accounting="ttsnap")
+    one = 2 * 9.9 + 1.2 + 0.4 * (4 * 9.9 + 1.2) + 0.16 * (5 * 9.9 + 1.2) + 0.08 * (8 * 9.9 + 1.2)
+    assert flux.cost(1, PUBLISHED) == pytest.approx(one)
+    assert [flux.largest_n(budget, PUBLISHED) for budget in (400, 1200, 4000)] == [
+        int(budget / one) for budget in (400, 1200, 4000)
+    ]
+
+
+@given(st.lists(st.integers(1, 300), min_size=2, max_size=5, unique=True))
+def test_a_schedule_leaves_the_survivors_it_was_made_for(counts: list[int]) -> None:
+    counts = sorted(counts, reverse=True)
+    schedule = Schedule.leaving(range(len(counts) - 1), counts)
+    assert schedule.counts(counts[0]) == counts
+
+
 @given(st.floats(0, 5000), schedules)
 def test_largest_n_fills_the_budget(budget: float, schedule: Schedule) -> None:
     costs = CostModel(denoise=9.9, decode=0.9, reward=0.3, steps=20)

@@ -14,9 +14,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ttsnap.config import DEFAULT_YAML, load_config
+from ttsnap.diffusion.cli import costs
 from ttsnap.errors import UserError
 from ttsnap.progress import quiet_libraries
+from ttsnap.rewards.cli import import_rewards
 from ttsnap.shapes.cli import app as shapes
+from ttsnap.simulation import cli as simulation_cli
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,6 +37,10 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.add_typer(shapes, name="shapes")
+app.command("simulate")(simulation_cli.simulate)
+app.command("plan")(simulation_cli.plan)
+app.command()(costs)
+app.command("import-rewards")(import_rewards)
 console = Console()
 
 
@@ -62,7 +69,11 @@ def search(
     seed: Annotated[int, typer.Option(help="Root of the candidates' noise seeds.", min=0)] = 0,
     schedule: Annotated[
         str | None,
-        typer.Option(help="STEP:KEEP,… such as 2:0.4,6:0.4; by default simulation.checks."),
+        typer.Option(help="STEP:KEEP,… such as 2:0.4,6:0.4; by default that of the plan."),
+    ] = None,
+    plan: Annotated[
+        Path | None,
+        typer.Option(help="What `ttsnap plan` wrote; by default the plan of the run."),
     ] = None,
     config: Annotated[
         Path, typer.Option(help="Configuration that names model, reward and run.")
@@ -80,18 +91,21 @@ def search(
     from ttsnap.diffusion import load_sampler
     from ttsnap.prompts import parse_prompt, seed_of
     from ttsnap.rewards import load_reward
-    from ttsnap.schedule import CostModel, Schedule
+    from ttsnap.schedule import CostModel, Schedule, planned_schedule, read_plan
     from ttsnap.search import Task, best_of_n
     from ttsnap.search.pruning import prune
 
     settings = load_config(config)
     asked = parse_prompt(prompt)
     name = settings.search.reward
-    checks = (
-        Schedule.parse(schedule)
-        if schedule is not None
-        else Schedule.of(settings.simulation.checks)
-    )
+    spend = budget or settings.search.budgets[-1]
+    if method is Method.best_of_n:
+        checks = Schedule()
+    elif schedule is not None:
+        checks = Schedule.parse(schedule)
+    else:
+        planned = plan or Path(settings.results, settings.run, "plan", f"{name}.json")
+        checks = planned_schedule(read_plan(planned), method.value, spend)
     load = partial(load_reward, settings.rewards[name], name=name, device=settings.runtime.device)
     verifiers = (
         {step: load(checkpoint=folder) for step, folder in _checkpoints(settings, checks).items()}
@@ -113,7 +127,7 @@ def search(
                 reward=reward.tflops(settings.sampling.height, settings.sampling.width),
                 steps=sampler.steps,
             ),
-            budget=budget or settings.search.budgets[-1],
+            budget=spend,
             seed_of=partial(seed_of, seed, asked.id),
             model=settings.model.path,
             batch_size=settings.runtime.batch_size,

@@ -41,6 +41,7 @@ Keep = Annotated[float, Field(gt=0, le=1)]
 Pixels = Annotated[int, Field(gt=0, multiple_of=4)]
 Price = Annotated[float, Field(ge=0)]
 Budgets = Annotated[list[PositiveFloat], Field(min_length=1)]
+Accounting = Literal["corrected", "ttsnap"]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:[0-9]+)?)$")]
 
 WIDTH = 92  # of the generated YAML, before indentation
@@ -203,18 +204,16 @@ class CheckSettings(Settings):
 class Simulation(Settings):
     """Search strategies replayed on the reward tensors of the test split."""
 
-    checks: Annotated[list[CheckSettings], Field(min_length=1)] = Field(
-        [CheckSettings(step=3, keep=0.5), CheckSettings(step=7, keep=0.5)],
-        description="Pruning schedule of TTSp and TTSnap: the share kept at each step index.",
+    checks: Annotated[list[CheckSettings], Field(min_length=1)] | None = Field(
+        None,
+        description="Pruning schedule, a list of {step, keep}; null plans one per budget on val.",
     )
     budgets: Budgets = Field(
         [0.008, 0.016, 0.024, 0.032, 0.04, 0.048, 0.056, 0.064, 0.072],
         description="Compute per prompt, TFLOPs, increasing.",
     )
-    draws: PositiveInt = Field(
-        400, description="Random subsets of a prompt's trajectories per budget."
-    )
-    accounting: Literal["corrected", "ttsnap"] = Field(
+    draws: PositiveInt = Field(1024, description="Random subsets of a prompt's trajectories.")
+    accounting: Accounting = Field(
         "corrected",
         description="corrected: a check at step s pays s + 1 evaluations; ttsnap: as published.",
     )
@@ -251,7 +250,7 @@ class Search(Settings):
 
     methods: Annotated[list[Literal["best-of-n", "ttsnap"]], Field(min_length=1)] = Field(
         ["best-of-n", "ttsnap"],
-        description="Methods to compare: best-of-n, ttsnap (with simulation.checks).",
+        description="Methods to compare: best-of-n, ttsnap (as planned).",
     )
     reward: str = Field("clip", description="Name of the reward that searches.")
     budgets: Budgets = Field([0.016, 0.032], description="Compute per prompt, TFLOPs, increasing.")
@@ -377,7 +376,7 @@ def _step_problems(config: Config) -> Iterator[Problem]:
         for index, text in _disorder(steps):
             yield (*place, index), text
 
-    checks = [check.step for check in config.simulation.checks]
+    checks = [check.step for check in config.simulation.checks or []]
     for index, step in enumerate(checks):
         if step >= last:
             text = f"{step} is beyond the last useful step {last - 1} of {last + 1} steps"

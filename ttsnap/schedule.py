@@ -6,10 +6,14 @@ Two rules here make both keep the same candidates: how many survive a check
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Self
+from itertools import accumulate, pairwise
+from operator import mul
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
@@ -27,6 +31,12 @@ class Check:
 
     step: int
     keep: float
+
+    @classmethod
+    def leaving(cls, kept: int, count: int, step: int) -> Self:
+        """The check that leaves ``kept`` of ``count`` candidates, its share in few decimals."""
+        checks = (cls(step, round(kept / count, digits)) for digits in (2, 3, 4, 6, 9))
+        return next(check for check in checks if check.keep and check.survivors(count) == kept)
 
     def survivors(self, count: int) -> int:
         """Number kept of ``count`` candidates: count x keep to the nearest, one of any at least."""
@@ -53,6 +63,21 @@ class Schedule:
     def of(cls, checks: Iterable[CheckSettings]) -> Self:
         """The schedule that settings describe."""
         return cls(tuple(Check(check.step, check.keep) for check in checks))
+
+    @classmethod
+    def from_json(cls, checks: Iterable[Mapping[str, Any]]) -> Self:
+        """The schedule that a plan file lists as ``[{"step": …, "keep": …}, …]``."""
+        return cls(tuple(Check(check["step"], check["keep"]) for check in checks))
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """What :meth:`from_json` reads."""
+        return [{"step": check.step, "keep": check.keep} for check in self.checks]
+
+    @classmethod
+    def leaving(cls, steps: Sequence[int], counts: Sequence[int]) -> Self:
+        """The schedule with ``counts`` alive: those drawn, then those left after each check."""
+        pairs = zip(steps, pairwise(counts), strict=True)
+        return cls(tuple(Check.leaving(kept, count, step) for step, (count, kept) in pairs))
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -91,8 +116,10 @@ class CostModel:
         reward: scoring one image with every reward in use.
         steps: denoising steps of a full run.
         accounting: ``corrected`` charges a check at step index s with the s + 1 evaluations that
-            lead there. ``ttsnap`` charges s, and steps - 1 for a pruned run that is finished, as
-            the published simulation of arXiv 2511.22242 does; best-of-N pays all steps in both.
+            lead there, and candidates by the number that are really alive. ``ttsnap`` is what the
+            simulation published with arXiv 2511.22242 does: it charges s, and steps - 1 for a
+            pruned run that is finished (best-of-N pays all steps), and what one candidate costs
+            follows from the product of the keep ratios, with no rounding to whole survivors.
     """
 
     denoise: float
@@ -106,20 +133,21 @@ class CostModel:
         """One look at a candidate: its decode and its score."""
         return self.decode + self.reward
 
+    def prices(self, steps: Sequence[int] = ()) -> list[float]:
+        """What a candidate pays from one check at ``steps`` to the next, and then to the end."""
+        uncharged = 1 if steps and self.accounting == "ttsnap" else 0
+        ends = [*(step + 1 for step in steps), self.steps]
+        evaluated = [0, *(end - uncharged for end in ends)]
+        return [
+            (after - before) * self.denoise + self.verify for before, after in pairwise(evaluated)
+        ]
+
     def cost(self, n: int, schedule: Schedule = Schedule()) -> float:
         """Cost of running ``n`` candidates through ``schedule`` and scoring those that finish."""
-        alive = schedule.counts(n)
-        if not schedule.checks:
-            return n * (self.steps * self.denoise + self.verify)
-        uncharged = 1 if self.accounting == "ttsnap" else 0
-        evaluated = 0
-        total = 0.0
-        for count, check in zip(alive, schedule.checks, strict=False):
-            reached = check.step + 1 - uncharged
-            total += count * ((reached - evaluated) * self.denoise + self.verify)
-            evaluated = reached
-        finished = self.steps - uncharged
-        return total + alive[-1] * ((finished - evaluated) * self.denoise + self.verify)
+        alive: Sequence[float] = schedule.counts(n)
+        if self.accounting == "ttsnap":
+            alive = list(accumulate((check.keep for check in schedule.checks), mul, initial=n))
+        return sum(map(mul, alive, self.prices([check.step for check in schedule.checks])))
 
     def largest_n(self, budget: float, schedule: Schedule = Schedule()) -> int:
         """Largest number of candidates whose cost stays within ``budget``; 0 if not even one."""
@@ -130,6 +158,48 @@ class CostModel:
             middle = (low + high) // 2
             low, high = (middle, high) if self.cost(middle, schedule) <= budget else (low, middle)
         return low
+
+
+def read_plan(path: Path) -> dict[str, Any]:
+    """Read a plan file, as ``ttsnap plan`` writes it.
+
+    Raises:
+        UserError: there is none, or it is something else.
+    """
+    try:
+        found = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise UserError(f"{path}: no plan here") from None
+    except ValueError as error:
+        raise UserError(f"{path}: not a plan: {error}") from None
+    if not isinstance(found, dict) or found.get("kind") != "plan":
+        raise UserError(f"{path}: not a plan, as `ttsnap plan` writes it")
+    return found
+
+
+def planned_schedule(
+    plan: Mapping[str, Any], strategy: str, budget: float, reward: str | None = None
+) -> Schedule:
+    """What ``plan`` has for the budget that is nearest (as a ratio) to ``budget``.
+
+    Args:
+        plan: of :func:`read_plan`.
+        strategy: ``ttsp`` or ``ttsnap``.
+        budget: in the unit of the plan.
+        reward: that prunes, if the plan may be for several.
+
+    Raises:
+        UserError: the plan has nothing for the strategy, or the reward.
+    """
+    fitting = [
+        one
+        for one in plan["plans"]
+        if one["strategy"] == strategy and reward in (None, one["reward"])
+    ]
+    if not fitting:
+        raise UserError(f"plan: nothing for {strategy}" + (f" and {reward}" if reward else ""))
+    nearest = min(fitting, key=lambda one: abs(math.log(one["budget"] / budget)))
+    return Schedule.from_json(nearest["checks"])
 
 
 def budget_range(text: str) -> list[float]:

@@ -19,7 +19,7 @@ from ttsnap.prompts import Prompt, seed_of
 from ttsnap.rewards.clip import ClipReward
 from ttsnap.schedule import CostModel, Schedule
 from ttsnap.search import Meter, Progress, SearchResult, Task, best_of_n, ttsnap_search
-from ttsnap.simulation import replay
+from ttsnap.simulation.montecarlo import replay
 from ttsnap.store import create_store, open_store
 from ttsnap.trajectories import generate_block
 

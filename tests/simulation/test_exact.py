@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ttsnap.simulation import expected_best
+from ttsnap.simulation.exact import expected_best
 
 
 def test_agrees_with_random_subsets() -> None:

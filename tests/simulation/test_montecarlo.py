@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from ttsnap.schedule import Schedule
-from ttsnap.simulation import expected_best, expected_reward, replay
-from ttsnap.simulation.montecarlo import _permutations
+from ttsnap.simulation.exact import expected_best
+from ttsnap.simulation.montecarlo import Pool, Subsets, replay
 
 
 def test_replay_by_hand() -> None:
@@ -20,55 +20,87 @@ def test_ties_go_to_the_lower_position() -> None:
     assert outcome.winner == 0
 
 
+@pytest.mark.parametrize("draws", [50, 1100])
+def test_subsets_grow_and_are_random(draws: int) -> None:
+    prompts, pool = 3, 20
+    subsets = Subsets(prompts, pool, draws, seed=0)
+    assert subsets.draws >= draws
+    smaller, larger = (np.concatenate(list(subsets.members(size))) for size in (4, 9))
+    assert smaller.shape == (subsets.draws, prompts, 4)
+    for few, many in zip(smaller.reshape(-1, 4), larger.reshape(-1, 9), strict=True):
+        assert len(set(few)) == 4
+        assert set(few) < set(many)
+    # Every image is as likely as any other, in every prompt.
+    often = np.stack([np.bincount(smaller[:, p].ravel(), minlength=pool) for p in range(prompts)])
+    expected = subsets.draws * 4 / pool
+    assert np.all(np.abs(often - expected) < 5 * np.sqrt(expected))
+    again = np.concatenate(list(Subsets(prompts, pool, draws, seed=0).members(4)))
+    np.testing.assert_array_equal(again, smaller)
+    assert not np.array_equal(
+        np.concatenate(list(Subsets(prompts, pool, draws, 1).members(4))), smaller
+    )
+    assert sorted(next(subsets.members(pool))[0, 0]) == list(range(pool))
+
+
 @pytest.mark.parametrize("levels", [3, 1000])
 def test_all_draws_at_once_equal_one_at_a_time(levels: int) -> None:
-    """With few levels most rewards tie, so that the order of the draw decides."""
+    """With few levels most rewards tie, so that the order of the pool decides."""
     rng = np.random.default_rng(1)
-    prompts, pool, draws, seed = 3, 17, 25, 5
+    prompts, pool = 3, 17
     scores = rng.integers(levels, size=(prompts, pool, 6)).astype(np.float32)
     final = rng.normal(size=(prompts, pool)).astype(np.float32)
     schedule = Schedule.parse("0:0.5,2:0.4,4:1")
-    sizes = [1, 4, 13, 17]
-    subsets = np.concatenate(list(_permutations(prompts, pool, pool, draws, seed)))
-    expected = np.zeros((prompts, len(sizes)))
-    for column, size in enumerate(sizes):
-        for p in range(prompts):
-            for draw in subsets[:, p, :size] - p * pool:
-                winner = replay(scores[p, draw], final[p, draw], schedule).winner
-                expected[p, column] += final[p, draw[winner]] / draws
-    actual = expected_reward(scores, final, schedule, sizes, draws, seed)
-    np.testing.assert_allclose(actual, expected, rtol=1e-6)
-
-
-def test_subsets_do_not_depend_on_the_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = np.concatenate(list(_permutations(3, 8, 5, 11, 0)))
-    monkeypatch.setattr("ttsnap.simulation.montecarlo.CHUNK", 3 * 8 * 4)
-    parts = list(_permutations(3, 8, 5, 11, 0))
-    assert [len(part) for part in parts] == [4, 4, 3]
-    np.testing.assert_array_equal(np.concatenate(parts), whole)
-    # Each row is a subset of its own prompt's pool, without repeats.
-    assert all(len(set(row)) == 5 for draw in whole for row in draw)
-    assert np.array_equal(whole // 8, np.broadcast_to(np.arange(3)[None, :, None], whole.shape))
+    subsets = Subsets(prompts, pool, 100, seed=5)
+    steps = [check.step for check in schedule.checks]
+    searched = Pool(scores, final, subsets)
+    for size in (1, 4, 13, 17):
+        found = np.array(
+            [
+                [
+                    final[p, one[replay(scores[p, one], final[p, one], schedule).winner]]
+                    for p, one in enumerate(draw)
+                ]
+                for draw in np.concatenate(list(subsets.members(size)))
+            ]
+        )
+        estimate = searched.search(steps, schedule.counts(size))
+        np.testing.assert_allclose(estimate.mean, found.mean(axis=0), rtol=1e-5)
+        np.testing.assert_allclose(estimate.variance, found.var(axis=0), rtol=1e-4, atol=1e-6)
+        assert estimate.error == pytest.approx(
+            np.sqrt(found.var(axis=0).sum() / len(found)) / prompts, rel=1e-4, abs=1e-6
+        )
 
 
 def test_keeping_everyone_is_best_of_n() -> None:
     rng = np.random.default_rng(2)
     final = rng.normal(size=(4, 30))
-    scores = rng.normal(size=(4, 30, 5))
-    sizes, draws = [2, 9, 30], 4000
-    pruned = expected_reward(scores, final, Schedule.parse("0:1,3:1"), sizes, draws, 0)
-    unpruned = expected_reward(scores, final, Schedule(), sizes, draws, 0)
-    np.testing.assert_array_equal(pruned, unpruned)
-    exact = np.stack([expected_best(final, n) for n in sizes], axis=1)
-    np.testing.assert_allclose(pruned, exact, atol=4 * final.std() / np.sqrt(draws))
+    searched = Pool(rng.normal(size=(4, 30, 5)), final, Subsets(4, 30, 4000, 0))
+    for size in (2, 9, 30):
+        kept = searched.search([0, 3], Schedule.parse("0:1,3:1").counts(size))
+        unpruned = searched.search([], [size])
+        np.testing.assert_array_equal(kept.mean, unpruned.mean)
+        error = np.sqrt(kept.variance / kept.draws)
+        np.testing.assert_array_less(
+            np.abs(kept.mean - expected_best(final, size)), 5 * error + 1e-9
+        )
 
 
 def test_a_perfect_early_reward_finds_the_best_of_n() -> None:
     rng = np.random.default_rng(3)
     final = rng.normal(size=(4, 30))
-    perfect = np.repeat(final[:, :, None], 5, axis=2)
-    sizes = list(range(1, 31))
-    pruned = expected_reward(perfect, final, Schedule.parse("0:0.3,2:0.2"), sizes, 200, 0)
-    np.testing.assert_array_equal(
-        pruned, expected_reward(perfect, final, Schedule(), sizes, 200, 0)
-    )
+    searched = Pool(np.repeat(final[:, :, None], 5, axis=2), final, Subsets(4, 30, 200, 0))
+    for size in range(1, 31):
+        pruned = searched.search([0, 2], Schedule.parse("0:0.3,2:0.2").counts(size))
+        np.testing.assert_array_equal(pruned.mean, searched.search([], [size]).mean)
+
+
+def test_what_is_reported_may_be_another_reward() -> None:
+    rng = np.random.default_rng(4)
+    final, other = rng.normal(size=(2, 3, 12))
+    subsets = Subsets(3, 12, 64, 0)
+    draws = np.concatenate(list(subsets.members(5)))
+    prompts = np.arange(3)[:, None]
+    winners = np.take_along_axis(draws, final[prompts, draws].argmax(axis=2)[..., None], axis=2)
+    expected = other[prompts, winners][..., 0].mean(axis=0)
+    found = Pool(np.zeros((3, 12, 1)), final, subsets, values=other).search([], [5])
+    np.testing.assert_allclose(found.mean, expected)

@@ -11,7 +11,9 @@ from rich.table import Table
 
 from ttsnap.errors import UserError
 from ttsnap.report.style import label, signed
-from ttsnap.simulation.strategies import BEST_OF_N, TTSNAP, with_fallback
+from ttsnap.simulation.omega import BEST_OF_N
+from ttsnap.simulation.source import pair
+from ttsnap.simulation.strategies import TTSNAP
 from ttsnap.stats import kendall_tau_rows, mean_interval
 from ttsnap.store import RewardTensor
 
@@ -61,9 +63,10 @@ def tau_gain(tensors: Path) -> dict[str, float]:
     last = base.steps[-1]
     early = [i for i, step in enumerate(base.steps) if step < (last + 1) / 2]
     final = base.values[:, None, :, -1]
+    both = pair(base.values, finetuned.values)
     before, after = (
         np.nan_to_num(kendall_tau_rows(np.moveaxis(scores[:, :, early], 2, 1), final))
-        for scores in (base.values, with_fallback(base.values, finetuned.values))
+        for scores in (both.base, both.finetuned)
     )
     return _interval((after - before).mean(axis=1))
 

@@ -1,16 +1,29 @@
-"""Replaying a pruning schedule on stored rewards: once, or over many random subsets at a time."""
+"""Replaying a pruning schedule on stored rewards: once, or over many random subsets at a time.
+
+Many subsets at a time are one bit each. Sixty-four draws share a machine word, an image of the pool
+is a row of words that says in which draws it is alive, and a check walks the rows from the best
+image to the worst and lets each live bit pass until its draw has kept as many as it may. The counts
+of the draws are binary numbers that lie across words, one word per digit. A few bitwise operations
+per image of the pool thus prune all draws of all prompts, however many candidates they hold.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
-from scipy.stats import rankdata
+from numpy.typing import NDArray
 
 from ttsnap.schedule import Schedule, keep_best
 
-CHUNK = 2**21  # indices held at once: bounds memory, does not change results
+Words = NDArray[np.uint64]
+Floats = NDArray[np.float64]
+
+WORD = 64  # draws that share a word
+BLOCK = 16  # words worked on at once: bounds memory
+ALL = ~np.uint64(0)
 
 
 @dataclass(frozen=True)
@@ -43,68 +56,171 @@ def replay(scores: np.ndarray, final: np.ndarray, schedule: Schedule) -> Replay:
     return Replay(survivors, int(alive[keep_best(final[alive], 1)[0]]))
 
 
-def expected_reward(
-    scores: np.ndarray,
-    final: np.ndarray,
-    schedule: Schedule,
-    sizes: Sequence[int],
-    draws: int,
-    seed: int,
-) -> np.ndarray:
-    """Mean final reward of :func:`replay` over random subsets of each prompt's pool.
+class Subsets:
+    """Random subsets of every prompt's pool, a bit per draw.
 
-    The subsets depend on the pool's shape and ``seed`` alone, and a larger size extends the
+    They depend on the pool's shape, ``draws`` and ``seed`` alone, and a larger subset extends the
     smaller one, so that schedules, rewards and sizes are compared on common random numbers.
 
     Args:
-        scores: (P, I, S) rewards that prune.
-        final: (P, I) rewards that pick the winner and are reported.
-        schedule: the checks.
-        sizes: candidates drawn, each at most I.
-        draws: subsets per prompt and size.
+        prompts: P.
+        pool: I, images per prompt.
+        draws: subsets per prompt, rounded up to a multiple of 64, or of 1,024 if there are more.
         seed: of the subsets.
-
-    Returns:
-        (P, len(sizes)) float64.
     """
-    prompts, pool = final.shape
-    ranks = [
-        # Equal rewards share a rank: their order is that of the draw, as in keep_best.
-        rankdata(-scores[:, :, check.step], method="dense", axis=1).astype(np.int32).ravel()
-        for check in schedule.checks
-    ]
-    values = final.astype(np.float64).ravel()
-    total = np.zeros((prompts, len(sizes)))
-    for subsets in _permutations(prompts, pool, max(sizes), draws, seed):
-        for column, size in enumerate(sizes):
-            alive = _prune(subsets[:, :, :size], ranks, schedule)
-            total[:, column] += values.take(alive).max(axis=2).sum(axis=0)
-    return total / draws
+
+    def __init__(self, prompts: int, pool: int, draws: int, seed: int) -> None:
+        self.prompts, self.pool = prompts, pool
+        self.words = min(BLOCK, -(-draws // WORD))
+        together = self.words * WORD
+        blocks = -(-draws // together)
+        self.draws = blocks * together
+        rng = np.random.default_rng(seed)
+        # Place of each image in the order of the draw, a digit after the other, inverted.
+        self._digits = np.empty((blocks, pool.bit_length(), pool * prompts, self.words), np.uint64)
+        ordered = np.arange(pool, dtype=np.min_scalar_type(pool))
+        ordered = np.broadcast_to(ordered, (together, pool))
+        for block in self._digits:
+            places = np.stack([rng.permuted(ordered, axis=1) for _ in range(prompts)])
+            by_image = np.ascontiguousarray(places.transpose(2, 0, 1))  # as all work is by image
+            for digit, plane in enumerate(block):
+                bits = np.packbits(by_image >> digit & 1, axis=2, bitorder="little")
+                plane[:] = ~bits.view(np.uint64).reshape(plane.shape)
+
+    def of(self, size: int) -> Iterator[Words]:
+        """Blocks (I x P, words): the images of each prompt's subsets of ``size``."""
+        for block in self._digits:
+            below = np.zeros_like(block[0])  # is the place below the size, by the digits so far
+            for digit, inverted in enumerate(block):
+                join = np.bitwise_or if size >> digit & 1 else np.bitwise_and
+                join(below, inverted, below)
+            yield below
+
+    def members(self, size: int) -> Iterator[np.ndarray]:
+        """The same as :meth:`of` as image indices (draws, P, size), 64 draws at a time."""
+        for alive in self.of(size):
+            for word in alive.T:
+                bits = np.unpackbits(
+                    np.ascontiguousarray(word).view(np.uint8).reshape(-1, WORD // 8),
+                    axis=1,
+                    bitorder="little",
+                )
+                by_draw = bits.reshape(self.pool, self.prompts, WORD).transpose(2, 1, 0)
+                yield np.nonzero(by_draw)[2].reshape(WORD, self.prompts, size)
 
 
-def _permutations(
-    prompts: int, pool: int, size: int, draws: int, seed: int
-) -> Iterator[np.ndarray]:
-    """Chunks (draws, P, size) of random subsets in random order, as indices into a flat (P x I)."""
-    rng = np.random.default_rng(seed)
-    ordered = np.arange(prompts * pool).reshape(1, prompts, pool)
-    chunk = max(1, CHUNK // ordered.size)
-    for start in range(0, draws, chunk):
-        count = min(chunk, draws - start)
-        rows = np.broadcast_to(ordered, (count, prompts, pool))
-        yield np.ascontiguousarray(rng.permuted(rows, axis=2)[:, :, :size])
+@dataclass(frozen=True)
+class Estimate:
+    """Final reward over random subsets.
+
+    Attributes:
+        mean: (P,) float64.
+        variance: (P,) float64, of a single draw.
+        draws: subsets behind both.
+    """
+
+    mean: Floats
+    variance: Floats
+    draws: int
+
+    @property
+    def error(self) -> float:
+        """Monte Carlo standard error of the mean over prompts."""
+        return float(np.sqrt(self.variance.sum() / self.draws) / len(self.mean))
 
 
-def _prune(subsets: np.ndarray, ranks: list[np.ndarray], schedule: Schedule) -> np.ndarray:
-    """Indices (draws, P, survivors) left of ``subsets`` (draws, P, n), in no particular order."""
-    size = subsets.shape[2]
-    alive, position = subsets, np.arange(size, dtype=np.int32)
-    for check, rank in zip(schedule.checks, ranks, strict=True):
-        keep = check.survivors(alive.shape[2])
-        if keep == alive.shape[2]:
-            continue
-        # One integer orders by reward, then by position in the draw, and carries the position.
-        key = rank.take(alive) * np.int32(size) + position
-        position = np.partition(key, keep - 1, axis=2)[:, :, :keep] % np.int32(size)
-        alive = np.take_along_axis(subsets, position, axis=2)
-    return alive
+class Pool:
+    """The rewards of every prompt's pool, ready to be searched many times.
+
+    Equal rewards are ordered as in the pool. Not for several threads at once.
+
+    Args:
+        scores: (P, I, S) rewards that prune; NaN at steps that no schedule checks.
+        final: (P, I) rewards that pick the winner.
+        subsets: of pools of that shape.
+        values: (P, I) what is reported of the winner, if not the reward that picked it.
+    """
+
+    def __init__(
+        self,
+        scores: np.ndarray,
+        final: np.ndarray,
+        subsets: Subsets,
+        values: np.ndarray | None = None,
+    ) -> None:
+        self.subsets = subsets
+        self._ranking = cache(lambda step: _ranking(scores[:, :, step]))
+        self._last, _ = _ranking(final)
+        reported = final if values is None else values
+        values = np.take_along_axis(reported.T.astype(np.float64), self._last, axis=0)
+        self._best = values[0]
+        self._loss = self._best - values  # from the best, so that equal rewards come out exactly
+        self._buffers = np.empty((2, final.size, subsets.words), np.uint64)
+
+    def search(self, steps: Sequence[int], counts: Sequence[int]) -> Estimate:
+        """Draw ``counts[0]`` candidates, keep ``counts[1]``, … at ``steps``, and take the best.
+
+        Args:
+            steps: of the checks.
+            counts: candidates alive, first those drawn, at most I, then after each check.
+        """
+        checks = [
+            (*self._ranking(step), after)
+            for step, before, after in zip(steps, counts, counts[1:], strict=False)
+            if after < before
+        ]
+        prompts = self.subsets.prompts
+        wins = np.zeros(self._loss.shape)
+        for alive in self.subsets.of(counts[0]):
+            where = np.arange(self._loss.size).reshape(self._loss.shape)
+            here, there = self._buffers
+            for order, places, count in checks:
+                _keep_first(alive, np.take_along_axis(where, order, axis=0), count, here)
+                alive, where = here, places * prompts + np.arange(prompts)
+                here, there = there, here
+            _keep_first(alive, np.take_along_axis(where, self._last, axis=0), 1, here)
+            wins += np.bitwise_count(here).sum(axis=1, dtype=np.float64).reshape(wins.shape)
+        share = wins / self.subsets.draws
+        loss = (share * self._loss).sum(axis=0)
+        square = (share * self._loss**2).sum(axis=0)
+        return Estimate(self._best - loss, np.maximum(square - loss**2, 0), self.subsets.draws)
+
+
+def _ranking(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Images (I, P) of each prompt from the highest of ``values`` (P, I) down, and their places."""
+    order = np.argsort(-values.T, axis=0, kind="stable")
+    places = np.empty_like(order)
+    np.put_along_axis(places, order, np.arange(len(order))[:, None], axis=0)
+    return order, places
+
+
+def _keep_first(alive: Words, order: np.ndarray, count: int, kept: Words) -> None:
+    """In every draw keep the first ``count`` candidates.
+
+    Args:
+        alive: (I x P, words), in which draws each image takes part.
+        order: (I, P) rows of ``alive`` from the first image of each prompt to the last.
+        count: at least 1.
+        kept: (I x P, words) to be filled, in that order.
+    """
+    np.take(alive, order.ravel(), axis=0, out=kept, mode="clip")
+    rows = kept.reshape(len(order), -1)
+    # The digits of a count that starts so that the last candidate to be kept overflows it.
+    digits = (count - 1).bit_length()
+    start = 2**digits - count
+    planes = [np.full_like(rows[0], ALL if start >> digit & 1 else 0) for digit in range(digits)]
+    room = np.full_like(rows[0], ALL)
+    spare, other = np.empty_like(room), np.empty_like(room)
+    both, either_one = np.bitwise_and, np.bitwise_xor
+    for place, row in enumerate(rows):
+        both(row, room, row)
+        carry = row
+        for plane in planes:
+            both(plane, carry, spare)
+            either_one(plane, carry, plane)
+            carry = spare
+            spare, other = other, spare
+        either_one(room, carry, room)  # a carry out of the last digit is the last one to be kept
+        if place % 8 == 7 and not room.any():
+            rows[place + 1 :] = 0
+            break

@@ -12,15 +12,13 @@ import pandas as pd
 import typer
 
 from ttsnap import config
-from ttsnap.schedule import Schedule
+from ttsnap.schedule import Schedule, planned_schedule, read_plan
 from ttsnap.stages import json_option, run
-from ttsnap.stages.simulate import read_costs
-from ttsnap.store import RewardTensor, open_store, read_receipt, write_table
+from ttsnap.store import open_store, read_receipt, write_table
 
 
 class Settings(config.Settings):
     report: config.Report
-    checks: list[config.CheckSettings]
     budget: float
     methods: list[str]
     reward: str
@@ -39,11 +37,13 @@ def main(
 ) -> None:
     from ttsnap.report import figures
     from ttsnap.report.summary import headline
+    from ttsnap.simulation.source import read_costs
 
     name = settings.reward
     figures_folder = folder / "report"
     figures_folder.mkdir(exist_ok=True)
-    schedule = Schedule.of(settings.checks)
+    plan = read_plan(folder / f"plan/{name}.json")
+    schedule = planned_schedule(plan, "ttsnap", settings.budget)
 
     searched = pd.concat([pd.read_parquet(table) for table in results], ignore_index=True)
     write_table(folder / "search/results.parquet", searched)
@@ -57,6 +57,8 @@ def main(
         pd.read_csv(folder / f"simulation/{name}/{table}.csv") for table in ("curves", "omega")
     )
     figures.reward_vs_budget(curves, omega, figures_folder / "reward_vs_budget.png", reward=name)
+    figures.omega(omega, figures_folder / "omega.png")
+    figures.schedules_over_budgets(plan, figures_folder / "schedules.png", reward=name)
     histories = {
         read_receipt(receipt)["step"]: pd.read_csv(receipt.with_suffix("") / "history.csv")
         for receipt in checkpoint
@@ -70,7 +72,10 @@ def main(
     )
 
     _draw_trajectories(settings, schedule, folder, figures_folder)
-    contact = folder / f"search/{settings.methods[-1]}/{settings.budget:g}/{settings.prompt_ids[0]}/contact.png"
+    contact = (
+        folder
+        / f"search/{settings.methods[-1]}/{settings.budget:g}/{settings.prompt_ids[0]}/contact.png"
+    )
     shutil.copyfile(contact, figures_folder / "contact.png")
     out.write_text(json.dumps(headline(folder), indent=2) + "\n")
 
@@ -80,22 +85,20 @@ def _draw_trajectories(
 ) -> None:
     """What the schedule would have pruned among the first candidates of the first prompts."""
     from ttsnap.report import pictures
-    from ttsnap.simulation import at_all_steps, replay
-    from ttsnap.simulation.strategies import with_fallback
+    from ttsnap.simulation.montecarlo import replay
+    from ttsnap.simulation.source import load_pair
 
     tensors = folder / "tensors" / settings.reward
-    base, finetuned = (
-        RewardTensor.load(tensors / f"test.{kind}.zarr") for kind in ("base", "finetuned")
-    )
-    steps = read_receipt(folder / "model.json")["steps"]
-    scores = with_fallback(
-        *(at_all_steps(tensor.values, tensor.steps, steps) for tensor in (base, finetuned))
+    rewards = load_pair(
+        tensors / "test.base.zarr",
+        tensors / "test.finetuned.zarr",
+        read_receipt(folder / "model.json")["steps"],
     )
     store = open_store(folder / "trajectories/test.zarr")
     for position in range(settings.report.prompts):
         images = store.trajectory(position)[: settings.report.candidates]
-        final = base.values[position, : len(images), -1]
-        fate = replay(scores[position, : len(images)], final, schedule)
+        final = rewards.final[position, : len(images)]
+        fate = replay(rewards.finetuned[position, : len(images)], final, schedule)
         pruned: list[int | None] = [None] * len(images)
         alive = np.arange(len(images))
         for check, kept in zip(schedule.checks, fate.survivors, strict=True):

@@ -12,12 +12,11 @@ import typer
 
 from ttsnap import config
 from ttsnap.prompts import load_split, seed_of
-from ttsnap.schedule import Schedule
+from ttsnap.schedule import Schedule, planned_schedule, read_plan
 from ttsnap.stages import RuntimeOption, json_option, run
-from ttsnap.stages.simulate import read_costs
 from ttsnap.store import read_receipt, write_table
 
-VERSION = 1
+VERSION = 2
 
 
 class Settings(config.Settings):
@@ -27,7 +26,6 @@ class Settings(config.Settings):
     seed: int
     reward: config.RewardSettings
     reward_name: str
-    checks: list[config.CheckSettings]
     search: config.Search
     judge: str | None
     contact_sheets: int
@@ -46,21 +44,25 @@ def main(
     checkpoint: Annotated[
         list[Path] | None, typer.Option(help="Receipts of NARF checkpoints.")
     ] = None,
+    plan: Annotated[Path | None, typer.Option(help="Plan of the reward; none: best-of-n.")] = None,
 ) -> None:
     from ttsnap.diffusion import load_sampler
     from ttsnap.progress import track
     from ttsnap.rewards import load_judge, load_reward
     from ttsnap.search import Task, best_of_n, ttsnap_search
+    from ttsnap.simulation.source import read_costs
 
     sampler = load_sampler(settings.model, settings.sampling, runtime.device)
     load = partial(load_reward, settings.reward, name=settings.reward_name, device=runtime.device)
     reward = load()
-    schedule = Schedule.of(settings.checks)
+    schedules = {
+        budget: planned_schedule(read_plan(plan), method, budget) if plan else Schedule()
+        for budget in settings.search.budgets
+    }
     receipts = {read_receipt(path)["step"]: path for path in checkpoint or []}
+    checked = {check.step for schedule in schedules.values() for check in schedule.checks}
     verifiers = {
-        check.step: load(checkpoint=receipts[check.step].with_suffix(""))
-        for check in schedule.checks
-        if check.step in receipts
+        step: load(checkpoint=receipts[step].with_suffix("")) for step in checked & {*receipts}
     }
     judge = load_judge(settings.judge) if settings.judge else None
 
@@ -84,7 +86,7 @@ def main(
             if method == "best-of-n":
                 result = best_of_n(task)
             else:
-                result = ttsnap_search(task, schedule, verifiers)
+                result = ttsnap_search(task, schedules[budget], verifiers)
             oracle = float(judge(result.image[None], [prompt.text])[0]) if judge else None
             rows.append(result.row(prompt.id, oracle))
             result.save(

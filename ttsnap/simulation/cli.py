@@ -1,0 +1,332 @@
+"""The commands ``ttsnap simulate`` and ``ttsnap plan``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ttsnap.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.table import Table
+
+    from ttsnap.simulation.strategies import Task
+
+DRAWS, JOINT_DRAWS = 1024, 256
+
+
+class Prompts(StrEnum):
+    """Which prompts, by their position in the source."""
+
+    even = "even"
+    odd = "odd"
+    all = "all"
+
+    @property
+    def slice(self) -> slice:
+        return {"even": slice(0, None, 2), "odd": slice(1, None, 2), "all": slice(None)}[self.value]
+
+
+class Accounting(StrEnum):
+    """How candidates are charged."""
+
+    corrected = "corrected"
+    ttsnap = "ttsnap"
+
+
+Source = Annotated[
+    Path,
+    typer.Argument(
+        help="An .npz with arrays REWARD_base and REWARD_naft (prompts, images, steps), NaN where "
+        "there is no finetuned value; or a tensor store, or folder of them, of a run."
+    ),
+]
+Budgets = Annotated[
+    str, typer.Option(help="Compute per prompt: FIRST:LAST:SPACING, or a list A,B,…")
+]
+Denoise = Annotated[
+    float | None,
+    typer.Option(help="Cost of a denoiser evaluation; by default as measured in the run.", min=0),
+]
+Verify = Annotated[
+    float | None, typer.Option(help="Cost of a decode and a score together; likewise.", min=0)
+]
+Steps = Annotated[
+    int | None, typer.Option(help="Denoising steps; by default those of the source.", min=2)
+]
+AccountingOption = Annotated[
+    Accounting,
+    typer.Option(help="corrected: a check at step s pays s + 1 evaluations; ttsnap: as published."),
+]
+Rewards = Annotated[
+    str | None, typer.Option(help="Names, separated by commas; by default all of the source.")
+]
+Joint = Annotated[
+    bool, typer.Option("--joint", help="Prune and pick by all rewards together, by their ranks.")
+]
+Weights = Annotated[
+    str | None, typer.Option(help="With --joint: add up z-scores, with these weights A,B,…")
+]
+Seed = Annotated[int, typer.Option(help="Of the random subsets.", min=0)]
+
+
+def simulate(
+    source: Source,
+    budgets: Budgets,
+    out: Annotated[Path, typer.Option(help="Folder to write.")],
+    denoise: Denoise = None,
+    verify: Verify = None,
+    steps: Steps = None,
+    accounting: AccountingOption = Accounting.corrected,
+    schedule: Annotated[
+        str | None,
+        typer.Option(help="STEP:KEEP,… such as 2:0.4,6:0.4,11:0.5; planned by default."),
+    ] = None,
+    choose_on: Annotated[
+        Prompts, typer.Option(help="Prompts that schedules are planned on.")
+    ] = Prompts.even,
+    report_on: Annotated[
+        Prompts | None,
+        typer.Option(help="Prompts that are reported; odd by default, all with --schedule."),
+    ] = None,
+    rewards: Rewards = None,
+    joint: Joint = False,
+    weights: Weights = None,
+    draws: Annotated[
+        int | None,
+        typer.Option(
+            help=f"Random subsets a prompt; {DRAWS} by default, {JOINT_DRAWS} with --joint.", min=1
+        ),
+    ] = None,
+    seed: Seed = 0,
+) -> None:
+    """Simulate best-of-N, TTSp and TTSnap on reward tensors, over budgets.
+
+    Writes **omega.csv**, **curves.csv**, **plan.json** and pictures. The schedules are planned on
+    some prompts and reported on others.
+
+    Example: `ttsnap simulate tensors.npz --denoise 9.9 --verify 1.2 --budgets 400:4000:200
+    --out found`
+    """
+    import pandas as pd
+    from rich.console import Console
+
+    from ttsnap.schedule import Schedule
+    from ttsnap.simulation.strategies import (
+        STRATEGIES,
+        given_plan,
+        plan,
+        schedules_of,
+    )
+    from ttsnap.simulation.strategies import simulate as simulate_task
+
+    task, values = _task(
+        source, budgets, denoise, verify, steps, accounting, rewards, joint, weights
+    )
+    report_on = report_on or (Prompts.odd if schedule is None else Prompts.all)
+    if schedule is None:
+        chosen = task.of(choose_on.slice)
+        pool = chosen.finals[0].shape[1]
+        possible = [b for b in values if 0 < task.costs.largest_n(b) <= pool]
+        with _bar("planning", 2 * len(possible) * len(task.parts())) as advance:
+            planned = plan(chosen, possible, seed, observe=advance)
+    else:
+        choose_on = report_on
+        planned = given_plan(task.of(report_on.slice), Schedule.parse(schedule), values, seed)
+    _write_plan(out / "plan.json", planned, task, source, choose_on, seed)
+
+    draws = draws or (JOINT_DRAWS if joint else DRAWS)
+    curves, omegas = [], []
+    parts = task.of(report_on.slice).parts()
+    with _bar("simulating", len(STRATEGIES) * len(values) * len(parts)) as advance:
+        for part in parts:
+            chosen_schedules = schedules_of(planned, part.prunes_by)
+            found = simulate_task(part, chosen_schedules, values, draws, seed, observe=advance)
+            curves.append(found.table)
+            omegas.append(found.omega)
+    table, omega = pd.concat(curves, ignore_index=True), pd.concat(omegas, ignore_index=True)
+    table.to_csv(out / "curves.csv", index=False)
+    omega.to_csv(out / "omega.csv", index=False)
+    _draw(out, table, omega, planned | {"steps": task.costs.steps})
+
+    console = Console()
+    words = f"{report_on.value} prompts of {source.name}, {accounting.value} accounting"
+    console.print(_omega_table(omega, words))
+    console.print(
+        f"Monte Carlo error of a mean: {table.error.max():.2g} at most, with {draws} draws a "
+        f"prompt. {out}/omega.csv, curves.csv, plan.json, *.png",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
+def plan(
+    source: Source,
+    budgets: Budgets,
+    out: Annotated[Path, typer.Option(help="Plan to write, JSON.")],
+    denoise: Denoise = None,
+    verify: Verify = None,
+    steps: Steps = None,
+    accounting: AccountingOption = Accounting.corrected,
+    choose_on: Annotated[Prompts, typer.Option(help="Prompts to plan on.")] = Prompts.all,
+    rewards: Rewards = None,
+    joint: Joint = False,
+    weights: Weights = None,
+    seed: Seed = 0,
+) -> None:
+    """Plan TTSp and TTSnap on reward tensors: which schedule to run at which budget.
+
+    `ttsnap search --plan FILE` runs it.
+
+    Example: `ttsnap plan results/shapes/tensors/clip/val.base.zarr --budgets 0.016,0.032
+    --out plan.json`
+    """
+    from rich.console import Console
+
+    from ttsnap.simulation.strategies import plan as plan_task
+
+    task, values = _task(
+        source, budgets, denoise, verify, steps, accounting, rewards, joint, weights
+    )
+    with _bar("planning", 2 * len(values) * len(task.parts())) as advance:
+        planned = plan_task(task.of(choose_on.slice), values, seed, observe=advance)
+    _write_plan(out, planned, task, source, choose_on, seed)
+    console = Console()
+    console.print(_plan_table(planned))
+    console.print(str(out), soft_wrap=True, highlight=False)
+
+
+def _task(
+    source: Path,
+    budgets: str,
+    denoise: float | None,
+    verify: float | None,
+    steps: int | None,
+    accounting: Accounting,
+    rewards: str | None,
+    joint: bool,
+    weights: str | None,
+) -> tuple[Task, list[float]]:
+    from dataclasses import replace
+
+    from ttsnap.schedule import CostModel, budget_range
+    from ttsnap.simulation.source import load_source, measured_costs
+    from ttsnap.simulation.strategies import Task
+
+    values = budget_range(budgets)
+    if weights is not None and not joint:
+        raise UserError("--weights: only with --joint")
+    try:
+        weighted = [float(part) for part in weights.split(",")] if weights else None
+    except ValueError:
+        raise UserError(f"--weights {weights}: expected numbers separated by commas") from None
+    loaded = load_source(source, rewards.split(",") if rewards else None)
+    costs = measured_costs(source)
+    if costs is None and (denoise is None or verify is None):
+        raise UserError(f"{source}: no measured costs beside it; give --denoise and --verify")
+    total = next(iter(loaded.values())).base.shape[2]
+    costs = costs or CostModel(0.0, 0.0, 0.0, total)
+    costs = replace(costs, steps=steps or costs.steps, accounting=accounting.value)
+    if denoise is not None:
+        costs = replace(costs, denoise=denoise)
+    if verify is not None:
+        costs = replace(costs, decode=0.0, reward=verify)
+    return Task(loaded, costs, joint, weighted), values
+
+
+def _write_plan(
+    path: Path, planned: dict[str, Any], task: Task, source: Path, chosen_on: Prompts, seed: int
+) -> None:
+    from ttsnap.simulation.strategies import write_plan
+
+    provenance = {"source": str(source), "prompts": chosen_on.value, "seed": seed}
+    write_plan(path, planned, task.costs, provenance)
+
+
+@contextmanager
+def _bar(description: str, total: int) -> Iterator[Callable[[], None]]:
+    """A progress bar, and what moves it on by one."""
+    from ttsnap.progress import track
+
+    ticks = track(range(total), description)
+    next(ticks, None)
+
+    def advance() -> None:
+        next(ticks, None)
+
+    yield advance
+
+
+def _draw(out: Path, curves: pd.DataFrame, omega: pd.DataFrame, planned: dict[str, Any]) -> None:
+    from ttsnap.report import figures
+
+    figures.reward_vs_budget(curves, omega, out / "reward_vs_budget.png")
+    figures.omega(omega, out / "omega.png")
+    for name in curves.prunes_by.unique():
+        if any(one["checks"] for one in planned["plans"] if one["reward"] == name):
+            path = out / f"schedules_{name}.png"
+            figures.schedules_over_budgets(planned, path, reward=name)
+
+
+def _omega_table(omega: pd.DataFrame, words: str) -> Table:
+    from rich.table import Table
+
+    from ttsnap.simulation.omega import BEST_OF_N
+
+    table = Table(
+        title=f"Against best-of-N at equal compute, with 95 % intervals\n{words}",
+        caption="ω: gain in area between the curves; M/N: best-of-N at this cost is as good as "
+        "best-of-M; compute: what the same reward takes",
+        title_justify="left",
+        caption_justify="left",
+        box=None,
+        pad_edge=False,
+    )
+    for name in ("strategy", "reward"):
+        table.add_column(name, no_wrap=True)
+    for name in ("ω, %", "", "M/N", "", "compute, %", ""):
+        table.add_column(name, justify="right", no_wrap=True, style="" if name else "dim")
+    for row in omega[omega.strategy != BEST_OF_N].to_dict("records"):
+        cells = [row["strategy"], row["reward"]]
+        for figure, form, scale in (
+            ("omega", "+.1f", 1),
+            ("equivalent_n_ratio", ".2f", 1),
+            ("compute_for_same_reward", ".0f", 100),
+        ):
+            mean, low, high = (scale * row[figure + end] for end in ("", "_low", "_high"))
+            cells += [f"{mean:{form}}", f"[{low:{form}}, {high:{form}}]"]
+        table.add_row(*cells)
+    return table
+
+
+def _plan_table(planned: dict[str, Any]) -> Table:
+    from rich.table import Table
+
+    from ttsnap.schedule import Schedule
+
+    table = Table(title="Plans", title_justify="left", box=None, pad_edge=False)
+    for name in ("strategy", "reward"):
+        table.add_column(name)
+    for name in ("budget", "N", "expected reward"):
+        table.add_column(name, justify="right")
+    table.add_column("schedule")
+    robust = [one | {"budget": None, "n": None} for one in planned["robust"]]
+    for one in [*planned["plans"], *robust]:
+        expected = one["expected"] if one["budget"] else None
+        table.add_row(
+            one["strategy"],
+            one["reward"],
+            f"{one['budget']:g}" if one["budget"] else "any",
+            str(one["n"] or ""),
+            f"{expected['mean']:.4g} [{expected['low']:.4g}, {expected['high']:.4g}]"
+            if expected
+            else "",
+            str(Schedule.from_json(one["checks"])) or "best-of-N",
+        )
+    return table

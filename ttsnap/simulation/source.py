@@ -1,0 +1,210 @@
+"""Where reward tensors come from: an ``.npz`` file, or the stores of a run."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ttsnap.errors import UserError
+from ttsnap.schedule import Accounting, CostModel
+from ttsnap.store import RewardTensor, read_receipt
+
+# Offset and scale that turn stored values into those that are reported.
+REPORTED = {
+    "imr": (0.16717362830052426, 1.0333394966054072),  # ImageReward's own mean and deviation
+    "hps": (0.0, 0.01),  # HPSv2 is given in percent
+}
+
+
+@dataclass(frozen=True)
+class RewardPair:
+    """One reward of a pool of trajectories, untouched and finetuned.
+
+    Attributes:
+        base: (P, I, S) float32, NaN at steps that were not scored.
+        finetuned: (P, I, S) float32, with the base's values at steps without a checkpoint.
+        finetuned_steps: step indices that have one.
+    """
+
+    base: np.ndarray
+    finetuned: np.ndarray
+    finetuned_steps: list[int]
+
+    @property
+    def final(self) -> np.ndarray:
+        """(P, I), the rewards of the final images."""
+        return np.asarray(self.base[:, :, -1])
+
+    @property
+    def base_steps(self) -> list[int]:
+        """Step indices that were scored."""
+        return np.flatnonzero(np.isfinite(self.base[0, 0])).tolist()
+
+    def of(self, prompts: slice) -> RewardPair:
+        """The same for some of the prompts."""
+        return RewardPair(self.base[prompts], self.finetuned[prompts], self.finetuned_steps)
+
+    def scaled(self, offset: float, scale: float) -> RewardPair:
+        """The same with (value - offset) / scale for every value."""
+        base, finetuned = (
+            ((values - offset) / scale).astype(np.float32) for values in (self.base, self.finetuned)
+        )
+        return RewardPair(base, finetuned, self.finetuned_steps)
+
+
+def pair(base: np.ndarray, finetuned: np.ndarray) -> RewardPair:
+    """Put the base rewards (P, I, S) where the finetuned ones have none (NaN for a whole step).
+
+    Raises:
+        UserError: a step where only some values are NaN, for two rewards do not rank together.
+    """
+    for name, values in (("base", base), ("finetuned", finetuned)):
+        absent = np.isnan(values)
+        partly = absent.any(axis=(0, 1)) & ~absent.all(axis=(0, 1))
+        if partly.any():
+            step = int(np.argmax(partly))
+            raise UserError(
+                f"{name} rewards, step {step}: {int(absent[:, :, step].sum())} of "
+                f"{absent[:, :, step].size} are NaN; expected all of a step, or none"
+            )
+        if np.isinf(values).any():
+            step = int(np.argmax(np.isinf(values).any(axis=(0, 1))))
+            raise UserError(f"{name} rewards, step {step}: infinite values")
+    if np.isnan(base[:, :, -1]).any():
+        raise UserError("base rewards: none at the last step, which is that of the final images")
+    present = np.isfinite(finetuned[0, 0])
+    filled = np.where(present, finetuned, base)
+    return RewardPair(base, filled, np.flatnonzero(present).tolist())
+
+
+def at_all_steps(values: np.ndarray, steps: Sequence[int], total: int) -> np.ndarray:
+    """Rewards (P, I, len(steps)) of some steps as (P, I, total), NaN at the others."""
+    spread = np.full((*values.shape[:2], total), np.nan, dtype=values.dtype)
+    spread[:, :, list(steps)] = values
+    return spread
+
+
+def load_pair(base: Path, finetuned: Path, steps: int) -> RewardPair:
+    """Read a run's two tensors of a reward, of sampling with so many ``steps``."""
+    return pair(
+        *(
+            at_all_steps(tensor.values, tensor.steps, steps)
+            for tensor in map(RewardTensor.load, (base, finetuned))
+        )
+    )
+
+
+def load_source(path: Path, rewards: Sequence[str] | None = None) -> dict[str, RewardPair]:
+    """Read reward tensors, on the scale they are reported in.
+
+    Args:
+        path: an ``.npz`` with arrays ``<reward>_base`` and ``<reward>_naft`` (P, I, S), where a
+            step of NaN in the latter has no finetuned reward; or a run's folder ``tensors``, that
+            of one of its rewards, or one store there, for the store's split (else ``test``).
+        rewards: names; all that are there by default.
+
+    Raises:
+        UserError: if it is neither, or an array is missing, of another shape, or no number.
+    """
+    if path.suffix == ".npz":
+        found = _load_npz(path, rewards)
+    elif path.is_dir():
+        found = _load_run(path)
+        _require(path, rewards or [], found)
+    else:
+        raise UserError(f"{path}: expected an .npz file, or the folder of a run's reward tensors")
+    shapes = {values.base.shape for values in found.values()}
+    if len(shapes) > 1:
+        raise UserError(f"{path}: rewards of different shapes: {sorted(shapes)}")
+    return {
+        name: found[name].scaled(*REPORTED[name]) if name in REPORTED else found[name]
+        for name in rewards or found
+    }
+
+
+def _load_npz(path: Path, rewards: Sequence[str] | None) -> dict[str, RewardPair]:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            names = [match[1] for key in arrays if (match := re.fullmatch(r"(.+)_base", key))]
+            if not names:
+                raise UserError(f"{path}: no array <reward>_base, only {', '.join(arrays)}")
+            _require(path, rewards or [], names)
+            return {name: _pair_of(path, arrays, name) for name in rewards or names}
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: not an .npz of plain arrays ({error})") from None
+
+
+def _require(path: Path, wanted: Iterable[str], known: Collection[str]) -> None:
+    for name in wanted:
+        if name not in known:
+            raise UserError(f"{path}: no reward {name}, only {', '.join(known)}")
+
+
+def _pair_of(path: Path, arrays: Mapping[str, np.ndarray], name: str) -> RewardPair:
+    if f"{name}_naft" not in arrays:
+        raise UserError(f"{path}: {name}_base has no {name}_naft beside it")
+    base, finetuned = arrays[f"{name}_base"], arrays[f"{name}_naft"]
+    for key, values in ((f"{name}_base", base), (f"{name}_naft", finetuned)):
+        if values.ndim != 3 or values.shape != base.shape or not values.size:
+            raise UserError(
+                f"{path}: {key} is {values.shape}, expected (prompts, images, steps)"
+                + ("" if values is base else f" as {name}_base, {base.shape}")
+            )
+        if not np.issubdtype(values.dtype, np.floating):
+            raise UserError(f"{path}: {key} holds {values.dtype}, expected floating point numbers")
+    try:
+        return pair(base.astype(np.float32), finetuned.astype(np.float32))
+    except UserError as error:
+        raise UserError(f"{path}: {name}, {error}") from None
+
+
+def _load_run(path: Path) -> dict[str, RewardPair]:
+    folders, split = _tensors(path)
+    found = {}
+    for folder in folders:
+        base, finetuned = (folder / f"{split}.{kind}.zarr" for kind in ("base", "finetuned"))
+        steps = RewardTensor.load(base).steps
+        found[folder.name] = load_pair(base, finetuned, steps[-1] + 1)
+    return found
+
+
+def _tensors(path: Path) -> tuple[list[Path], str]:
+    """The folders of the rewards, and the split, that ``path`` means."""
+    if path.suffix == ".zarr":
+        return [path.parent], path.name.split(".")[0]
+    if (path / "test.base.zarr").is_dir():
+        return [path], "test"
+    found = sorted(store.parent for store in path.glob("*/test.base.zarr"))
+    if not found:
+        raise UserError(f"{path}: no reward tensors here, expected test.base.zarr")
+    return found, "test"
+
+
+def measured_costs(path: Path) -> CostModel | None:
+    """The costs measured in the run that a source is part of; None if it is of none."""
+    if path.suffix == ".npz":
+        return None
+    folder = _tensors(path)[0][0].resolve()
+    run = folder.parents[1]
+    if not (run / "model.json").is_file():
+        return None
+    return read_costs(run / "model.json", run / f"rewards/{folder.name}/cost.json")
+
+
+def read_costs(model: Path, reward_cost: Path, accounting: Accounting = "corrected") -> CostModel:
+    """The cost model of what the model and reward cost stages found."""
+    prices = read_receipt(reward_cost)
+    return CostModel(
+        denoise=prices["denoise"],
+        decode=prices["decode"],
+        reward=prices["score"],
+        steps=read_receipt(model)["steps"],
+        accounting=accounting,
+    )

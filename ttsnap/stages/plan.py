@@ -1,0 +1,52 @@
+"""Choose the schedules on the val tensors: one per strategy and budget, and a robust one."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ttsnap import config
+from ttsnap.schedule import Schedule
+from ttsnap.stages import json_option, run
+
+
+class Settings(config.Settings):
+    checks: list[config.CheckSettings] | None
+    budgets: config.Budgets
+    accounting: config.Accounting
+    steps: list[int]
+    seed: int
+
+
+def main(
+    settings: Annotated[Settings, json_option(Settings)],
+    reward: Annotated[str, typer.Option(help="Name of the reward.")],
+    model: Annotated[Path, typer.Option(help="Receipt of the model stage.")],
+    reward_cost: Annotated[Path, typer.Option(help="Receipt of the reward cost stage.")],
+    base: Annotated[Path, typer.Option(help="Receipt of the base tensor.")],
+    finetuned: Annotated[Path, typer.Option(help="Receipt of the finetuned tensor.")],
+    out: Annotated[Path, typer.Option(help="Plan to write.")],
+) -> None:
+    from ttsnap.simulation.source import load_pair, read_costs
+    from ttsnap.simulation.strategies import Task, given_plan, plan, write_plan
+
+    costs = read_costs(model, reward_cost, settings.accounting)
+    rewards = load_pair(base.with_suffix(".zarr"), finetuned.with_suffix(".zarr"), costs.steps)
+    task = Task({reward: rewards}, costs)
+    if settings.checks is None:
+        planned = plan(task, settings.budgets, settings.seed, steps=settings.steps)
+    else:
+        given = Schedule.of(settings.checks)
+        planned = given_plan(task, given, settings.budgets, settings.seed)
+    provenance = {"source": str(base.parent), "prompts": "val", "seed": settings.seed}
+    write_plan(out, planned, costs, provenance)
+    for one in planned["plans"]:
+        schedule = Schedule.from_json(one["checks"])
+        logging.info("%s at %g: N = %d, %s", one["strategy"], one["budget"], one["n"], schedule)
+
+
+if __name__ == "__main__":
+    run(main)
