@@ -103,7 +103,7 @@ def reward_vs_budget(
     rewards = [reward] if reward else list(shown.reward.unique())
     kinds = sorted(shown[shown.reward.isin(rewards)].joint.unique())
     subtitle = (
-        "Expected reward of the best image found, simulated on held-out prompts; bands: 95 % "
+        "Expected reward of the best image found, simulated on stored images; bands: 95 % "
         "interval over prompts.\nω: gain over best-of-N, as a share of what best-of-N gains over "
         "its smallest budget"
     )
@@ -137,7 +137,7 @@ def reward_vs_budget(
                 ax.set_ylabel(f"reward ({name})")
                 _omega_at_the_ends(ax, mine, own, strategies)
             else:
-                ax.set_title(f"{name}, {PRUNED[joint]}" if len(kinds) > 1 else name, color=MUTED)
+                ax.set_title(f"{name}, {PRUNED[joint]}" if any(kinds) else name, color=MUTED)
                 _omega_in_the_corner(ax, own, strategies)
         if not alone:
             panels[row, 0].set_ylabel("reward")
@@ -158,7 +158,7 @@ def _omega_words(gains: pd.DataFrame, strategy: str) -> tuple[str, str]:
     """ω and its interval, in percent; ``gains`` by strategy."""
     columns = ["omega", "omega_low", "omega_high"]
     value, low, high = gains.loc[[strategy], columns].to_numpy()[0]
-    return f"ω {value:+.0f} %".replace("-", "−"), f"[{low:+.0f}, {high:+.0f}]".replace("-", "−")
+    return f"ω {value:+z.0f} %".replace("-", "−"), f"[{low:+z.0f}, {high:+z.0f}]".replace("-", "−")
 
 
 def _omega_at_the_ends(
@@ -235,10 +235,11 @@ def schedules_over_budgets(
     lowest = 1.5 if robust else 0.0  # rows below the smallest budget
     height = 1.5 + pitch * (len(budgets) + lowest)
     figure = Figure(figsize=(WIDTH, height))
+    by = "all rewards together" if reward == "joint" else reward
     head(
         figure,
         "Which schedule to run at which budget",
-        f"Pruning by {reward}. Height: share of the candidates still alive, and at each drop the "
+        f"Pruned by {by}. Height: share of the candidates still alive, and at each drop the "
         "share kept, in percent;\nat the right: candidates drawn and left after each check"
         + ("; all: one schedule for every budget" if robust else ""),
     )
@@ -352,7 +353,7 @@ def omega(table: pd.DataFrame, path: Path) -> None:
         left=0.15, right=0.98, top=1 - 1.12 / height, bottom=0.32 / height, wspace=0.12
     )
     columns = {
-        "omega": ("ω, %", 0, 1, "{:+.1f}"),
+        "omega": ("ω, %", 0, 1, "{:+z.1f}"),
         "equivalent_n_ratio": ("N of an equal best-of-N", 1, 1, "× {:.2f}"),
         "compute_for_same_reward": ("compute it takes, %", 100, 100, "{:.0f} %"),
     }
