@@ -142,7 +142,6 @@ def test_whole_numbers_pass_as_numbers() -> None:
         ("narf.steps", [-1, 1], "narf.steps.0: should be greater than or equal to 0, not -1"),
         ("narf.steps", [1, 8, 11], "splits.train.steps: lacks 8, needed by narf.steps"),
         ("splits.val.steps", [1, 2, 3, 4, 5], "splits.val.steps: lacks 6, 7, needed by narf.steps"),
-        ("splits.test.steps", [3], "splits.test.steps: lacks 7, needed by simulation.checks"),
         ("splits.test.steps", [3, 7, 12], "splits.test.steps.2: 12 is beyond the last step 11"),
         # Checks
         ("simulation.checks", [], "simulation.checks: list should have at least 1 item"),
@@ -187,6 +186,15 @@ def test_a_bad_value_is_refused_with_its_path(path: str, value: Any, message: st
     assert message in line
     assert line.startswith("config: ")
     assert "\n" not in line
+
+
+def test_steps_of_given_checks_must_be_stored() -> None:
+    """Planned ones are wherever there are rewards."""
+    stored = nested("splits.test.steps", [3])
+    assert load_config(stored).simulation.checks is None
+    checks = [{"step": 3, "keep": 0.5}, {"step": 7, "keep": 0.5}]
+    with pytest.raises(UserError, match=r"test\.steps: lacks 7, needed by simulation\.checks"):
+        load_config(stored | nested("simulation.checks", checks))
 
 
 def test_every_problem_gets_its_line() -> None:

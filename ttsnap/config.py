@@ -474,6 +474,8 @@ def _suggest(loc: list[str | int]) -> str:
     """The nearest known key to the unknown one at ``loc``."""
     section: Any = Config
     for part in loc[:-1]:
+        if type(None) in get_args(section):
+            section = get_args(section)[0]  # of what may be null
         if isinstance(section, type) and issubclass(section, Settings):
             section = section.model_fields[str(part)].annotation
         else:

@@ -1,14 +1,15 @@
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import pytest
 from scipy.integrate import simpson
 
 from ttsnap.errors import UserError
 from ttsnap.schedule import CostModel, Schedule
-from ttsnap.simulation import Curves, at_all_steps, expected_best, omega_table, simulate
-from ttsnap.simulation.strategies import BEST_OF_N, TTSNAP, TTSP
+from ttsnap.simulation.exact import expected_best
+from ttsnap.simulation.omega import BEST_OF_N, gains
+from ttsnap.simulation.source import at_all_steps, pair
+from ttsnap.simulation.strategies import TTSNAP, TTSP, Curves, Task, given_plan, simulate
 
 COSTS = CostModel(denoise=1.0, decode=0.1, reward=0.1, steps=6)
 SCHEDULE = Schedule.parse("0:0.5,2:0.5")
@@ -24,25 +25,40 @@ def pool(noise: float, prompts: int = 12, images: int = 40) -> np.ndarray:
     )
 
 
-def run(base: np.ndarray, finetuned: np.ndarray, budgets: list[float]) -> Curves:
-    return simulate(base, finetuned, COSTS, SCHEDULE, budgets, draws=100, seed=0)
+def run(
+    base: np.ndarray,
+    finetuned: np.ndarray,
+    budgets: list[float],
+    schedule: Schedule = SCHEDULE,
+    costs: CostModel = COSTS,
+) -> Curves:
+    task = Task({"a": pair(base, finetuned)}, costs)
+    schedules = {(name, budget): schedule for name in (TTSP, TTSNAP) for budget in budgets}
+    return simulate(task, schedules, budgets, draws=100, seed=0)
 
 
 def test_a_better_early_reward_gives_a_better_curve() -> None:
     base, finetuned = pool(noise=3.0), pool(noise=0.3)
     finetuned[:, :, -1] = base[:, :, -1]
     curves = run(base, finetuned, [13.0, 25.0, 50.0])
-    assert np.all(curves.per_prompt[TTSNAP].mean(0) > curves.per_prompt[TTSP].mean(0))
-    table = omega_table(curves, draws=200).set_index("strategy")
-    assert table.loc[BEST_OF_N, "omega"] == 0
+    assert np.all(curves.per_prompt[TTSNAP, "a"].mean(0) > curves.per_prompt[TTSP, "a"].mean(0))
+    table = curves.omega.set_index("strategy")
+    for figure, neutral in (
+        ("omega", 0.0),
+        ("equivalent_n_ratio", 1.0),
+        ("compute_for_same_reward", 1.0),
+    ):
+        assert table.loc[BEST_OF_N, figure] == pytest.approx(neutral)
+        assert np.all(table[f"{figure}_low"] <= table[figure] + 1e-12)
+        assert np.all(table[figure] <= table[f"{figure}_high"] + 1e-12)
     assert table.loc[TTSNAP, "omega"] > max(0, table.loc[TTSP, "omega"])
-    assert np.all(table.omega_low <= table.omega)
-    assert np.all(table.omega <= table.omega_high)
+    assert table.loc[TTSNAP, "equivalent_n_ratio"] > 1
+    assert table.loc[TTSNAP, "compute_for_same_reward"] < 1
 
 
 def test_table_holds_the_means_and_their_intervals() -> None:
     base = pool(noise=1.0)
-    curves = run(base, base, [13.0, 25.0])
+    curves = run(base, base, [25.0, 13.0])
     table = curves.table
     assert list(table.strategy.unique()) == [BEST_OF_N, TTSP, TTSNAP]
     best_of_n = table[table.strategy == BEST_OF_N]
@@ -51,21 +67,24 @@ def test_table_holds_the_means_and_their_intervals() -> None:
         [expected_best(base[:, :, -1], n).mean() for n in (2, 4)]
     )
     assert np.all((table.low < table["mean"]) & (table["mean"] < table.high))
+    assert np.all(table[table.strategy != BEST_OF_N].error < 0.1)
     # The same rewards prune the same subsets.
-    np.testing.assert_array_equal(curves.per_prompt[TTSP], curves.per_prompt[TTSNAP])
-    pd.testing.assert_frame_equal(run(base, base, [25.0, 13.0]).table, table)
+    np.testing.assert_array_equal(curves.per_prompt[TTSP, "a"], curves.per_prompt[TTSNAP, "a"])
 
 
 def test_a_step_without_finetuned_rewards_uses_the_base() -> None:
     base, finetuned = pool(noise=1.0), pool(noise=0.5)
     finetuned[:, :, 2:] = np.nan
     mixed = np.concatenate([finetuned[:, :, :2], base[:, :, 2:]], axis=2)
+    budgets = [13.0, 25.0]
     np.testing.assert_array_equal(
-        run(base, finetuned, [25.0]).per_prompt[TTSNAP], run(base, mixed, [25.0]).per_prompt[TTSNAP]
+        run(base, finetuned, budgets).per_prompt[TTSNAP, "a"],
+        run(base, mixed, budgets).per_prompt[TTSNAP, "a"],
     )
+    assert pair(base, finetuned).finetuned_steps == [0, 1]
     finetuned[0, 0, 1] = np.nan
     with pytest.raises(UserError, match="step 1: 1 of 480 are NaN"):
-        run(base, finetuned, [25.0])
+        pair(base, finetuned)
 
 
 def test_what_the_pool_cannot_show_is_missing_and_said() -> None:
@@ -77,57 +96,78 @@ def test_what_the_pool_cannot_show_is_missing_and_said() -> None:
     assert np.isnan(rows.loc[(BEST_OF_N, 100.0), "mean"])
     assert rows.loc[(BEST_OF_N, 100.0), "note"] == "buys 16 candidates, the pool holds 8"
     assert rows.loc[(BEST_OF_N, 25.0), "note"] == ""
-    counted = omega_table(curves, draws=10)
-    assert counted.first_budget.unique() == [13.0]
-    assert counted.last_budget.unique() == [25.0]
+    assert curves.omega.first_budget.unique() == [13.0]
+    assert curves.omega.last_budget.unique() == [25.0]
     with pytest.raises(UserError, match="two or more"):
-        omega_table(run(base, base, [25.0, 100.0]))
+        run(base, base, [25.0, 100.0])
 
 
 def test_omega_by_its_formula() -> None:
     base, finetuned = pool(noise=1.0), pool(noise=0.2)
     budgets = [13.0, 19.0, 25.0, 31.0, 37.0]
     curves = run(base, finetuned, budgets)
-    means = {name: values.mean(axis=0) for name, values in curves.per_prompt.items()}
+    means = {name: values.mean(axis=0) for (name, _), values in curves.per_prompt.items()}
     start = means[BEST_OF_N][0]
     area = {name: simpson(mean - start, x=budgets) for name, mean in means.items()}
-    table = omega_table(curves, draws=10).set_index("strategy")
+    table = curves.omega.set_index("strategy")
     for name in (TTSP, TTSNAP):
         expected = 100 * (area[name] - area[BEST_OF_N]) / area[BEST_OF_N]
         assert table.loc[name, "omega"] == pytest.approx(expected)
 
 
+def test_equivalents_by_hand() -> None:
+    """The strategy has at every budget what best-of-N has at twice that."""
+    budgets = [1.0, 2.0, 4.0]
+    best_of = {n: np.full(3, np.log2(n)) for n in range(1, 9)}
+    curves = {BEST_OF_N: np.tile([0.0, 1.0, 2.0], (3, 1)), "s": np.tile([1.0, 2.0, 3.0], (3, 1))}
+    row = gains(curves, best_of, budgets).set_index("strategy").loc["s"]
+    assert row.equivalent_n_ratio == pytest.approx(2)
+    assert row.equivalent_n_ratio_low == pytest.approx(2)
+    # What best-of-N reaches at 1 is below the curve; its reward at 2 and at 4 costs 1 and 2.
+    assert row.compute_for_same_reward == pytest.approx(0.5)
+
+
 def test_a_constant_reward_has_no_omega() -> None:
     flat = np.ones((3, 40, COSTS.steps))
     with pytest.raises(UserError, match="ω is undefined"):
-        omega_table(run(flat, flat, [13.0, 25.0]))
+        run(flat, flat, [13.0, 25.0])
 
 
 def test_a_check_too_late_is_refused() -> None:
     base = pool(noise=1.0)
     with pytest.raises(UserError, match="step 5 is too late"):
-        simulate(base, base, COSTS, Schedule.parse("5:0.5"), [25.0], 10, 0)
+        run(base, base, [13.0, 25.0], Schedule.parse("5:0.5"))
 
 
 def test_steps_that_were_not_scored() -> None:
     base = pool(noise=1.0)
     scored = [0, 2, 5]
     some = at_all_steps(base[:, :, scored], scored, COSTS.steps)
+    budgets = [13.0, 25.0]
     np.testing.assert_array_equal(
-        run(some, some, [25.0]).per_prompt[TTSP], run(base, base, [25.0]).per_prompt[TTSP]
+        run(some, some, budgets).per_prompt[TTSP, "a"],
+        run(base, base, budgets).per_prompt[TTSP, "a"],
     )
     some[:, :, 2] = np.nan
-    with pytest.raises(UserError, match="no rewards at step 2"):
-        run(some, some, [25.0])
-    with pytest.raises(ValueError, match="rewards at 3 steps, but costs of 6"):
-        run(base[:, :, scored], base[:, :, scored], [25.0])
+    with pytest.raises(UserError, match="no a rewards at step 2"):
+        run(some, some, budgets)
+    with pytest.raises(UserError, match="rewards at 3 steps, but costs of 6"):
+        run(base[:, :, scored], base[:, :, scored], budgets)
 
 
 def test_published_accounting_buys_more_candidates() -> None:
     base = pool(noise=1.0)
-    published = replace(COSTS, accounting="ttsnap")
     sizes = [
-        simulate(base, base, costs, SCHEDULE, [50.0], 10, 0).table.query("strategy == 'ttsp'").n
-        for costs in (COSTS, published)
+        run(base, base, [25.0, 50.0], costs=replace(COSTS, accounting=accounting))
+        .table.query("strategy == 'ttsp' and budget == 50")
+        .n.item()
+        for accounting in ("corrected", "ttsnap")
     ]
-    assert sizes[1].item() > sizes[0].item()
+    assert sizes[1] > sizes[0]
+
+
+def test_a_schedule_that_is_given_is_the_plan() -> None:
+    base = pool(noise=1.0)
+    found = given_plan(Task({"a": pair(base, base)}, COSTS), SCHEDULE, [1.0, 25.0], 0)
+    assert [one["budget"] for one in found["plans"]] == [25.0, 25.0]
+    assert all(Schedule.from_json(one["checks"]) == SCHEDULE for one in found["plans"])

@@ -83,16 +83,12 @@ def workflow(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
         "sampling": {"steps": 4},
         "splits": {
             "train": {**split, "start": 0, "stop": 6, "images": 2, "steps": [1, 2]},
-            "val": {**split, "start": 6, "stop": 9, "images": 2, "steps": None},
+            "val": {**split, "start": 6, "stop": 9, "images": 8, "steps": None},
             "test": {**split, "start": 9, "stop": 14, "images": 8, "steps": None},
         },
         "rewards": {"clip": {"kind": "clip", "path": "clip"}},
         "narf": {"steps": [1, 2], "epochs": 1, "batch_size": 4},
-        "simulation": {
-            "checks": [{"step": 1, "keep": 0.5}],
-            "budgets": [0.0, 0.0, 0.0],
-            "draws": 10,
-        },
+        "simulation": {"budgets": [0.0, 0.0, 0.0], "draws": 64},
         "search": {"budgets": [0.0], "prompts_per_job": 3},
         "report": {"prompts": 1, "candidates": 2},
         "runtime": {"device": "cpu", "batch_size": 8},

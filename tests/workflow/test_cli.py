@@ -12,6 +12,7 @@ from PIL import Image
 
 from tests.workflow.conftest import PROMPTS, Workflow
 from ttsnap import cli
+from ttsnap.schedule import planned_schedule, read_plan
 from ttsnap.store import open_store
 
 
@@ -70,6 +71,21 @@ def test_a_check_without_a_checkpoint_says_what_to_do(
     options = ("--config", "tiny.yaml", "--schedule", "0:0.5")
     assert ttsnap("search", "a plain prompt", *options) == 1
     assert "no NARF checkpoint for step 0" in capsys.readouterr().err
+
+
+def test_search_takes_a_plan_or_a_schedule(ttsnap, finished: Workflow, tmp_path: Path) -> None:
+    plan = tmp_path / "plan.json"
+    tensor = finished.run / "tensors/clip/val.base.zarr"
+    budget = str(finished.settings["search"]["budgets"][0])
+    assert ttsnap("plan", str(tensor), "--budgets", budget, "--out", str(plan)) == 0
+    schedules = {}
+    for name, options in {"plan": ["--plan", str(plan)], "given": ["--schedule", "2:0.5"]}.items():
+        out = tmp_path / name
+        common = ("--config", "tiny.yaml", "--budget", budget, "--out", str(out))
+        assert ttsnap("search", "a plain prompt", *common, *options) == 0
+        schedules[name] = json.loads((out / "trace.json").read_text())["schedule"]
+    assert schedules["given"] == "2:0.5"
+    assert schedules["plan"] == str(planned_schedule(read_plan(plan), "ttsnap", float(budget)))
 
 
 def test_verify_names_a_damaged_shard(

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from tests.workflow.conftest import PROMPTS, Workflow
+from ttsnap.schedule import read_plan
 from ttsnap.store import RewardTensor, open_store, read_table, verify
 
 
@@ -22,8 +23,9 @@ def test_dry_run_of_a_fresh_folder_plans_every_stage(workflow: Workflow) -> None
         "reward_cost": 1,
         "rewards": 2,
         "narf": 2,
-        "tensor": 2,
+        "tensor": 4,
         "evaluate": 1,
+        "plan": 1,
         "simulate": 1,
         "search": 2 * 2,
         "report": 1,
@@ -36,10 +38,12 @@ def test_a_finished_run_has_nothing_to_do(finished: Workflow) -> None:
     assert "Nothing to be done" in done.stdout + done.stderr
 
 
-def test_new_budgets_rerun_the_simulation_and_what_follows(finished: Workflow) -> None:
+def test_new_budgets_rerun_planning_and_what_follows(finished: Workflow) -> None:
     budgets = finished.settings["simulation"]["budgets"]
     changed = json.dumps({"budgets": [1.01 * budget for budget in budgets]})
-    assert finished.planned(f"simulation={changed}") == {"simulate": 1, "report": 1}
+    jobs = finished.planned(f"simulation={changed}")
+    # Of the live searches only TTSnap's take their schedule from the plan.
+    assert jobs == {"plan": 1, "simulate": 1, "search": 2, "report": 1}
 
 
 def test_a_new_learning_rate_leaves_trajectories_and_ground_truth_alone(
@@ -48,8 +52,9 @@ def test_a_new_learning_rate_leaves_trajectories_and_ground_truth_alone(
     jobs = finished.planned('narf={"learning_rate": 0.0002}')
     assert jobs == {
         "narf": 2,
-        "tensor": 1,
+        "tensor": 2,
         "evaluate": 1,
+        "plan": 1,
         "simulate": 1,
         "search": 2,
         "report": 1,
@@ -92,7 +97,7 @@ def test_bad_settings_are_refused_before_any_job(
 
 def test_what_a_run_leaves_is_whole(finished: Workflow) -> None:
     run = finished.run
-    for split, images in (("train", 2), ("val", 2), ("test", 8)):
+    for split, images in (("train", 2), ("val", 8), ("test", 8)):
         path = run / f"trajectories/{split}.zarr"
         assert verify(path, path.with_suffix("")) == []
         assert open_store(path).seeds.shape[1] == images
@@ -100,6 +105,10 @@ def test_what_a_run_leaves_is_whole(finished: Workflow) -> None:
     assert len(table) == 6 * 2
     base = RewardTensor.load(run / "tensors/clip/test.base.zarr")
     assert base.values.shape == (5, 8, 4)
+    plan = read_plan(run / "plan/clip.json")
+    assert [one["strategy"] for one in plan["plans"]] == ["ttsp"] * 4 + ["ttsnap"] * 4
+    checked = {check["step"] for one in plan["plans"][4:] for check in one["checks"]}
+    assert checked <= {1, 2}  # where there are checkpoints
     summary = json.loads((run / "summary.json").read_text())
     assert summary["live"]
     assert (run / "search/ttsnap").is_dir()

@@ -287,6 +287,7 @@ def _omega_table(omega: pd.DataFrame, words: str) -> Table:
         caption_justify="left",
         box=None,
         pad_edge=False,
+        collapse_padding=True,
     )
     for name in ("strategy", "reward"):
         table.add_column(name, no_wrap=True)

@@ -90,6 +90,11 @@ class Planner:
             before = budget
             yield self.plan(budget, self._schedule(budget, self._simplest(budget, found)))
 
+    @property
+    def tried(self) -> int:
+        """How many designs were simulated so far."""
+        return len(self._values)
+
     def plan(self, budget: float, schedule: Schedule) -> Plan:
         """``schedule`` as a plan for ``budget``; NaN rewards if the pool holds too few images."""
         n = self.costs.largest_n(budget, schedule)

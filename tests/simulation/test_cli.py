@@ -1,0 +1,187 @@
+"""`ttsnap simulate` and `ttsnap plan` on tensors without a run."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ttsnap import cli
+from ttsnap.errors import UserError
+from ttsnap.schedule import planned_schedule, read_plan
+from ttsnap.simulation.source import load_source
+from ttsnap.store import RewardTensor
+
+COSTS = ("--denoise", "1", "--verify", "0.2")
+BUDGETS = ("--budgets", "15:45:15")
+
+
+@pytest.fixture
+def ttsnap(monkeypatch: pytest.MonkeyPatch):
+    """Run the command; gives its exit status."""
+
+    def command(*arguments: object) -> int:
+        monkeypatch.setattr(sys, "argv", ["ttsnap", *map(str, arguments)])
+        try:
+            cli.main()
+        except SystemExit as status:
+            return int(status.code or 0)
+        return 0
+
+    return command
+
+
+def arrays() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    fade = np.linspace(1, 0, 7)
+    found = {}
+    for name in ("a", "b"):
+        final = rng.normal(size=(16, 30, 1))
+        noise = fade * rng.normal(size=(16, 30, 7))
+        found[f"{name}_base"] = (final + 2 * noise).astype(np.float32)
+        found[f"{name}_naft"] = (final + 0.5 * noise).astype(np.float32)
+        found[f"{name}_naft"][:, :, 4:] = np.nan
+    return found
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "tensors.npz"
+    np.savez(path, **arrays())
+    return path
+
+
+def test_simulate_plans_on_some_prompts_and_reports_on_others(
+    ttsnap, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    options = (*COSTS, *BUDGETS, "--draws", "64", "--out", out)
+    assert ttsnap("simulate", source, *options) == 0
+    assert "odd prompts of tensors.npz, corrected accounting" in capsys.readouterr().out
+    omega = pd.read_csv(out / "omega.csv").set_index(["strategy", "reward"])
+    assert set(omega.index) == {(s, r) for s in ("best-of-n", "ttsp", "ttsnap") for r in "ab"}
+    assert omega.loc[("ttsnap", "a"), "omega"] > 0
+    curves = pd.read_csv(out / "curves.csv")
+    assert len(curves) == 3 * 2 * 3
+    plan = read_plan(out / "plan.json")
+    assert plan["provenance"]["prompts"] == "even"
+    assert {path.name for path in out.glob("*.png")} == {
+        "reward_vs_budget.png",
+        "omega.png",
+        "schedules_a.png",
+        "schedules_b.png",
+    }
+    row = curves[(curves.strategy == "ttsnap") & (curves.reward == "b") & (curves.budget == 30)]
+    assert row.schedule.item() == str(planned_schedule(plan, "ttsnap", 30.0, "b"))
+    # Other rewards on the prompts that are reported leave the plan as it is.
+    changed = arrays()
+    for values in changed.values():
+        values[1::2] = -values[1::2]
+    np.savez(source, **changed)
+    assert ttsnap("simulate", source, *options[:-1], tmp_path / "again") == 0
+    assert read_plan(tmp_path / "again/plan.json")["plans"] == plan["plans"]
+
+
+def test_a_given_schedule_is_simulated_on_all_prompts(ttsnap, source: Path, tmp_path: Path) -> None:
+    options = ("--schedule", "1:0.5,3:0.5", "--accounting", "ttsnap", "--rewards", "b", "--out")
+    assert ttsnap("simulate", source, *COSTS, *BUDGETS, *options, tmp_path) == 0
+    curves = pd.read_csv(tmp_path / "curves.csv", keep_default_na=False)
+    assert set(curves.schedule) == {"", "1:0.5,3:0.5"}
+    assert set(curves.reward) == {"b"}
+    assert json.loads((tmp_path / "plan.json").read_text())["accounting"] == "ttsnap"
+
+
+@pytest.mark.parametrize("weights", [(), ("--weights", "1,2")])
+def test_joint_search(ttsnap, source: Path, tmp_path: Path, weights: tuple[str, ...]) -> None:
+    options = ("--joint", *weights, "--draws", "64", "--out", tmp_path)
+    assert ttsnap("simulate", source, *COSTS, *BUDGETS, *options) == 0
+    omega = pd.read_csv(tmp_path / "omega.csv")
+    assert set(omega.prunes_by) == {"joint"}
+    assert set(omega.reward) == {"a", "b"}
+    assert (tmp_path / "schedules_joint.png").is_file()
+
+
+def test_plan_of_a_tensor_store(ttsnap, tmp_path: Path) -> None:
+    seeds = np.arange(16 * 30).reshape(16, 30)
+    ids = [f"p{i}" for i in range(16)]
+    for kind, name in (("base", "a_base"), ("finetuned", "a_naft")):
+        tensor = RewardTensor(arrays()[name], list(range(7)), ids, seeds)
+        tensor.save(tmp_path / f"a/val.{kind}.zarr")
+    out = tmp_path / "plan.json"
+    store = tmp_path / "a/val.base.zarr"
+    assert ttsnap("plan", store, *COSTS, "--budgets", "20,30", "--out", out) == 0
+    plan = read_plan(out)
+    assert [one["budget"] for one in plan["plans"]] == [20, 30, 20, 30]
+    assert {one["reward"] for one in plan["plans"]} == {"a"}
+    for one in plan["plans"]:
+        if one["strategy"] == "ttsnap":
+            assert all(check["step"] < 4 for check in one["checks"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("--budgets", "1,30"), "budget 1: cannot be planned, one candidate costs 7.2"),
+        (("--budgets", "30", "--rewards", "c"), "no reward c, only a, b"),
+        (("--budgets", "30", "--weights", "1,2"), "--weights: only with --joint"),
+        (("--budgets", "30", "--joint", "--weights", "x"), "--weights x: expected numbers"),
+        (("--budgets", "30", "--steps", "9"), "a: rewards at 7 steps, but costs of 9"),
+    ],
+)
+def test_bad_options_get_one_line(
+    ttsnap,
+    source: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    complaint: str,
+) -> None:
+    assert ttsnap("plan", source, *COSTS, *arguments, "--out", tmp_path / "plan.json") == 1
+    assert complaint in capsys.readouterr().err
+
+
+def test_costs_must_be_known(ttsnap, source: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ttsnap("simulate", source, *BUDGETS, "--out", "x") == 1
+    assert "give --denoise and --verify" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"a_naft": None}, "a_base has no a_naft beside it"),
+        ({"a_naft": np.zeros((16, 30, 6))}, r"a_naft is \(16, 30, 6\), expected"),
+        ({"a_naft": np.zeros((16, 30, 7), int)}, "a_naft holds int64"),
+        ({"a_base": np.full((16, 30, 7), np.inf)}, "a, base rewards, step 0: infinite values"),
+        ({"a_base": np.full((16, 30, 7), np.nan)}, "a, base rewards: none at the last step"),
+    ],
+)
+def test_a_bad_source_is_named(tmp_path: Path, change: dict, complaint: str) -> None:
+    path = tmp_path / "bad.npz"
+    np.savez(path, **{key: v for key, v in (arrays() | change).items() if v is not None})
+    with pytest.raises(UserError, match=complaint) as caught:
+        load_source(path)
+    assert str(caught.value).startswith(str(path))
+
+
+def test_no_source(tmp_path: Path) -> None:
+    (tmp_path / "text.npz").write_text("hello")
+    for name, complaint in (
+        ("none.npz", "no such file"),
+        ("text.npz", "not an .npz"),
+        ("none", "expected an .npz file"),
+        ("", "no reward tensors here"),
+    ):
+        with pytest.raises(UserError, match=complaint):
+            load_source(tmp_path / name)
+
+
+def test_values_are_reported_on_their_usual_scale(tmp_path: Path) -> None:
+    values = np.full((1, 2, 3), 0.5, np.float32)
+    np.savez(tmp_path / "v.npz", hps_base=values, hps_naft=values, imr_base=values, imr_naft=values)
+    found = load_source(tmp_path / "v.npz")
+    assert found["hps"].final[0, 0] == pytest.approx(50)
+    assert found["imr"].final[0, 0] == pytest.approx((0.5 - 0.16717363) / 1.03333950)
