@@ -204,8 +204,9 @@ class CheckSettings(Settings):
 class Simulation(Settings):
     """Search strategies replayed on the reward tensors of the test split."""
 
-    checks: Annotated[list[CheckSettings], Field(min_length=1)] | None = Field(
+    checks: list[CheckSettings] | None = Field(
         None,
+        min_length=1,
         description="Pruning schedule, a list of {step, keep}; null plans one per budget on val.",
     )
     budgets: Budgets = Field(
