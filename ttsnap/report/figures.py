@@ -225,7 +225,7 @@ def schedules_over_budgets(
         reward: the one to draw, by its name in ``plan``.
         unit: of the budgets.
     """
-    plans = [one for one in plan["plans"] if one["reward"] == reward and one["checks"]]
+    plans = [one for one in plan["plans"] if one["reward"] == reward]
     robust = [one for one in plan.get("robust", []) if one["reward"] == reward and one["checks"]]
     strategies = [
         name for name in PRUNING if any(one["strategy"] == name for one in [*plans, *robust])

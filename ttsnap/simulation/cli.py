@@ -269,9 +269,7 @@ def _draw(out: Path, curves: pd.DataFrame, omega: pd.DataFrame, planned: dict[st
     figures.reward_vs_budget(curves, omega, out / "reward_vs_budget.png")
     figures.omega(omega, out / "omega.png")
     for name in curves.prunes_by.unique():
-        if any(one["checks"] for one in planned["plans"] if one["reward"] == name):
-            path = out / f"schedules_{name}.png"
-            figures.schedules_over_budgets(planned, path, reward=name)
+        figures.schedules_over_budgets(planned, out / f"schedules_{name}.png", reward=name)
 
 
 def _omega_table(omega: pd.DataFrame, words: str) -> Table:

@@ -49,7 +49,8 @@ def main(
     from ttsnap.diffusion import load_sampler
     from ttsnap.progress import track
     from ttsnap.rewards import load_judge, load_reward
-    from ttsnap.search import Task, best_of_n, ttsnap_search
+    from ttsnap.search import Task, best_of_n
+    from ttsnap.search.pruning import prune
     from ttsnap.simulation.source import read_costs
 
     sampler = load_sampler(settings.model, settings.sampling, runtime.device)
@@ -86,7 +87,7 @@ def main(
             if method == "best-of-n":
                 result = best_of_n(task)
             else:
-                result = ttsnap_search(task, schedules[budget], verifiers)
+                result = prune(task, schedules[budget], verifiers, method)
             oracle = float(judge(result.image[None], [prompt.text])[0]) if judge else None
             rows.append(result.row(prompt.id, oracle))
             result.save(
