@@ -60,13 +60,18 @@ class Subsets:
     """Random subsets of every prompt's pool, a bit per draw.
 
     They depend on the pool's shape, ``draws`` and ``seed`` alone, and a larger subset extends the
-    smaller one, so that schedules, rewards and sizes are compared on common random numbers.
+    smaller one, so that schedules, rewards and sizes are compared on common random numbers. A draw
+    is one random order of the places in a pool, and which image has which place is random for every
+    prompt: that makes the subsets of two prompts as good as independent, and is soon done.
 
     Args:
         prompts: P.
         pool: I, images per prompt.
         draws: subsets per prompt, rounded up to a multiple of 64, or of 1,024 if there are more.
         seed: of the subsets.
+
+    Attributes:
+        rows: (I, P), the place of each image.
     """
 
     def __init__(self, prompts: int, pool: int, draws: int, seed: int) -> None:
@@ -76,36 +81,32 @@ class Subsets:
         blocks = -(-draws // together)
         self.draws = blocks * together
         rng = np.random.default_rng(seed)
-        # Place of each image in the order of the draw, a digit after the other, inverted.
-        self._digits = np.empty((blocks, pool.bit_length(), pool * prompts, self.words), np.uint64)
-        ordered = np.arange(pool, dtype=np.min_scalar_type(pool))
-        ordered = np.broadcast_to(ordered, (together, pool))
+        ordered = np.arange(pool)
+        self.rows = rng.permuted(np.broadcast_to(ordered, (prompts, pool)), axis=1).T
+        # In which order the places are drawn, a binary digit after the other, inverted.
+        self._digits = np.empty((blocks, pool.bit_length(), pool, self.words), np.uint64)
         for block in self._digits:
-            places = np.stack([rng.permuted(ordered, axis=1) for _ in range(prompts)])
-            by_image = np.ascontiguousarray(places.transpose(2, 0, 1))  # as all work is by image
+            turns = rng.permuted(np.broadcast_to(ordered, (together, pool)), axis=1).T
             for digit, plane in enumerate(block):
-                bits = np.packbits(by_image >> digit & 1, axis=2, bitorder="little")
-                plane[:] = ~bits.view(np.uint64).reshape(plane.shape)
+                bits = np.packbits(turns >> digit & 1, axis=1, bitorder="little")
+                plane[:] = ~bits.view(np.uint64)
 
     def of(self, size: int) -> Iterator[Words]:
-        """Blocks (I x P, words): the images of each prompt's subsets of ``size``."""
+        """Blocks (I, words) by place: in which draws it is among the first ``size``."""
         for block in self._digits:
-            below = np.zeros_like(block[0])  # is the place below the size, by the digits so far
+            below = np.zeros_like(block[0])  # is the turn below the size, by the digits so far
             for digit, inverted in enumerate(block):
                 join = np.bitwise_or if size >> digit & 1 else np.bitwise_and
                 join(below, inverted, below)
             yield below
 
     def members(self, size: int) -> Iterator[np.ndarray]:
-        """The same as :meth:`of` as image indices (draws, P, size), 64 draws at a time."""
-        for alive in self.of(size):
-            for word in alive.T:
-                bits = np.unpackbits(
-                    np.ascontiguousarray(word).view(np.uint8).reshape(-1, WORD // 8),
-                    axis=1,
-                    bitorder="little",
-                )
-                by_draw = bits.reshape(self.pool, self.prompts, WORD).transpose(2, 1, 0)
+        """The same by prompt, as image indices (64, P, size), 64 draws at a time."""
+        for drawn in self.of(size):
+            for word in drawn.T:
+                octets = np.ascontiguousarray(word).view(np.uint8).reshape(-1, WORD // 8)
+                bits = np.unpackbits(octets, axis=1, bitorder="little")
+                by_draw = bits[self.rows].transpose(2, 1, 0)
                 yield np.nonzero(by_draw)[2].reshape(WORD, self.prompts, size)
 
 
@@ -172,7 +173,7 @@ class Pool:
         prompts = self.subsets.prompts
         wins = np.zeros(self._loss.shape)
         for alive in self.subsets.of(counts[0]):
-            where = np.arange(self._loss.size).reshape(self._loss.shape)
+            where = self.subsets.rows
             here, there = self._buffers
             for order, places, count in checks:
                 _keep_first(alive, np.take_along_axis(where, order, axis=0), count, here)
@@ -198,7 +199,7 @@ def _keep_first(alive: Words, order: np.ndarray, count: int, kept: Words) -> Non
     """In every draw keep the first ``count`` candidates.
 
     Args:
-        alive: (I x P, words), in which draws each image takes part.
+        alive: (rows, words), in which draws each takes part.
         order: (I, P) rows of ``alive`` from the first image of each prompt to the last.
         count: at least 1.
         kept: (I x P, words) to be filled, in that order.
