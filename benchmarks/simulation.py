@@ -21,7 +21,7 @@ import numpy as np
 
 from ttsnap.schedule import CostModel, Schedule
 from ttsnap.simulation.montecarlo import Pool, Subsets
-from ttsnap.simulation.planner import DRAWS, Planner
+from ttsnap.simulation.planner import Planner, planning_subsets
 from ttsnap.simulation.source import load_source
 
 N = 64
@@ -83,7 +83,7 @@ def main() -> None:
     pool = Pool(scores, final, Subsets(*final.shape, draws, 0))
     searched(pool)
     again, again_seconds = min((timed(searched, pool) for _ in range(5)), key=lambda t: t[1])
-    planner = Planner(Pool(scores, final, Subsets(*final.shape, DRAWS, 0)), COSTS, range(15))
+    planner = Planner(Pool(scores, final, planning_subsets(*final.shape, 0)), COSTS, range(15))
     began = time.perf_counter()
     plans, plan_seconds = timed(lambda: list(planner.plans(BUDGETS)))
     waited = time.perf_counter() - began

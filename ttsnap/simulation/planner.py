@@ -21,10 +21,10 @@ import numpy as np
 
 from ttsnap.errors import UserError
 from ttsnap.schedule import CostModel, Schedule
-from ttsnap.simulation.montecarlo import Floats, Pool
+from ttsnap.simulation.montecarlo import Floats, Pool, Subsets
 
 MOST_CHECKS = 5
-DRAWS = 256  # subsets a prompt while searching: their error is far below that over prompts
+SUBSETS = 25_600  # of all prompts, while searching: their error is far below that over prompts
 # Standard errors over prompts that a gain must exceed, to be worth pruning at all, and to be worth
 # more checks. Each is the best of many that were tried, so that the best of mere noise passes one.
 WORTH_PRUNING, WORTH_MORE = 2.0, 1.0
@@ -56,6 +56,11 @@ class Plan:
     n: int
     schedule: Schedule
     per_prompt: Floats
+
+
+def planning_subsets(prompts: int, pool: int, seed: int) -> Subsets:
+    """As many subsets of so many pools as planning needs."""
+    return Subsets(prompts, pool, -(-SUBSETS // prompts), seed)
 
 
 class Planner:

@@ -18,8 +18,7 @@ from ttsnap.simulation.exact import expected_best
 from ttsnap.simulation.joint import combine, search_jointly
 from ttsnap.simulation.montecarlo import Estimate, Floats, Pool, Subsets
 from ttsnap.simulation.omega import BEST_OF_N, gains
-from ttsnap.simulation.planner import DRAWS as PLANNING_DRAWS
-from ttsnap.simulation.planner import Plan, Planner
+from ttsnap.simulation.planner import SUBSETS, Plan, Planner, planning_subsets
 from ttsnap.simulation.source import RewardPair
 from ttsnap.stats import mean_interval
 from ttsnap.store import write_receipt
@@ -181,7 +180,7 @@ def write_plan(
             "costs": {"denoise": costs.denoise, "decode": costs.decode, "reward": costs.reward},
             "steps": costs.steps,
             **planned,
-            "provenance": {**provenance, "draws": PLANNING_DRAWS},
+            "provenance": {**provenance, "subsets": SUBSETS},
         },
     )
 
@@ -354,7 +353,7 @@ def _planning_pool(task: Task, strategy: str, seed: int) -> Pool:
     """
     final, *others = task.finals
     prompts, images = final.shape
-    subsets = Subsets(prompts, images, PLANNING_DRAWS, seed)
+    subsets = planning_subsets(prompts, images, seed)
     scores = task.scores(strategy)
     if not task.joint:
         return Pool(scores[0], final, subsets)
