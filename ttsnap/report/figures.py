@@ -291,7 +291,7 @@ def _alive(
     if "n" in one:
         counts = Schedule(tuple(checks)).counts(one["n"])
         shares = [count / counts[0] for count in counts]
-        words = " → ".join(map(str, counts))
+        words = "→".join(map(str, counts))
     else:
         shares = list(accumulate((check.keep for check in checks), mul, initial=1.0))
         words = f"{100 * shares[-1]:.2g} % finish"
