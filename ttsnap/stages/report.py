@@ -72,9 +72,6 @@ def main(
     _draw_trajectories(settings, schedule, folder, figures_folder)
     last, first = settings.methods[-1], settings.prompt_ids[0]
     contact = folder / f"search/{last}/{settings.budget:g}/{first}/contact.png"
-        folder
-        / f"search/{settings.methods[-1]}/{settings.budget:g}/{settings.prompt_ids[0]}/contact.png"
-    )
     shutil.copyfile(contact, figures_folder / "contact.png")
     out.write_text(json.dumps(headline(folder), indent=2) + "\n")
 
