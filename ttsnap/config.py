@@ -73,7 +73,7 @@ class Scheduler(Settings):
     """Noise schedule and solver, from diffusers."""
 
     name: str = Field(
-        "DDIMScheduler",
+        "EulerDiscreteScheduler",
         pattern=r"^[A-Za-z0-9]+Scheduler$",
         description="Class name of a deterministic diffusers scheduler.",
     )
@@ -89,11 +89,13 @@ class Sampling(Settings):
         12, description="Denoising steps; step indices below run from 0 to steps - 1."
     )
     guidance_scale: float = Field(
-        1.0, ge=1, description="Classifier-free guidance scale; 1 is none, and half the cost."
+        1.5, ge=1, description="Classifier-free guidance scale; 1 is none, and half the cost."
     )
     height: Pixels = Field(32, description="Height of an image, pixels.")
     width: Pixels = Field(32, description="Width of an image, pixels.")
-    scheduler: Scheduler = Scheduler()
+    scheduler: Scheduler = Scheduler(
+        options={"timestep_spacing": "linspace", "use_exponential_sigmas": True}
+    )
 
 
 def _without_defaults(schema: dict[str, Any]) -> None:
@@ -207,7 +209,7 @@ class Simulation(Settings):
         description="Pruning schedule of TTSp and TTSnap: the share kept at each step index.",
     )
     budgets: Budgets = Field(
-        [0.008, 0.016, 0.024, 0.032, 0.04, 0.048, 0.056, 0.064, 0.072],
+        [0.006, 0.012, 0.018, 0.024, 0.03, 0.036, 0.042, 0.048],
         description="Compute per prompt, TFLOPs, increasing.",
     )
     draws: PositiveInt = Field(
@@ -227,7 +229,7 @@ class Search(Settings):
         description="Methods to compare: best-of-n, ttsnap (with simulation.checks).",
     )
     reward: str = Field("clip", description="Name of the reward that searches.")
-    budgets: Budgets = Field([0.016, 0.032], description="Compute per prompt, TFLOPs, increasing.")
+    budgets: Budgets = Field([0.012, 0.024], description="Compute per prompt, TFLOPs, increasing.")
     prompts_per_job: PositiveInt = Field(40, description="Prompts per job.")
 
 

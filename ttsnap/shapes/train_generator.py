@@ -64,7 +64,7 @@ PHASES = (
     # learnt.
     Phase(8000, 1e-3, (0.7, 1.0), focused=False),
     # Shapes are decided later, and are a small part of a picture.
-    Phase(5000, 6e-4, (0.2, 0.65), focused=True),
+    Phase(3000, 6e-4, (0.2, 0.65), focused=True),
 )
 FOCUSED_BELOW = 500
 """Timestep below which focus counts: above it, weights that depend on the picture would bias the
