@@ -176,20 +176,20 @@ class Narf(Settings):
     """Noise-aware reward finetuning: a student per step learns the final image's reward."""
 
     steps: Annotated[list[StepIndex], Field(min_length=1)] = Field(
-        [1, 2, 3, 4, 5, 6, 7],
+        [0, 1, 2, 3, 4, 5, 6],
         description="Step indices, increasing; trained from the last (cleanest) down.",
     )
     method: Literal["lora", "full"] = Field(
         "lora", description="lora: train adapters; full: train all weights."
     )
     lora: Lora = Lora()
-    learning_rate: PositiveFloat = Field(1e-3, description="Peak rate of AdamW.")
-    epochs: PositiveInt = Field(3, description="Passes over the training images of a step.")
+    learning_rate: PositiveFloat = Field(3e-4, description="Peak rate of AdamW.")
+    epochs: PositiveInt = Field(2, description="Passes over the training images of a step.")
     batch_size: PositiveInt = Field(100, description="Images per optimiser step.")
     weight_decay: float = Field(0.01, ge=0, description="Weight decay of AdamW.")
     clip_norm: PositiveFloat = Field(5.0, description="Largest norm of the gradient.")
     neighbours: int = Field(
-        1, ge=0, description="Stored steps to either side whose images are mixed in."
+        0, ge=0, description="Stored steps to either side whose images are mixed in."
     )
     preference: Preference = Preference()
 
