@@ -75,7 +75,7 @@ class Scheduler(Settings):
     """Noise schedule and solver, from diffusers."""
 
     name: str = Field(
-        "DDIMScheduler",
+        "EulerDiscreteScheduler",
         pattern=r"^[A-Za-z0-9]+Scheduler$",
         description="Class name of a deterministic diffusers scheduler.",
     )
@@ -91,11 +91,13 @@ class Sampling(Settings):
         12, description="Denoising steps; step indices below run from 0 to steps - 1."
     )
     guidance_scale: float = Field(
-        1.0, ge=1, description="Classifier-free guidance scale; 1 is none, and half the cost."
+        1.5, ge=1, description="Classifier-free guidance scale; 1 is none, and half the cost."
     )
     height: Pixels = Field(32, description="Height of an image, pixels.")
     width: Pixels = Field(32, description="Width of an image, pixels.")
-    scheduler: Scheduler = Scheduler()
+    scheduler: Scheduler = Scheduler(
+        options={"timestep_spacing": "linspace", "use_exponential_sigmas": True}
+    )
 
 
 def _without_defaults(schema: dict[str, Any]) -> None:
@@ -127,7 +129,7 @@ class Splits(Settings):
     train: SplitSettings = SplitSettings(
         start=0, stop=2400, images=2, steps=[0, 1, 2, 3, 4, 5, 6, 7], prompts_per_job=600
     )
-    val: SplitSettings = SplitSettings(start=4000, stop=4060, images=16, prompts_per_job=60)
+    val: SplitSettings = SplitSettings(start=4000, stop=4060, images=32, prompts_per_job=30)
     test: SplitSettings = SplitSettings(start=5000, stop=5080, images=48, prompts_per_job=40)
 
     @model_validator(mode="before")
@@ -176,20 +178,20 @@ class Narf(Settings):
     """Noise-aware reward finetuning: a student per step learns the final image's reward."""
 
     steps: Annotated[list[StepIndex], Field(min_length=1)] = Field(
-        [1, 2, 3, 4, 5, 6, 7],
+        [0, 1, 2, 3, 4, 5, 6],
         description="Step indices, increasing; trained from the last (cleanest) down.",
     )
     method: Literal["lora", "full"] = Field(
         "lora", description="lora: train adapters; full: train all weights."
     )
     lora: Lora = Lora()
-    learning_rate: PositiveFloat = Field(1e-3, description="Peak rate of AdamW.")
-    epochs: PositiveInt = Field(3, description="Passes over the training images of a step.")
+    learning_rate: PositiveFloat = Field(3e-4, description="Peak rate of AdamW.")
+    epochs: PositiveInt = Field(2, description="Passes over the training images of a step.")
     batch_size: PositiveInt = Field(100, description="Images per optimiser step.")
     weight_decay: float = Field(0.01, ge=0, description="Weight decay of AdamW.")
     clip_norm: PositiveFloat = Field(5.0, description="Largest norm of the gradient.")
     neighbours: int = Field(
-        1, ge=0, description="Stored steps to either side whose images are mixed in."
+        0, ge=0, description="Stored steps to either side whose images are mixed in."
     )
     preference: Preference = Preference()
 
@@ -210,7 +212,7 @@ class Simulation(Settings):
         description="Pruning schedule, a list of {step, keep}; null plans one per budget on val.",
     )
     budgets: Budgets = Field(
-        [0.008, 0.016, 0.024, 0.032, 0.04, 0.048, 0.056, 0.064, 0.072],
+        [0.011, 0.016, 0.021, 0.026, 0.031, 0.036, 0.041, 0.046, 0.052, 0.062],
         description="Compute per prompt, TFLOPs, increasing.",
     )
     draws: PositiveInt = Field(1024, description="Random subsets of a prompt's trajectories.")
@@ -254,7 +256,7 @@ class Search(Settings):
         description="Methods to compare: best-of-n, ttsnap (as planned).",
     )
     reward: str = Field("clip", description="Name of the reward that searches.")
-    budgets: Budgets = Field([0.016, 0.032], description="Compute per prompt, TFLOPs, increasing.")
+    budgets: Budgets = Field([0.021, 0.041], description="Compute per prompt, TFLOPs, increasing.")
     prompts_per_job: PositiveInt = Field(40, description="Prompts per job.")
 
 

@@ -144,11 +144,12 @@ def hashes(folder: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.parametrize("stopped", ["denoiser, phase 1", "denoiser, phase 2"])
 def test_training_goes_on_where_it_was_stopped(
-    trained: Path, small: pytest.MonkeyPatch, tmp_path: Path
+    stopped: str, trained: Path, small: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def stop(what: str, step: int, steps: int, loss: float) -> None:
-        if (what, step) == ("denoiser", 3):
+        if (what, step) == (stopped, 3):
             raise KeyboardInterrupt
 
     with small.context() as patch, pytest.raises(KeyboardInterrupt):  # noqa: PT012

@@ -11,7 +11,8 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,10 +35,40 @@ if TYPE_CHECKING:
 
 RENDERINGS = 60_000
 AUTOENCODER_STEPS = 4200
-DENOISER_STEPS = 8000
 BATCH = 32
 DROPPED_CAPTIONS = 0.1
 CHECKPOINT_EVERY = 250
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of the denoiser's training, with an optimiser and a learning rate curve of its own.
+
+    Attributes:
+        steps: optimiser steps of ``BATCH`` pictures.
+        peak: highest learning rate.
+        noise: range of timesteps, as shares of all, that half of each batch is drawn from; the
+            other half is drawn from all of them.
+        focused: where the noise is low enough to tell where things are, count each latent by what
+            it shows, as in the autoencoder.
+    """
+
+    steps: int
+    peak: float
+    noise: tuple[float, float]
+    focused: bool
+
+
+PHASES = (
+    # What lies where is decided in the noisiest steps, and only there can the words for it be
+    # learnt.
+    Phase(8000, 1e-3, (0.7, 1.0), focused=False),
+    # Shapes are decided later, and are a small part of a picture.
+    Phase(3000, 6e-4, (0.2, 0.65), focused=True),
+)
+FOCUSED_BELOW = 500
+"""Timestep below which focus counts: above it, weights that depend on the picture would bias the
+estimate towards pictures with more in them."""
 
 Progress = Callable[[str, int, int, float], None]
 """Called with (what is trained, step, steps, loss)."""
@@ -201,6 +232,12 @@ def encode(autoencoder: AutoencoderTiny, images: world.Images) -> torch.Tensor:
     )
 
 
+def latent_focus(focus: npt.NDArray[np.float16]) -> torch.Tensor:
+    """The focus of pixels (N, 32, 32) at the size of latents, float32 (N, 1, 8, 8), of mean 1."""
+    pooled = F.avg_pool2d(torch.from_numpy(focus).float()[:, None], 4)
+    return pooled / pooled.mean((2, 3), keepdim=True)
+
+
 def tokenize(captions: list[str]) -> torch.Tensor:
     """Token ids, int64 (N, MAX_LENGTH)."""
     return build_tokenizer()(
@@ -228,28 +265,28 @@ class Denoiser(torch.nn.Module):
         return self.unet(noisy, timesteps, context).sample
 
 
-def _timesteps(random: torch.Generator) -> torch.Tensor:
-    """A batch of timesteps, int64 (BATCH,): half over all of them, half over the noisiest.
+def _timesteps(noise: tuple[float, float], random: torch.Generator) -> torch.Tensor:
+    """A batch of timesteps, int64 (BATCH,): half from all of them, half from a range.
 
-    What lies where is decided in the first steps of sampling, and only there can the words for it
-    be learnt. Each half is stratified, which has less variance than independent draws.
+    Each half is stratified, which has less variance than independent draws.
     """
     share = torch.arange(BATCH // 2).repeat(2) + torch.rand(BATCH, generator=random)
     share /= BATCH // 2
-    low = torch.tensor([0.0, 0.7]).repeat_interleave(BATCH // 2)
-    return ((low + (1 - low) * share) * 1000).long().clamp(max=999)
+    low, high = torch.tensor([(0.0, 1.0), noise]).repeat_interleave(BATCH // 2, dim=0).T
+    return ((low + (high - low) * share) * 1000).long().clamp(max=999)
 
 
-def learning_rate(step: int, steps: int, peak: float = 1e-3) -> float:
+def learning_rate(step: int, phase: Phase) -> float:
     """Linear warm-up over 200 steps, then a half cosine to zero."""
     warm = min(1.0, (step + 1) / 200)
-    return peak * warm * 0.5 * (1 + math.cos(math.pi * step / steps))
+    return phase.peak * warm * 0.5 * (1 + math.cos(math.pi * step / phase.steps))
 
 
 def train_denoiser(
     latents: torch.Tensor,
+    focus: torch.Tensor,
     tokens: torch.Tensor,
-    steps: int,
+    phases: Sequence[Phase],
     seed: int,
     progress: Progress,
     checkpoint: Path,
@@ -261,8 +298,9 @@ def train_denoiser(
 
     Args:
         latents: float32 (N, 4, 8, 8), of unit variance.
+        focus: float32 (N, 1, 8, 8), weights of the latents in a focused phase.
         tokens: int64 (N, MAX_LENGTH).
-        steps: optimiser steps of ``BATCH`` pictures.
+        phases: each starts from the averaged weights of the one before.
         seed: of initial weights, order, noise and dropped captions.
         progress: told about every step.
         checkpoint: file that is read if it exists and written every ``CHECKPOINT_EVERY`` steps.
@@ -273,56 +311,77 @@ def train_denoiser(
     from diffusers.models.attention_processor import AttnProcessor
 
     torch.manual_seed(seed)
-    scheduler = build_scheduler()
-    empty = tokenize([""])
     model = Denoiser().train()
     # In bfloat16 the fused attention's backward pass is slower on CPUs than all the rest together.
     model.unet.set_attn_processor(AttnProcessor())
     model.text_encoder.set_attn_implementation("eager")
-    average = torch.optim.swa_utils.AveragedModel(
-        model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998)
-    )
-    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.01)
-    start = 0
-    if checkpoint.exists():
-        state = torch.load(checkpoint)
-        model.load_state_dict(state["model"])
-        average.load_state_dict(state["average"])
-        optimizer.load_state_dict(state["optimizer"])
-        start = state["step"]
-    for step in range(start, steps):
-        random = torch.Generator().manual_seed(seed * 1_000_003 + step)
-        index = torch.randint(len(latents), (BATCH,), generator=random)
-        clean = latents[index]
-        noise = torch.randn(clean.shape, generator=random)
-        timesteps = _timesteps(random)
-        dropped = torch.rand(BATCH, 1, generator=random) < DROPPED_CAPTIONS
-        velocity = scheduler.get_velocity(clean, noise, timesteps)
-        with torch.autocast("cpu", torch.bfloat16):
-            predicted = model(
-                scheduler.add_noise(clean, noise, timesteps),
-                timesteps,
-                torch.where(dropped, empty, tokens[index]),
-            )
-        loss = F.mse_loss(predicted.float(), velocity)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, steps)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        average.update_parameters(model)
-        progress("denoiser", step + 1, steps, loss.item())
-        if (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == steps:
-            state = {
-                "model": model.state_dict(),
-                "average": average.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "step": step + 1,
-            }
-            _write(state, checkpoint)
-    model.load_state_dict(average.module.state_dict())
+    state = torch.load(checkpoint) if checkpoint.exists() else {"phase": 0, "step": 0}
+    for number in range(state["phase"], len(phases)):
+        phase = phases[number]
+        average = torch.optim.swa_utils.AveragedModel(
+            model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998)
+        )
+        optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.01)
+        if state["step"]:
+            model.load_state_dict(state["model"])
+            average.load_state_dict(state["average"])
+            optimizer.load_state_dict(state["optimizer"])
+        for step in range(state["step"], phase.steps):
+            random = torch.Generator().manual_seed((seed * 10 + number) * 1_000_003 + step)
+            index = torch.randint(len(latents), (BATCH,), generator=random)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(step, phase)
+            weights = focus[index] if phase.focused else torch.ones(BATCH, 1, 1, 1)
+            loss = _loss(model, latents[index], weights, tokens[index], phase.noise, random)
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            average.update_parameters(model)
+            progress(f"denoiser, phase {number + 1}", step + 1, phase.steps, loss.item())
+            if (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == phase.steps:
+                saved = {
+                    "phase": number,
+                    "step": step + 1,
+                    "model": model.state_dict(),
+                    "average": average.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                }
+                _write(saved, checkpoint)
+        model.load_state_dict(average.module.state_dict())
+        state = {"step": 0}
     return model.eval()
+
+
+@cache
+def _fixed() -> tuple[DDIMScheduler, torch.Tensor]:
+    """The scheduler, and the tokens of no caption."""
+    return build_scheduler(), tokenize([""])
+
+
+def _loss(
+    model: Denoiser,
+    clean: torch.Tensor,
+    focus: torch.Tensor,
+    tokens: torch.Tensor,
+    noise_range: tuple[float, float],
+    random: torch.Generator,
+) -> torch.Tensor:
+    """Mean squared error of the velocity, weighted by ``focus`` where the noise is low."""
+    scheduler, empty = _fixed()
+    noise = torch.randn(clean.shape, generator=random)
+    timesteps = _timesteps(noise_range, random)
+    dropped = torch.rand(BATCH, 1, generator=random) < DROPPED_CAPTIONS
+    velocity = scheduler.get_velocity(clean, noise, timesteps)
+    with torch.autocast("cpu", torch.bfloat16):
+        predicted = model(
+            scheduler.add_noise(clean, noise, timesteps),
+            timesteps,
+            torch.where(dropped, empty, tokens),
+        )
+    weights = torch.where(timesteps[:, None, None, None] < FOCUSED_BELOW, focus, 1.0)
+    error = (predicted.float() - velocity).square().mean(1, keepdim=True)
+    return (weights * error).mean()
 
 
 def _write(state: dict[str, Any], path: Path) -> None:
@@ -396,7 +455,7 @@ def log(every: int = 50) -> Progress:
 def train(
     out: Path,
     seed: int = 0,
-    steps: int = DENOISER_STEPS,
+    steps: int | None = None,
     autoencoder_steps: int = AUTOENCODER_STEPS,
     count: int = RENDERINGS,
 ) -> None:
@@ -421,8 +480,9 @@ def train(
     latents = encode(autoencoder, data.images)
     denoiser = train_denoiser(
         latents * scaling_factor(latents),
+        latent_focus(data.focus),
         tokenize(data.captions),
-        steps,
+        [replace(phase, steps=steps or phase.steps) for phase in PHASES],
         seed,
         progress,
         scratch / "denoiser.pt",

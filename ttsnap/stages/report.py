@@ -72,10 +72,8 @@ def main(
     )
 
     _draw_trajectories(settings, schedule, folder, figures_folder)
-    contact = (
-        folder
-        / f"search/{settings.methods[-1]}/{settings.budget:g}/{settings.prompt_ids[0]}/contact.png"
-    )
+    last, first = settings.methods[-1], settings.prompt_ids[0]
+    contact = folder / f"search/{last}/{settings.budget:g}/{first}/contact.png"
     shutil.copyfile(contact, figures_folder / "contact.png")
     out.write_text(json.dumps(headline(folder), indent=2) + "\n")
 
