@@ -169,8 +169,8 @@ def test_whole_numbers_pass_as_numbers() -> None:
         ("splits.val.stop", 4000, "splits.val.stop: 4000 is not above start 4000"),
         (
             "splits.val.start",
-            2399,
-            "splits.val: prompts 2399 to 4060 overlap with those of splits.train, 0 to 2400",
+            3599,
+            "splits.val: prompts 3599 to 4060 overlap with those of splits.train, 0 to 3600",
         ),
         (
             "splits.test",

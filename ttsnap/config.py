@@ -127,7 +127,7 @@ class Splits(Settings):
     """Rewards learn on train, schedules are chosen on val, everything is reported on test."""
 
     train: SplitSettings = SplitSettings(
-        start=0, stop=2400, images=2, steps=[0, 1, 2, 3, 4, 5, 6, 7], prompts_per_job=600
+        start=0, stop=3600, images=2, steps=[0, 1, 2, 3, 4, 5, 6, 7], prompts_per_job=600
     )
     val: SplitSettings = SplitSettings(start=4000, stop=4060, images=32, prompts_per_job=30)
     test: SplitSettings = SplitSettings(start=5000, stop=5080, images=48, prompts_per_job=40)
