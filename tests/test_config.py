@@ -67,7 +67,7 @@ def test_settings_survive_their_yaml(tmp_path: Path) -> None:
         {
             "model": {"path": "org/name", "revision": "abc123"},
             "sampling": {"scheduler": {"options": {"eta": 0.5, "nested": {"a": [1, None]}}}},
-            "splits": {"val": {"file": "my prompts: 'é'.json", "steps": [1, 2, 3, 4, 5, 6, 7]}},
+            "splits": {"val": {"file": "my prompts: 'é'.json", "steps": [0, 1, 2, 3, 4, 5, 6]}},
             "rewards": {"one": {"path": "./one"}, "2": {"path": "./two"}},
             "search": {"reward": "2"},
         }
@@ -141,7 +141,7 @@ def test_whole_numbers_pass_as_numbers() -> None:
         ("narf.steps", [1, 1], "narf.steps.1: 1 does not follow 1; the values must increase"),
         ("narf.steps", [-1, 1], "narf.steps.0: should be greater than or equal to 0, not -1"),
         ("narf.steps", [1, 8, 11], "splits.train.steps: lacks 8, needed by narf.steps"),
-        ("splits.val.steps", [1, 2, 3, 4, 5], "splits.val.steps: lacks 6, 7, needed by narf.steps"),
+        ("splits.val.steps", [1, 2, 3, 4, 5], "splits.val.steps: lacks 0, 6, needed by narf.steps"),
         ("splits.test.steps", [3, 7, 12], "splits.test.steps.2: 12 is beyond the last step 11"),
         # Checks
         ("simulation.checks", [], "simulation.checks: list should have at least 1 item"),
