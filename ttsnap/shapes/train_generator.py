@@ -315,7 +315,9 @@ def train_denoiser(
     # In bfloat16 the fused attention's backward pass is slower on CPUs than all the rest together.
     model.unet.set_attn_processor(AttnProcessor())
     model.text_encoder.set_attn_implementation("eager")
-    state = torch.load(checkpoint) if checkpoint.exists() else {"phase": 0, "step": 0}
+    state: dict[str, Any] = {"phase": 0, "step": 0}
+    if checkpoint.exists():
+        state = torch.load(checkpoint)
     for number in range(state["phase"], len(phases)):
         phase = phases[number]
         average = torch.optim.swa_utils.AveragedModel(
