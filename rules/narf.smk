@@ -58,7 +58,9 @@ rule evaluate:
         mem_mb=4000,
         runtime=30,
     params:
-        source=source_hash("ttsnap/narf/evaluate.py", "ttsnap/stages/evaluate.py"),
+        source=source_hash(
+            "ttsnap/narf/evaluate.py", "ttsnap/stats.py", "ttsnap/stages/evaluate.py"
+        ),
     message:
         "Evaluate the finetuned {wildcards.reward} on test"
     shell:

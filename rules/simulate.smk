@@ -31,7 +31,12 @@ rule plan:
             steps=stored_steps("test"),
             seed=CONFIG.seed,
         ),
-        source=source_hash("ttsnap/simulation/*.py", "ttsnap/schedule.py", "ttsnap/stages/plan.py"),
+        source=source_hash(
+            "ttsnap/simulation/*.py",
+            "ttsnap/stats.py",
+            "ttsnap/schedule.py",
+            "ttsnap/stages/plan.py",
+        ),
     message:
         "Plan TTSp and TTSnap with {wildcards.reward} on val"
     shell:
