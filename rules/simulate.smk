@@ -73,7 +73,10 @@ rule simulate:
             seed=CONFIG.seed,
         ),
         source=source_hash(
-            "ttsnap/simulation/*.py", "ttsnap/schedule.py", "ttsnap/stages/simulate.py"
+            "ttsnap/simulation/*.py",
+            "ttsnap/stats.py",
+            "ttsnap/schedule.py",
+            "ttsnap/stages/simulate.py",
         ),
     message:
         "Simulate best-of-N, TTSp and TTSnap with {wildcards.reward} on test"
