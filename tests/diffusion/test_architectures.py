@@ -138,7 +138,7 @@ def test_costs_of_a_name(capsys: pytest.CaptureFixture[str]) -> None:
 def test_costs_of_a_config(capsys: pytest.CaptureFixture[str]) -> None:
     run()
     printed = capsys.readouterr().out
-    assert f"{model_tflops(Architecture.of(Model()), 32, 32, 1)['denoise']:.4g}" in printed
+    assert f"{model_tflops(Architecture.of(Model()), 32, 32, 1.5)['denoise']:.4g}" in printed
     assert "score, clip" in printed
 
 
