@@ -92,7 +92,37 @@ def test_a_given_schedule_is_simulated_on_all_prompts(ttsnap, source: Path, tmp_
     curves = pd.read_csv(tmp_path / "curves.csv", keep_default_na=False)
     assert set(curves.schedule) == {"", "1:0.5,3:0.5"}
     assert set(curves.reward) == {"b"}
-    assert json.loads((tmp_path / "plan.json").read_text())["accounting"] == "ttsnap"
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    assert plan["accounting"] == "ttsnap"
+    assert plan["provenance"]["schedule"] == "given"
+
+
+@pytest.mark.parametrize(
+    ("chosen", "reported", "warned"), [("odd", "even", False), ("all", "all", True)]
+)
+def test_reported_are_the_prompts_that_were_not_planned_on(
+    ttsnap,
+    source: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    chosen: str,
+    reported: str,
+    warned: bool,
+) -> None:
+    options = ("--rewards", "a", "--choose-on", chosen, "--draws", "16", "--out", tmp_path)
+    assert ttsnap("simulate", source, *COSTS, *BUDGETS, *options) == 0
+    printed = capsys.readouterr().out
+    assert f"{reported} prompts of tensors.npz" in printed
+    assert ("plans are judged on prompts that they were chosen on" in printed) is warned
+    assert read_plan(tmp_path / "plan.json")["provenance"]["prompts"] == chosen
+
+
+def test_a_given_schedule_is_not_chosen(
+    ttsnap, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--schedule", "1:0.5", "--choose-on", "even", "--out", tmp_path)
+    assert ttsnap("simulate", source, *COSTS, *BUDGETS, *options) == 1
+    assert "--choose-on: nothing is chosen with --schedule" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("weights", [(), ("--weights", "1,2")])

@@ -32,6 +32,11 @@ class Prompts(StrEnum):
     def slice(self) -> slice:
         return {"even": slice(0, None, 2), "odd": slice(1, None, 2), "all": slice(None)}[self.value]
 
+    @property
+    def others(self) -> Prompts:
+        """Those that are not among these; all, where none are left."""
+        return {Prompts.even: Prompts.odd, Prompts.odd: Prompts.even}.get(self, Prompts.all)
+
 
 class Accounting(StrEnum):
     """How candidates are charged."""
@@ -89,11 +94,14 @@ def simulate(
         typer.Option(help="STEP:KEEP,… such as 2:0.4,6:0.4,11:0.5; planned by default."),
     ] = None,
     choose_on: Annotated[
-        Prompts, typer.Option(help="Prompts that schedules are planned on.")
-    ] = Prompts.even,
+        Prompts | None,
+        typer.Option(help="Prompts that schedules are planned on; even by default."),
+    ] = None,
     report_on: Annotated[
         Prompts | None,
-        typer.Option(help="Prompts that are reported; odd by default, all with --schedule."),
+        typer.Option(
+            help="Prompts that are reported; by default those not planned on, all with --schedule."
+        ),
     ] = None,
     rewards: Rewards = None,
     joint: Joint = False,
@@ -126,20 +134,25 @@ def simulate(
     )
     from ttsnap.simulation.strategies import simulate as simulate_task
 
+    if schedule is not None and choose_on is not None:
+        raise UserError("--choose-on: nothing is chosen with --schedule; give one of the two")
     task, values = _task(
         source, budgets, denoise, verify, steps, accounting, rewards, joint, weights
     )
-    report_on = report_on or (Prompts.odd if schedule is None else Prompts.all)
     if schedule is None:
+        choose_on = choose_on or Prompts.even
+        report_on = report_on or choose_on.others
         chosen = task.of(choose_on.slice)
         pool = chosen.finals[0].shape[1]
         possible = [b for b in values if 0 < task.costs.largest_n(b) <= pool]
         with _bar("planning", 2 * len(possible) * len(task.parts())) as advance:
             planned = plan(chosen, possible, seed, observe=advance)
+        chosen_by = {"prompts": choose_on.value}
     else:
-        choose_on = report_on
+        report_on = report_on or Prompts.all
         planned = given_plan(task.of(report_on.slice), Schedule.parse(schedule), values, seed)
-    _write_plan(out / "plan.json", planned, task, source, choose_on, seed)
+        chosen_by = {"schedule": "given", "prompts": report_on.value}
+    _write_plan(out / "plan.json", planned, task, source, chosen_by, seed)
 
     draws = draws or (JOINT_DRAWS if joint else DRAWS)
     curves, omegas = [], []
@@ -158,6 +171,13 @@ def simulate(
     console = Console()
     words = f"{report_on.value} prompts of {source.name}, {accounting.value} accounting"
     console.print(_omega_table(omega, words))
+    if choose_on is not None and (choose_on is report_on or Prompts.all in (choose_on, report_on)):
+        console.print(
+            "Warning: plans are judged on prompts that they were chosen on, so that the gains are "
+            "too high.",
+            style="yellow",
+            soft_wrap=True,
+        )
     console.print(
         f"Monte Carlo error of a mean: {table.error.max():.2g} at most, with {draws} draws a "
         f"prompt. {out}/omega.csv, curves.csv, plan.json, *.png",
@@ -196,7 +216,7 @@ def plan(
     )
     with _bar("planning", 2 * len(values) * len(task.parts())) as advance:
         planned = plan_task(task.of(choose_on.slice), values, seed, observe=advance)
-    _write_plan(out, planned, task, source, choose_on, seed)
+    _write_plan(out, planned, task, source, {"prompts": choose_on.value}, seed)
     console = Console()
     console.print(_plan_table(planned))
     console.print(str(out), soft_wrap=True, highlight=False)
@@ -241,11 +261,16 @@ def _task(
 
 
 def _write_plan(
-    path: Path, planned: dict[str, Any], task: Task, source: Path, chosen_on: Prompts, seed: int
+    path: Path,
+    planned: dict[str, Any],
+    task: Task,
+    source: Path,
+    chosen_by: dict[str, str],
+    seed: int,
 ) -> None:
     from ttsnap.simulation.strategies import write_plan
 
-    provenance = {"source": str(source), "prompts": chosen_on.value, "seed": seed}
+    provenance = {"source": str(source), **chosen_by, "seed": seed}
     write_plan(path, planned, task.costs, provenance)
 
 
