@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -57,10 +58,10 @@ Budgets = Annotated[
 ]
 Denoise = Annotated[
     float | None,
-    typer.Option(help="Cost of a denoiser evaluation; by default as measured in the run.", min=0),
+    typer.Option(help="Cost of a denoiser evaluation; by default as measured in the run."),
 ]
 Verify = Annotated[
-    float | None, typer.Option(help="Cost of a decode and a score together; likewise.", min=0)
+    float | None, typer.Option(help="Cost of a decode and a score together; likewise.")
 ]
 Steps = Annotated[
     int | None, typer.Option(help="Denoising steps; by default those of the source.", min=2)
@@ -136,6 +137,7 @@ def simulate(
 
     if schedule is not None and choose_on is not None:
         raise UserError("--choose-on: nothing is chosen with --schedule; give one of the two")
+    _require_folder(out)
     task, values = _task(
         source, budgets, denoise, verify, steps, accounting, rewards, joint, weights
     )
@@ -145,6 +147,11 @@ def simulate(
         chosen = task.of(choose_on.slice)
         pool = chosen.finals[0].shape[1]
         possible = [b for b in values if 0 < task.costs.largest_n(b) <= pool]
+        if not possible:
+            raise UserError(
+                f"budgets {budgets}: none can be planned, one candidate costs "
+                f"{task.costs.cost(1):g} and the pool holds {pool}"
+            )
         with _bar("planning", 2 * len(possible) * len(task.parts())) as advance:
             planned = plan(chosen, possible, seed, observe=advance)
         chosen_by = {"prompts": choose_on.value}
@@ -211,6 +218,9 @@ def plan(
 
     from ttsnap.simulation.strategies import plan as plan_task
 
+    _require_folder(out.parent)
+    if out.is_dir():
+        raise UserError(f"--out {out}: is a folder, expected a file to write")
     task, values = _task(
         source, budgets, denoise, verify, steps, accounting, rewards, joint, weights
     )
@@ -220,6 +230,13 @@ def plan(
     console = Console()
     console.print(_plan_table(planned))
     console.print(str(out), soft_wrap=True, highlight=False)
+
+
+def _require_folder(path: Path) -> None:
+    """Refuse a folder that cannot be made, because it or one above it is a file."""
+    for folder in (path, *path.parents):
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"--out: {folder} is a file, expected a folder")
 
 
 def _task(
@@ -240,6 +257,10 @@ def _task(
     from ttsnap.simulation.strategies import Task
 
     values = budget_range(budgets)
+    if denoise is not None and not 0 < denoise < math.inf:
+        raise UserError(f"--denoise {denoise:g}: expected a finite number above 0")
+    if verify is not None and not 0 <= verify < math.inf:
+        raise UserError(f"--verify {verify:g}: expected a finite number, 0 or above")
     if weights is not None and not joint:
         raise UserError("--weights: only with --joint")
     try:
@@ -349,6 +370,8 @@ def _plan_table(planned: dict[str, Any]) -> Table:
             f"{one['budget']:g}" if one["budget"] else "any",
             str(one["n"] or ""),
             f"{expected['mean']:.4g} [{expected['low']:.4g}, {expected['high']:.4g}]"
+            if expected and None not in expected.values()
+            else "–"
             if expected
             else "",
             str(Schedule.from_json(one["checks"])) or "best-of-N",
