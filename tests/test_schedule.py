@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ttsnap.errors import UserError
-from ttsnap.schedule import Check, CostModel, Schedule, budget_range, check_steps, keep_best
+from ttsnap.schedule import (
+    Check,
+    CostModel,
+    Schedule,
+    budget_range,
+    check_steps,
+    keep_best,
+    planned_schedule,
+    read_plan,
+)
 
 COSTS = CostModel(denoise=2.0, decode=0.5, reward=0.25, steps=5)
 PUBLISHED = Schedule.parse("2:0.4,6:0.4,11:0.5")
@@ -113,3 +125,24 @@ def test_a_check_at_the_last_step_saves_nothing_and_is_refused() -> None:
     check_steps(Schedule((Check(3, 0.5),)), steps=5)
     with pytest.raises(UserError, match=r"step 4 .* last useful step of 5 is 3"):
         check_steps(Schedule((Check(4, 0.5),)), steps=5)
+
+
+def test_a_plan_is_for_its_reward_and_steps(tmp_path: Path) -> None:
+    one = {"strategy": "ttsp", "reward": "a", "budget": 2.0, "checks": []}
+    path = tmp_path / "plan.json"
+    path.write_text(json.dumps({"kind": "plan", "steps": 5, "plans": [one]}))
+    plan = read_plan(path)
+    assert planned_schedule(plan, "ttsp", 2.0, reward="a", steps=5) == Schedule()
+    with pytest.raises(UserError, match="nothing for ttsp and b"):
+        planned_schedule(plan, "ttsp", 2.0, reward="b", steps=5)
+    with pytest.raises(UserError, match="made for 5 steps, the sampler takes 6"):
+        planned_schedule(plan, "ttsp", 2.0, reward="a", steps=6)
+
+
+def test_what_is_no_plan_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="not a plan"):
+        read_plan(tmp_path)
+    path = tmp_path / "plan.json"
+    path.write_text('{"kind": "plan", "steps": 5, "plans": [{"strategy": "ttsp", "checks": []}]}')
+    with pytest.raises(UserError, match="a plan without budget, reward"):
+        read_plan(path)

@@ -64,7 +64,7 @@ def search(
     ] = Method.ttsnap,
     budget: Annotated[
         float | None,
-        typer.Option(help="TFLOPs to spend; by default the last of search.budgets.", min=0),
+        typer.Option(help="TFLOPs to spend; by default the last of search.budgets."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Root of the candidates' noise seeds.", min=0)] = 0,
     schedule: Annotated[
@@ -98,14 +98,18 @@ def search(
     settings = load_config(config)
     asked = parse_prompt(prompt)
     name = settings.search.reward
-    spend = budget or settings.search.budgets[-1]
+    spend = settings.search.budgets[-1] if budget is None else budget
+    if not spend > 0:
+        raise UserError(f"--budget {spend:g}: expected TFLOPs above 0")
     if method is Method.best_of_n:
         checks = Schedule()
     elif schedule is not None:
         checks = Schedule.parse(schedule)
     else:
         planned = plan or Path(settings.results, settings.run, "plan", f"{name}.json")
-        checks = planned_schedule(read_plan(planned), method.value, spend)
+        checks = planned_schedule(
+            read_plan(planned), method.value, spend, reward=name, steps=settings.sampling.steps
+        )
     load = partial(load_reward, settings.rewards[name], name=name, device=settings.runtime.device)
     verifiers = (
         {step: load(checkpoint=folder) for step, folder in _checkpoints(settings, checks).items()}

@@ -170,15 +170,20 @@ def read_plan(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise UserError(f"{path}: no plan here") from None
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{path}: not a plan: {error}") from None
     if not isinstance(found, dict) or found.get("kind") != "plan":
         raise UserError(f"{path}: not a plan, as `ttsnap plan` writes it")
+    missing = [key for key in ("steps", "plans") if key not in found]
+    keys = {"strategy", "reward", "budget", "checks"}
+    missing += sorted({key for one in found.get("plans", []) for key in keys - {*one}})
+    if missing:
+        raise UserError(f"{path}: a plan without {', '.join(missing)}")
     return found
 
 
 def planned_schedule(
-    plan: Mapping[str, Any], strategy: str, budget: float, reward: str | None = None
+    plan: Mapping[str, Any], strategy: str, budget: float, *, reward: str, steps: int
 ) -> Schedule:
     """What ``plan`` has for the budget that is nearest (as a ratio) to ``budget``.
 
@@ -186,18 +191,19 @@ def planned_schedule(
         plan: of :func:`read_plan`.
         strategy: ``ttsp`` or ``ttsnap``.
         budget: in the unit of the plan.
-        reward: that prunes, if the plan may be for several.
+        reward: that prunes, or ``joint``.
+        steps: of the sampler that is to run it.
 
     Raises:
-        UserError: the plan has nothing for the strategy, or the reward.
+        UserError: the plan has nothing for the strategy and reward, or is for other steps.
     """
+    if plan["steps"] != steps:
+        raise UserError(f"plan: made for {plan['steps']} steps, the sampler takes {steps}")
     fitting = [
-        one
-        for one in plan["plans"]
-        if one["strategy"] == strategy and reward in (None, one["reward"])
+        one for one in plan["plans"] if one["strategy"] == strategy and one["reward"] == reward
     ]
     if not fitting:
-        raise UserError(f"plan: nothing for {strategy}" + (f" and {reward}" if reward else ""))
+        raise UserError(f"plan: nothing for {strategy} and {reward}")
     nearest = min(fitting, key=lambda one: abs(math.log(one["budget"] / budget)))
     return Schedule.from_json(nearest["checks"])
 

@@ -76,7 +76,7 @@ def test_simulate_plans_on_some_prompts_and_reports_on_others(
         "schedules_b.png",
     }
     row = curves[(curves.strategy == "ttsnap") & (curves.reward == "b") & (curves.budget == 30)]
-    assert row.schedule.item() == str(planned_schedule(plan, "ttsnap", 30.0, "b"))
+    assert row.schedule.item() == str(planned_schedule(plan, "ttsnap", 30.0, reward="b", steps=7))
     # Other rewards on the prompts that are reported leave the plan as it is.
     changed = arrays()
     for values in changed.values():
@@ -92,7 +92,37 @@ def test_a_given_schedule_is_simulated_on_all_prompts(ttsnap, source: Path, tmp_
     curves = pd.read_csv(tmp_path / "curves.csv", keep_default_na=False)
     assert set(curves.schedule) == {"", "1:0.5,3:0.5"}
     assert set(curves.reward) == {"b"}
-    assert json.loads((tmp_path / "plan.json").read_text())["accounting"] == "ttsnap"
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    assert plan["accounting"] == "ttsnap"
+    assert plan["provenance"]["schedule"] == "given"
+
+
+@pytest.mark.parametrize(
+    ("chosen", "reported", "warned"), [("odd", "even", False), ("all", "all", True)]
+)
+def test_reported_are_the_prompts_that_were_not_planned_on(
+    ttsnap,
+    source: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    chosen: str,
+    reported: str,
+    warned: bool,
+) -> None:
+    options = ("--rewards", "a", "--choose-on", chosen, "--draws", "16", "--out", tmp_path)
+    assert ttsnap("simulate", source, *COSTS, *BUDGETS, *options) == 0
+    printed = capsys.readouterr().out
+    assert f"{reported} prompts of tensors.npz" in printed
+    assert ("plans are judged on prompts that they were chosen on" in printed) is warned
+    assert read_plan(tmp_path / "plan.json")["provenance"]["prompts"] == chosen
+
+
+def test_a_given_schedule_is_not_chosen(
+    ttsnap, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--schedule", "1:0.5", "--choose-on", "even", "--out", tmp_path)
+    assert ttsnap("simulate", source, *COSTS, *BUDGETS, *options) == 1
+    assert "--choose-on: nothing is chosen with --schedule" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("weights", [(), ("--weights", "1,2")])
@@ -129,6 +159,11 @@ def test_plan_of_a_tensor_store(ttsnap, tmp_path: Path) -> None:
         (("--budgets", "30", "--rewards", "c"), "no reward c, only a, b"),
         (("--budgets", "30", "--weights", "1,2"), "--weights: only with --joint"),
         (("--budgets", "30", "--joint", "--weights", "x"), "--weights x: expected numbers"),
+        (("--budgets", "30", "--joint", "--weights", "-1,2"), "none negative"),
+        (("--budgets", "30", "--joint", "--weights", "0,0"), "not all 0"),
+        (("--budgets", "30", "--denoise", "0"), "--denoise 0: expected a finite number above 0"),
+        (("--budgets", "30", "--verify", "nan"), "--verify nan: expected a finite number"),
+        (("--budgets", "30", "--verify", "0", "--accounting", "ttsnap"), "costs nothing"),
         (("--budgets", "30", "--steps", "9"), "a: rewards at 7 steps, but costs of 9"),
     ],
 )
@@ -142,6 +177,47 @@ def test_bad_options_get_one_line(
 ) -> None:
     assert ttsnap("plan", source, *COSTS, *arguments, "--out", tmp_path / "plan.json") == 1
     assert complaint in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (("--budgets", "1,2"), "one candidate costs 7.2 and the pool holds 30"),
+        (("--budgets", "1,2", "--joint", "--schedule", "1:0.5"), "needs two or more"),
+    ],
+)
+def test_budgets_that_buy_nothing(
+    ttsnap,
+    source: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    options: tuple[str, ...],
+    complaint: str,
+) -> None:
+    assert ttsnap("simulate", source, *COSTS, *options, "--out", tmp_path) == 1
+    assert complaint in capsys.readouterr().err
+
+
+def test_out_below_a_file(ttsnap, source: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command, out in (("simulate", source), ("simulate", source / "x"), ("plan", source / "x")):
+        assert ttsnap(command, source, *COSTS, *BUDGETS, "--out", out) == 1
+        assert "is a file, expected a folder" in capsys.readouterr().err
+
+
+def test_the_only_split_of_a_store_is_taken(tmp_path: Path) -> None:
+    def save(split: str) -> None:
+        for kind, name in (("base", "a_base"), ("finetuned", "a_naft")):
+            seeds = np.zeros((16, 30), np.int64)
+            tensor = RewardTensor(
+                arrays()[name], list(range(7)), [str(i) for i in range(16)], seeds
+            )
+            tensor.save(tmp_path / f"a/{split}.{kind}.zarr")
+
+    save("val")
+    assert list(load_source(tmp_path)) == list(load_source(tmp_path / "a")) == ["a"]
+    save("train")
+    with pytest.raises(UserError, match="tensors of train, val, none of test"):
+        load_source(tmp_path)
 
 
 def test_costs_must_be_known(ttsnap, source: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -169,9 +245,14 @@ def test_a_bad_source_is_named(tmp_path: Path, change: dict, complaint: str) -> 
 
 def test_no_source(tmp_path: Path) -> None:
     (tmp_path / "text.npz").write_text("hello")
+    (tmp_path / "empty.npz").touch()
+    with (tmp_path / "single.npz").open("wb") as file:
+        np.save(file, np.zeros(3))
     for name, complaint in (
         ("none.npz", "no such file"),
         ("text.npz", "not an .npz"),
+        ("empty.npz", "not an .npz"),
+        ("single.npz", "not an .npz but a single array"),
         ("none", "expected an .npz file"),
         ("", "no reward tensors here"),
     ):

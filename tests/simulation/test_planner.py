@@ -141,3 +141,12 @@ def test_a_plan_for_several_rewards() -> None:
     found = plan(Task(pairs, COSTS, joint=True), [40.0], 0)
     assert {one["reward"] for one in found["plans"]} == {"joint"}
     assert all(one["checks"] for one in found["plans"])
+
+
+def test_a_constant_reward_does_not_spoil_a_plan_for_several() -> None:
+    values = rewards(noise=0.7)
+    flat = np.ones_like(values)
+    found = plan(
+        Task({"a": pair(values, values), "b": pair(flat, flat)}, COSTS, joint=True), [40.0], 0
+    )
+    assert all(np.isfinite(one["expected"]["mean"]) for one in found["plans"])

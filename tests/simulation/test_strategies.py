@@ -171,3 +171,16 @@ def test_a_schedule_that_is_given_is_the_plan() -> None:
     found = given_plan(Task({"a": pair(base, base)}, COSTS), SCHEDULE, [1.0, 25.0], 0)
     assert [one["budget"] for one in found["plans"]] == [25.0, 25.0]
     assert all(Schedule.from_json(one["checks"]) == SCHEDULE for one in found["plans"])
+
+
+def test_best_of_n_is_as_good_as_itself_where_budgets_buy_the_same() -> None:
+    base = pool(noise=1.0)
+    found = run(base, base, [7.0, 13.0, 14.0, 25.0, 50.0]).omega.set_index("strategy")
+    assert found.loc[BEST_OF_N, "equivalent_n_ratio"] == 1
+    assert found.loc[BEST_OF_N, "compute_for_same_reward"] == 1
+
+
+def test_no_prompts_are_refused() -> None:
+    base = pool(noise=1.0, prompts=1)
+    with pytest.raises(UserError, match="no prompts are left"):
+        Task({"a": pair(base, base)}, COSTS).of(slice(1, None, 2))

@@ -65,6 +65,11 @@ def test_a_budget_too_small_names_the_smallest(ttsnap, capsys: pytest.CaptureFix
     assert message.count("\n") == 1
 
 
+def test_a_budget_of_nothing_is_refused(ttsnap, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ttsnap("search", "a plain prompt", "--config", "tiny.yaml", "--budget", "0") == 1
+    assert "--budget 0: expected TFLOPs above 0" in capsys.readouterr().err
+
+
 def test_a_check_without_a_checkpoint_says_what_to_do(
     ttsnap, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -85,7 +90,9 @@ def test_search_takes_a_plan_or_a_schedule(ttsnap, finished: Workflow, tmp_path:
         assert ttsnap("search", "a plain prompt", *common, *options) == 0
         schedules[name] = json.loads((out / "trace.json").read_text())["schedule"]
     assert schedules["given"] == "2:0.5"
-    assert schedules["plan"] == str(planned_schedule(read_plan(plan), "ttsnap", float(budget)))
+    found = read_plan(plan)
+    expected = planned_schedule(found, "ttsnap", float(budget), reward="clip", steps=found["steps"])
+    assert schedules["plan"] == str(expected)
 
 
 def test_verify_names_a_damaged_shard(

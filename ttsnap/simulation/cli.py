@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -32,6 +33,11 @@ class Prompts(StrEnum):
     def slice(self) -> slice:
         return {"even": slice(0, None, 2), "odd": slice(1, None, 2), "all": slice(None)}[self.value]
 
+    @property
+    def others(self) -> Prompts:
+        """Those that are not among these; all, where none are left."""
+        return {Prompts.even: Prompts.odd, Prompts.odd: Prompts.even}.get(self, Prompts.all)
+
 
 class Accounting(StrEnum):
     """How candidates are charged."""
@@ -52,10 +58,10 @@ Budgets = Annotated[
 ]
 Denoise = Annotated[
     float | None,
-    typer.Option(help="Cost of a denoiser evaluation; by default as measured in the run.", min=0),
+    typer.Option(help="Cost of a denoiser evaluation; by default as measured in the run."),
 ]
 Verify = Annotated[
-    float | None, typer.Option(help="Cost of a decode and a score together; likewise.", min=0)
+    float | None, typer.Option(help="Cost of a decode and a score together; likewise.")
 ]
 Steps = Annotated[
     int | None, typer.Option(help="Denoising steps; by default those of the source.", min=2)
@@ -89,11 +95,14 @@ def simulate(
         typer.Option(help="STEP:KEEP,… such as 2:0.4,6:0.4,11:0.5; planned by default."),
     ] = None,
     choose_on: Annotated[
-        Prompts, typer.Option(help="Prompts that schedules are planned on.")
-    ] = Prompts.even,
+        Prompts | None,
+        typer.Option(help="Prompts that schedules are planned on; even by default."),
+    ] = None,
     report_on: Annotated[
         Prompts | None,
-        typer.Option(help="Prompts that are reported; odd by default, all with --schedule."),
+        typer.Option(
+            help="Prompts that are reported; by default those not planned on, all with --schedule."
+        ),
     ] = None,
     rewards: Rewards = None,
     joint: Joint = False,
@@ -126,20 +135,31 @@ def simulate(
     )
     from ttsnap.simulation.strategies import simulate as simulate_task
 
+    if schedule is not None and choose_on is not None:
+        raise UserError("--choose-on: nothing is chosen with --schedule; give one of the two")
+    _require_folder(out)
     task, values = _task(
         source, budgets, denoise, verify, steps, accounting, rewards, joint, weights
     )
-    report_on = report_on or (Prompts.odd if schedule is None else Prompts.all)
     if schedule is None:
+        choose_on = choose_on or Prompts.even
+        report_on = report_on or choose_on.others
         chosen = task.of(choose_on.slice)
         pool = chosen.finals[0].shape[1]
         possible = [b for b in values if 0 < task.costs.largest_n(b) <= pool]
+        if not possible:
+            raise UserError(
+                f"budgets {budgets}: none can be planned, one candidate costs "
+                f"{task.costs.cost(1):g} and the pool holds {pool}"
+            )
         with _bar("planning", 2 * len(possible) * len(task.parts())) as advance:
             planned = plan(chosen, possible, seed, observe=advance)
+        chosen_by = {"prompts": choose_on.value}
     else:
-        choose_on = report_on
+        report_on = report_on or Prompts.all
         planned = given_plan(task.of(report_on.slice), Schedule.parse(schedule), values, seed)
-    _write_plan(out / "plan.json", planned, task, source, choose_on, seed)
+        chosen_by = {"schedule": "given", "prompts": report_on.value}
+    _write_plan(out / "plan.json", planned, task, source, chosen_by, seed)
 
     draws = draws or (JOINT_DRAWS if joint else DRAWS)
     curves, omegas = [], []
@@ -158,6 +178,13 @@ def simulate(
     console = Console()
     words = f"{report_on.value} prompts of {source.name}, {accounting.value} accounting"
     console.print(_omega_table(omega, words))
+    if choose_on is not None and (choose_on is report_on or Prompts.all in (choose_on, report_on)):
+        console.print(
+            "Warning: plans are judged on prompts that they were chosen on, so that the gains are "
+            "too high.",
+            style="yellow",
+            soft_wrap=True,
+        )
     console.print(
         f"Monte Carlo error of a mean: {table.error.max():.2g} at most, with {draws} draws a "
         f"prompt. {out}/omega.csv, curves.csv, plan.json, *.png",
@@ -191,15 +218,25 @@ def plan(
 
     from ttsnap.simulation.strategies import plan as plan_task
 
+    _require_folder(out.parent)
+    if out.is_dir():
+        raise UserError(f"--out {out}: is a folder, expected a file to write")
     task, values = _task(
         source, budgets, denoise, verify, steps, accounting, rewards, joint, weights
     )
     with _bar("planning", 2 * len(values) * len(task.parts())) as advance:
         planned = plan_task(task.of(choose_on.slice), values, seed, observe=advance)
-    _write_plan(out, planned, task, source, choose_on, seed)
+    _write_plan(out, planned, task, source, {"prompts": choose_on.value}, seed)
     console = Console()
     console.print(_plan_table(planned))
     console.print(str(out), soft_wrap=True, highlight=False)
+
+
+def _require_folder(path: Path) -> None:
+    """Refuse a folder that cannot be made, because it or one above it is a file."""
+    for folder in (path, *path.parents):
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"--out: {folder} is a file, expected a folder")
 
 
 def _task(
@@ -220,6 +257,10 @@ def _task(
     from ttsnap.simulation.strategies import Task
 
     values = budget_range(budgets)
+    if denoise is not None and not 0 < denoise < math.inf:
+        raise UserError(f"--denoise {denoise:g}: expected a finite number above 0")
+    if verify is not None and not 0 <= verify < math.inf:
+        raise UserError(f"--verify {verify:g}: expected a finite number, 0 or above")
     if weights is not None and not joint:
         raise UserError("--weights: only with --joint")
     try:
@@ -241,11 +282,16 @@ def _task(
 
 
 def _write_plan(
-    path: Path, planned: dict[str, Any], task: Task, source: Path, chosen_on: Prompts, seed: int
+    path: Path,
+    planned: dict[str, Any],
+    task: Task,
+    source: Path,
+    chosen_by: dict[str, str],
+    seed: int,
 ) -> None:
     from ttsnap.simulation.strategies import write_plan
 
-    provenance = {"source": str(source), "prompts": chosen_on.value, "seed": seed}
+    provenance = {"source": str(source), **chosen_by, "seed": seed}
     write_plan(path, planned, task.costs, provenance)
 
 
@@ -324,6 +370,8 @@ def _plan_table(planned: dict[str, Any]) -> Table:
             f"{one['budget']:g}" if one["budget"] else "any",
             str(one["n"] or ""),
             f"{expected['mean']:.4g} [{expected['low']:.4g}, {expected['high']:.4g}]"
+            if expected and None not in expected.values()
+            else "–"
             if expected
             else "",
             str(Schedule.from_json(one["checks"])) or "best-of-N",

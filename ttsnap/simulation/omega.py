@@ -71,12 +71,13 @@ def gains(
     sizes = np.array(list(best_of), np.float64)
     ladder = weights @ np.stack(list(best_of.values()), axis=1)
     found = _reached(ladder, sizes, reference)
+    spent = _reached(reference, costs, reference)
     rows = []
     for name, mean in means.items():
         figures = {
             "omega": 100 * simpson(mean - reference, x=costs, axis=1) / area,
             "equivalent_n_ratio": _average(_reached(ladder, sizes, mean) / found),
-            "compute_for_same_reward": _average(_reached(mean, costs, reference) / costs),
+            "compute_for_same_reward": _average(_reached(mean, costs, reference) / spent),
         }
         row: dict[str, str | float] = {"strategy": name}
         for figure, values in figures.items():
@@ -91,13 +92,11 @@ def _reached(curves: Floats, places: Floats, targets: Floats) -> Floats:
 
     NaN where that is off the curve's ends.
     """
-    rising = np.maximum.accumulate(curves, axis=1)
-    return np.stack(
-        [
-            np.interp(target, curve, places, left=np.nan, right=np.nan)
-            for curve, target in zip(rising, targets, strict=True)
-        ]
-    )
+    rows = []
+    for curve, target in zip(np.maximum.accumulate(curves, axis=1), targets, strict=True):
+        rises = np.diff(curve, prepend=-np.inf) > 0
+        rows.append(np.interp(target, curve[rises], places[rises], left=np.nan, right=np.nan))
+    return np.stack(rows)
 
 
 def _average(ratios: Floats) -> Floats:

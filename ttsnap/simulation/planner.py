@@ -70,12 +70,21 @@ class Planner:
         pool: rewards of the prompts to plan on.
         costs: prices a candidate.
         steps: step indices that a check may use.
+
+    Raises:
+        UserError: a check at one of them would cost nothing.
     """
 
     def __init__(self, pool: Pool, costs: CostModel, steps: Iterable[int]) -> None:
         self.pool, self.costs = pool, costs
         self.images = pool.subsets.pool
         self.steps = sorted(step for step in steps if step < costs.steps - 1)
+        free = [step for step in self.steps if costs.prices([step])[0] <= 0]
+        if free:
+            raise UserError(
+                f"a check at step {free[0]} costs nothing, so that any number of candidates is "
+                "affordable; give a cost of a look above 0, or the corrected accounting"
+            )
         self._values: dict[tuple[tuple[int, ...], tuple[int, ...]], Floats] = {}
 
     def plans(self, budgets: Sequence[float]) -> Iterator[Plan]:

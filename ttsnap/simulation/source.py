@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import zipfile
+import zlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,7 +106,8 @@ def load_source(path: Path, rewards: Sequence[str] | None = None) -> dict[str, R
     Args:
         path: an ``.npz`` with arrays ``<reward>_base`` and ``<reward>_naft`` (P, I, S), where a
             step of NaN in the latter has no finetuned reward; or a run's folder ``tensors``, that
-            of one of its rewards, or one store there, for the store's split (else ``test``).
+            of one of its rewards, or one store there, for the store's split (else
+            ``test``, or the only one).
         rewards: names; all that are there by default.
 
     Raises:
@@ -129,7 +131,10 @@ def load_source(path: Path, rewards: Sequence[str] | None = None) -> dict[str, R
 
 def _load_npz(path: Path, rewards: Sequence[str] | None) -> dict[str, RewardPair]:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        loaded = np.load(path, allow_pickle=False)
+        if not isinstance(loaded, np.lib.npyio.NpzFile):
+            raise UserError(f"{path}: not an .npz but a single array")
+        with loaded as arrays:
             names = [match[1] for key in arrays if (match := re.fullmatch(r"(.+)_base", key))]
             if not names:
                 raise UserError(f"{path}: no array <reward>_base, only {', '.join(arrays)}")
@@ -137,7 +142,7 @@ def _load_npz(path: Path, rewards: Sequence[str] | None) -> dict[str, RewardPair
             return {name: _pair_of(path, arrays, name) for name in rewards or names}
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path}: not an .npz of plain arrays ({error})") from None
 
 
@@ -179,12 +184,15 @@ def _tensors(path: Path) -> tuple[list[Path], str]:
     """The folders of the rewards, and the split, that ``path`` means."""
     if path.suffix == ".zarr":
         return [path.parent], path.name.split(".")[0]
-    if (path / "test.base.zarr").is_dir():
-        return [path], "test"
-    found = sorted(store.parent for store in path.glob("*/test.base.zarr"))
-    if not found:
+    stores = [*path.glob("*.base.zarr")] or [*path.glob("*/*.base.zarr")]
+    splits = {store.name.removesuffix(".base.zarr") for store in stores}
+    if not splits:
         raise UserError(f"{path}: no reward tensors here, expected test.base.zarr")
-    return found, "test"
+    if "test" not in splits and len(splits) > 1:
+        names = ", ".join(sorted(splits))
+        raise UserError(f"{path}: tensors of {names}, none of test; name one store")
+    split = "test" if "test" in splits else splits.pop()
+    return sorted(store.parent for store in stores if store.name == f"{split}.base.zarr"), split
 
 
 def measured_costs(path: Path) -> CostModel | None:

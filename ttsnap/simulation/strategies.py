@@ -54,9 +54,15 @@ class Task:
                     f"{name}: rewards at {pair.base.shape[2]} steps, but costs of "
                     f"{self.costs.steps}; expected as many"
                 )
-        if self.weights is not None and len(self.weights) != len(self.rewards):
+        if self.weights is None:
+            return
+        if len(self.weights) != len(self.rewards):
             raise UserError(
                 f"{len(self.weights)} weights for {len(self.rewards)} rewards; expected one each"
+            )
+        if not (all(0 <= one < math.inf for one in self.weights) and sum(self.weights) > 0):
+            raise UserError(
+                f"weights {list(self.weights)}: expected finite ones, none negative, not all 0"
             )
 
     @property
@@ -78,6 +84,8 @@ class Task:
     def of(self, prompts: slice) -> Task:
         """The same on some of the prompts."""
         chosen = {name: pair.of(prompts) for name, pair in self.rewards.items()}
+        if not all(len(pair.base) for pair in chosen.values()):
+            raise UserError("no prompts are left of the source; choose others, or all")
         return Task(chosen, self.costs, self.joint, self.weights)
 
     def scores(self, strategy: str) -> list[np.ndarray]:
@@ -294,7 +302,7 @@ def _omega(
     """:func:`gains` for every reward."""
     pool = subsets.pool
     if task.joint:
-        largest = min(pool, 4 * task.costs.largest_n(budgets[-1]))
+        largest = min(pool, max(1, 4 * task.costs.largest_n(budgets[-1])))
         sizes = sorted({round(size) for size in np.geomspace(1, largest, SIZES)})
         search = _searcher(task, BEST_OF_N, subsets)
         estimates = [search([], [size]) for size in sizes]
@@ -364,6 +372,7 @@ def _planning_pool(task: Task, strategy: str, seed: int) -> Pool:
     finals = np.stack([final, *others]).astype(np.float64)
     weights = np.ones(len(finals)) if task.weights is None else np.asarray(task.weights)
     deviation = finals.std(axis=2).mean(axis=1)
+    deviation = np.where(deviation > 0, deviation, 1)
     values = np.tensordot(weights / weights.sum() / deviation, finals, axes=1)
     return Pool(together, combine(finals, task.weights), subsets, values)
 

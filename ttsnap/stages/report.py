@@ -43,7 +43,7 @@ def main(
     figures_folder = folder / "report"
     figures_folder.mkdir(exist_ok=True)
     plan = read_plan(folder / f"plan/{name}.json")
-    schedule = planned_schedule(plan, "ttsnap", settings.budget)
+    schedule = planned_schedule(plan, "ttsnap", settings.budget, reward=name, steps=plan["steps"])
 
     searched = pd.concat([pd.read_parquet(table) for table in results], ignore_index=True)
     write_table(folder / "search/results.parquet", searched)

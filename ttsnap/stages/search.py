@@ -57,7 +57,11 @@ def main(
     load = partial(load_reward, settings.reward, name=settings.reward_name, device=runtime.device)
     reward = load()
     schedules = {
-        budget: planned_schedule(read_plan(plan), method, budget) if plan else Schedule()
+        budget: planned_schedule(
+            read_plan(plan), method, budget, reward=settings.reward_name, steps=sampler.steps
+        )
+        if plan
+        else Schedule()
         for budget in settings.search.budgets
     }
     receipts = {read_receipt(path)["step"]: path for path in checkpoint or []}
