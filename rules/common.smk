@@ -40,6 +40,11 @@ wildcard_constraints:
     step=r"\d{2}",
 
 
+def scaled(amount):
+    """A resource that grows with every attempt."""
+    return lambda wildcards, attempt: attempt * amount
+
+
 def weights(path):
     """The weight files of a local model; a hub id is pinned by its revision instead."""
     return sorted(file.as_posix() for file in Path(path).rglob("*.safetensors"))
