@@ -45,8 +45,8 @@ def test_search_writes_image_sheet_and_trace(ttsnap, tmp_path: Path, method: str
         assert image.text["method"] == method
     assert (out / "contact.png").is_file()
     trace = json.loads((out / "trace.json").read_text(encoding="utf-8"))
-    assert trace["spent_tflops"] <= trace["budget_tflops"]
-    assert trace["spent_tflops"] == pytest.approx(trace["planned_tflops"])
+    assert trace["spent"] <= trace["budget"]
+    assert trace["spent"] == pytest.approx(trace["planned"])
 
 
 def test_search_is_the_same_for_a_seed(ttsnap, tmp_path: Path) -> None:
