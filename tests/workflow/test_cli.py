@@ -11,25 +11,13 @@ import pytest
 from PIL import Image
 
 from tests.workflow.conftest import PROMPTS, Workflow
-from ttsnap import cli
 from ttsnap.schedule import planned_schedule, read_plan
 from ttsnap.store import open_store
 
 
-@pytest.fixture
-def ttsnap(finished: Workflow, monkeypatch: pytest.MonkeyPatch):
-    """Run the command in the folder of the finished run; gives its exit status."""
+@pytest.fixture(autouse=True)
+def in_the_finished_run(finished: Workflow, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(finished.folder)
-
-    def command(*arguments: str) -> int:
-        monkeypatch.setattr(sys, "argv", ["ttsnap", *arguments])
-        try:
-            cli.main()
-        except SystemExit as status:
-            return int(status.code or 0)
-        return 0
-
-    return command
 
 
 @pytest.mark.parametrize("method", ["ttsnap", "ttsp", "best-of-n"])
