@@ -42,6 +42,7 @@ rule trajectory_store:
         "../envs/generate.yaml"
     localrule: True
     threads: 1
+    priority: 1
     resources:
         mem_mb=scaled(2000),
         runtime=scaled(10),
@@ -71,6 +72,8 @@ rule trajectories:
         f"{RUN}/logs/trajectories/{{split}}/block_{{block}}.log",
     benchmark:
         f"{RUN}/benchmarks/trajectories/{{split}}/block_{{block}}.jsonl"
+    wildcard_constraints:
+        split="test",
     conda:
         "../envs/generate.yaml"
     threads: 1
@@ -94,3 +97,10 @@ rule trajectories:
         "python -m ttsnap.stages.trajectories --settings {params.settings:q}"
         " --store {params.store:q} --block {wildcards.block}"
         " --out {output:q} 2>&1 | tee {log:q}"
+
+
+# Finetuning goes step by step and is what a run waits for longest: what it needs comes first.
+use rule trajectories as awaited_trajectories with:
+    wildcard_constraints:
+        split="train|val",
+    priority: 1

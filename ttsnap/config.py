@@ -130,7 +130,7 @@ class Splits(Settings):
         start=0, stop=3600, images=2, steps=[0, 1, 2, 3, 4, 5, 6, 7], prompts_per_job=600
     )
     val: SplitSettings = SplitSettings(start=4000, stop=4060, images=32, prompts_per_job=30)
-    test: SplitSettings = SplitSettings(start=5000, stop=5080, images=48, prompts_per_job=40)
+    test: SplitSettings = SplitSettings(start=5000, stop=5160, images=24, prompts_per_job=40)
 
     @model_validator(mode="before")
     @classmethod
@@ -257,7 +257,7 @@ class Search(Settings):
     )
     reward: str = Field("clip", description="Name of the reward that searches.")
     budgets: Budgets = Field([0.021, 0.041], description="Compute per prompt, TFLOPs, increasing.")
-    prompts_per_job: PositiveInt = Field(40, description="Prompts per job.")
+    prompts_per_job: PositiveInt = Field(80, description="Prompts per job.")
 
 
 class Report(Settings):

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from ttsnap import cli
 from ttsnap.errors import UserError
 from ttsnap.schedule import planned_schedule, read_plan
 from ttsnap.simulation.source import load_source
@@ -18,21 +16,6 @@ from ttsnap.store import RewardTensor
 
 COSTS = ("--denoise", "1", "--verify", "0.2")
 BUDGETS = ("--budgets", "15:45:15")
-
-
-@pytest.fixture
-def ttsnap(monkeypatch: pytest.MonkeyPatch):
-    """Run the command; gives its exit status."""
-
-    def command(*arguments: object) -> int:
-        monkeypatch.setattr(sys, "argv", ["ttsnap", *map(str, arguments)])
-        try:
-            cli.main()
-        except SystemExit as status:
-            return int(status.code or 0)
-        return 0
-
-    return command
 
 
 def arrays() -> dict[str, np.ndarray]:

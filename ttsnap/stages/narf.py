@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ttsnap import config
-from ttsnap.stages import RuntimeOption, json_option, run
+from ttsnap.stages import RewardName, RuntimeOption, json_option, run
 from ttsnap.store import open_store, read_table, reward_matrix, sha256_of, write_receipt
 
 VERSION = 1
@@ -25,7 +25,7 @@ class Settings(config.Settings):
 def main(
     settings: Annotated[Settings, json_option(Settings)],
     runtime: RuntimeOption,
-    reward: Annotated[str, typer.Option(help="Name of the reward.")],
+    reward: RewardName,
     step: Annotated[int, typer.Option(help="Step index.", min=0)],
     stores: Annotated[Path, typer.Option(help="Folder of the trajectory stores.")],
     train_rewards: Annotated[Path, typer.Option(help="Ground truth of the train split.")],
