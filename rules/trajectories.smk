@@ -38,11 +38,11 @@ rule trajectory_store:
         f"{RUN}/logs/trajectories/{{split}}/init.log",
     benchmark:
         f"{RUN}/benchmarks/trajectories/{{split}}/init.jsonl"
+    priority: 1
+    localrule: True
     conda:
         "../envs/generate.yaml"
-    localrule: True
     threads: 1
-    priority: 1
     resources:
         mem_mb=scaled(2000),
         runtime=scaled(10),

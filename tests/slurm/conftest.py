@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 import yaml
@@ -20,6 +21,8 @@ from tests.slurm.cluster import Unavailable, cluster, install
 from tests.workflow.conftest import ROOT, Workflow, workflow
 
 __all__ = ["workflow"]
+
+T = TypeVar("T")
 
 # Waiting is for slow machines; nothing here takes that long.
 PATIENCE = 600
@@ -36,13 +39,14 @@ class Controller:
     def said(self) -> str:
         return self.output.read_text(encoding="utf-8")
 
-    def until(self, condition: Callable[[], object]) -> None:
-        """Wait for something to happen while it runs."""
+    def until(self, condition: Callable[[], T | None]) -> T:
+        """Wait for something while it runs, and give it back."""
         end = time.monotonic() + PATIENCE
-        while not condition():
+        while not (found := condition()):
             assert self.process.poll() is None, self.said
             assert time.monotonic() < end, self.said
             time.sleep(0.2)
+        return found
 
     def finish(self) -> None:
         assert self.process.wait(PATIENCE) == 0, self.said
@@ -76,7 +80,7 @@ class Clone:
         file.write_text(yaml.safe_dump({**self.settings, "run": name, **settings}))
         output = self.folder / f"{name}.log"
         command = [sys.executable, "-m", "snakemake", "--profile", "slurm", "--configfile", file]
-        command += ["--slurm-init-seconds-before-status-checks", "4", *arguments]
+        command += ["--slurm-init-seconds-before-status-checks", "8", *arguments]
         with output.open("wb") as log:
             process = subprocess.Popen(
                 command, cwd=self.folder, env=self.environment, stdout=log, stderr=log
@@ -98,13 +102,16 @@ class Clone:
         return sorted(mine, key=lambda job: int(job["JobId"]))
 
     def running(self, controller: Controller, rule: str) -> str | None:
-        """Id of a running job of a rule, if there is one."""
-        ids = [
-            job["JobId"]
-            for job in self.jobs(controller)
-            if rule_of(job) == rule and job["JobState"] == "RUNNING"
-        ]
-        return ids[0] if ids else None
+        """What `scancel` calls a running job of a rule, if there is one."""
+        for job in self.jobs(controller):
+            if rule_of(job) == rule and job["JobState"] == "RUNNING":
+                return f"{job['ArrayJobId']}_{job['ArrayTaskId']}" if is_task(job) else job["JobId"]
+        return None
+
+
+def is_task(job: dict[str, str]) -> bool:
+    """Whether a job is one of an array."""
+    return "ArrayJobId" in job
 
 
 def rule_of(job: dict[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""`snakemake --profile slurm` on a cluster whose jobs hang, are cancelled, and lose their master."""
+"""`snakemake --profile slurm` on a cluster where jobs hang, are cancelled, or lose their master."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.slurm.conftest import Clone, Controller, rule_of
+from tests.slurm.conftest import Clone, Controller, is_task, rule_of
 from tests.workflow.conftest import job_counts
 from ttsnap.store import block_receipt, open_store, verify
 
 pytestmark = pytest.mark.slurm
 
-ON_GPU = {"model", "trajectories", "rewards", "narf", "tensor", "search"}
-ON_CPU = {"reward_cost", "plan", "group_report"}
+TRAIN_OR_VAL = "awaited_trajectories"
+ON_GPU = {"model", TRAIN_OR_VAL, "trajectories", "rewards", "narf", "tensor", "search"}
+END = "end_evaluate_report_simulate"
+ON_CPU = {"reward_cost", "plan", END}
 
 
 @pytest.fixture(scope="module")
@@ -25,11 +27,10 @@ def survivor(clone: Clone) -> Iterator[Controller]:
     """A whole run. A job of it hung until its time was over, another one was cancelled."""
     limits = ["reward_cost:runtime=attempt**4", "search:gpu_model='h100'"]
     with clone.snakemake("survivor", "--set-resources", *limits) as controller:
-        controller.until(lambda: clone.running(controller, "reward_cost"))
-        hung = clone.running(controller, "reward_cost")
-        clone.run("scancel", "--full", "--signal=STOP", str(hung))
-        controller.until(lambda: clone.running(controller, "trajectories"))
-        clone.run("scancel", str(clone.running(controller, "trajectories")))
+        hung = controller.until(lambda: clone.running(controller, "reward_cost"))
+        clone.run("scancel", "--full", "--signal=STOP", hung)
+        unlucky = controller.until(lambda: clone.running(controller, TRAIN_OR_VAL))
+        clone.run("scancel", unlucky)
         controller.finish()
         yield controller
 
@@ -42,35 +43,34 @@ def jobs(clone: Clone, survivor: Controller) -> list[dict[str, str]]:
 def test_every_stage_is_a_job(jobs: list[dict[str, str]]) -> None:
     completed = Counter(rule_of(job) for job in jobs if job["JobState"] == "COMPLETED")
     assert completed == {
-        **{"model": 1, "trajectories": 2 + 1 + 2, "reward_cost": 1, "rewards": 2, "narf": 1},
-        **{"tensor": 4, "plan": 1, "search": 4, "group_report": 1},
+        **{"model": 1, TRAIN_OR_VAL: 2 + 1, "trajectories": 2, "reward_cost": 1, "rewards": 2},
+        **{"narf": 1, "tensor": 4, "plan": 1, "search": 4, END: 1},
     }
     assert {job["Account"] for job in jobs} == {"research"}
 
 
 def test_shards_are_submitted_as_arrays(jobs: list[dict[str, str]]) -> None:
-    arrays = Counter(rule_of(job) for job in jobs if "ArrayJobId" in job)
-    assert arrays == {"trajectories": 5, "search": 4}
+    arrays = Counter(rule_of(job) for job in jobs if is_task(job))
+    assert arrays == {TRAIN_OR_VAL: 3, "trajectories": 2, "search": 4}
 
 
 def test_just_the_rules_that_use_a_gpu_take_one(jobs: list[dict[str, str]]) -> None:
     for job in jobs:
-        gpus = re.findall(r"gres/gpu[^,]*=\d+", job["TRES"])
-        if rule_of(job) in ON_GPU:
-            assert gpus[0] == "gres/gpu=1"
-            assert job["Partition"] == "accelerated"
+        rule, gpus = rule_of(job), re.findall("gpu:.*", job.get("TresPerJob", ""))
+        if rule in ON_GPU:
+            assert (gpus, job["Partition"]) == (
+                ["gpu:h100:1" if rule == "search" else "gpu:1"],
+                "accelerated",
+            )
         else:
-            assert rule_of(job) in ON_CPU
-            assert gpus == []
-            assert job["Partition"] == "normal"
-    assert {job["TresPerJob"] for job in jobs if rule_of(job) == "search"} == {"gres:gpu:h100:1"}
+            assert (gpus, job["Partition"]) == ([], "normal")
+            assert rule in ON_CPU
 
 
 def test_a_job_that_was_cancelled_is_submitted_again(jobs: list[dict[str, str]]) -> None:
     (cancelled,) = (job for job in jobs if job["JobState"] == "CANCELLED")
-    assert rule_of(cancelled) == "trajectories"
-    again = [job for job in jobs if rule_of(job) == "trajectories"][-1]
-    assert again["Comment"]
+    assert rule_of(cancelled) == TRAIN_OR_VAL
+    again = [job for job in jobs if rule_of(job) == TRAIN_OR_VAL][-1]
     assert memory(again) == 2 * memory(cancelled)
 
 
@@ -82,9 +82,8 @@ def test_a_job_that_hung_is_given_more_time(jobs: list[dict[str, str]]) -> None:
 
 
 def memory(job: dict[str, str]) -> float:
-    """Gigabytes that a job asked for, to the next hundredth."""
-    (number, unit) = re.findall(r"mem=([\d.]+)([MG])", job["TRES"])[0]
-    return round(float(number) / {"M": 1000, "G": 1}[unit], 2)
+    """Gigabytes that a job asked for; an array asks for a megabyte more."""
+    return round(int(job["MinMemoryNode"].removesuffix("M")) / 1000, 1)
 
 
 def test_the_run_is_whole(clone: Clone, survivor: Controller) -> None:
@@ -102,7 +101,7 @@ def test_finished_shards_outlive_the_controller(clone: Clone) -> None:
     targets = [f"{block_receipt(receipts, block).relative_to(clone.folder)}" for block in range(6)]
     train = {**clone.settings["splits"]["train"], "prompts_per_job": 1}
     splits = {**clone.settings["splits"], "train": train}
-    done = r"Finished jobid: \d+ \(Rule: trajectories\)"
+    done = rf"Finished jobid: \d+ \(Rule: {TRAIN_OR_VAL}\)"
 
     with clone.snakemake("orphan", *targets, splits=splits) as first:
         first.until(lambda: re.search(done, first.said))
@@ -122,7 +121,7 @@ def test_finished_shards_outlive_the_controller(clone: Clone) -> None:
     with clone.snakemake("orphan", *targets, splits=splits) as second:
         second.finish()
     print(f"{len(finished)} of 6 shards were there, {told} were known to be")
-    assert job_counts(second.said) == {"trajectories": 6 - told}
+    assert job_counts(second.said) == {TRAIN_OR_VAL: 6 - told}
     assert identity(list(kept)) == kept
     assert verify(path, receipts) == []
 
