@@ -12,6 +12,7 @@ from PIL import Image
 
 from tests.workflow.conftest import PROMPTS, Workflow
 from ttsnap.schedule import planned_schedule, read_plan
+from ttsnap.simulation.source import read_costs
 from ttsnap.store import open_store
 
 
@@ -78,8 +79,9 @@ def test_search_takes_a_plan_or_a_schedule(ttsnap, finished: Workflow, tmp_path:
         assert ttsnap("search", "a plain prompt", *common, *options) == 0
         schedules[name] = json.loads((out / "trace.json").read_text())["schedule"]
     assert schedules["given"] == "2:0.5"
+    costs = read_costs(finished.run / "model.json", finished.run / "rewards/clip/cost.json")
     found = read_plan(plan)
-    expected = planned_schedule(found, "ttsnap", float(budget), reward="clip", steps=found["steps"])
+    expected = planned_schedule(found, "ttsnap", float(budget), reward="clip", costs=costs)
     assert schedules["plan"] == str(expected)
 
 

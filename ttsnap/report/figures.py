@@ -91,11 +91,10 @@ def reward_vs_budget(
     """
     shown = curves.dropna(subset=["mean"])
     rewards = list(shown.reward.unique())
-    how = "pruned by all rewards together" if (shown.prunes_by == "joint").any() else "simulated"
+    how = ", pruned by all rewards together" if (shown.prunes_by == "joint").any() else ""
     subtitle = (
-        f"Expected reward of the best of the stored images, {how}; bands: 95 % interval over "
-        "prompts.\nω: gain over best-of-N, as a share of what best-of-N gains over its smallest "
-        "budget"
+        f"Expected reward of the best of stored images{how}; bands: 95 % interval over prompts.\n"
+        "ω: gain over best-of-N, as a share of what best-of-N gains over its smallest budget"
     )
     strategies = list(shown.strategy.unique())
     alone = len(rewards) == 1
