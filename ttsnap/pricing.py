@@ -8,6 +8,7 @@ import numpy as np
 
 from ttsnap.diffusion.architectures import preview_decoder
 from ttsnap.diffusion.flops import seconds, tflops
+from ttsnap.diffusion.loading import no_warnings
 from ttsnap.schedule import CostModel
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ def measure(
 
     timed = unit == "seconds"
     price, batch = (seconds, batch) if timed else (tflops, 1)
-    vae = preview_decoder(sampler.pipe.vae).to(sampler.device, sampler.dtype)
+    with no_warnings():  # of modules to be kept in float32, of which it has none
+        vae = preview_decoder(sampler.pipe.vae).to(sampler.device, sampler.dtype)
     latents = torch.zeros(batch, *sampler.latent_shape, device=sampler.device, dtype=sampler.dtype)
     height, width = sampling.height, sampling.width
     images = np.zeros((batch, height, width, 3), np.uint8)
