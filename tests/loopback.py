@@ -37,15 +37,23 @@ class Loopback:
 
 @contextmanager
 def serving(answer: Callable[[Request], Reply]) -> Iterator[Loopback]:
-    """Answer every POST of JSON by ``answer``, in a thread of its own."""
+    """Answer every POST of JSON by ``answer``, in a thread of its own.
+
+    What ``answer`` raises is raised at the end, too.
+    """
     requests: list[Request] = []
+    errors: list[Exception] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             request = Request(self.path, dict(self.headers), body)
             requests.append(request)
-            reply = answer(request)
+            try:
+                reply = answer(request)
+            except Exception as error:
+                errors.append(error)
+                return
             text = reply.body if isinstance(reply.body, str) else json.dumps(reply.body)
             content = text.encode()
             try:
@@ -70,3 +78,5 @@ def serving(answer: Callable[[Request], Reply]) -> Iterator[Loopback]:
         server.shutdown()
         thread.join()
         server.server_close()
+        if errors:
+            raise errors[0]

@@ -44,6 +44,8 @@ def tiny_qwen_vl(folder: Path, family: str = "Qwen2_5_VL", seed: int = 0) -> Pat
         "num_attention_heads": 2,
         "num_key_value_heads": 1,
         "head_dim": 16,
+        "bos_token_id": None,
+        "eos_token_id": vocabulary["<|im_end|>"],
         "rope_parameters": {
             "rope_type": "default",
             "rope_theta": 10000.0,
@@ -64,6 +66,10 @@ def tiny_qwen_vl(folder: Path, family: str = "Qwen2_5_VL", seed: int = 0) -> Pat
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModelForImageTextToText.from_config(config)
+    # At its usual scale an untrained model hardly sees the picture.
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            parameter.data.mul_(4)
     for part in (model, tokenizer, processor):
         part.save_pretrained(folder)
     return folder

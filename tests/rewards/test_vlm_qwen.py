@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -50,19 +51,15 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(untrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model that learned `LESSONS`."""
+    """A model whose last layer is fitted to say `LESSONS`."""
     judge = load(untrained)
-    model, tokenizer = judge.model.requires_grad_(True), judge.tokenizer
-    taught = after_a_one(judge, judge._inputs(flat(*LESSONS), PROMPTS))
-    answers = [(f"{text}<|im_end|>") for text in LESSONS.values()]
-    tokens = torch.tensor([tokenizer(text)["input_ids"][:2] for text in answers])
-    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
-    for _ in range(60):
-        logits = model(**taught).logits[:, -2:]
-        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens.flatten())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+    model, tokenizer = judge.model, judge.tokenizer
+    inputs = after_a_one(judge, judge._inputs(flat(*LESSONS), ["gray"] * len(LESSONS)))
+    with torch.no_grad():
+        hidden = model.model(**inputs).last_hidden_state[:, -2:].flatten(0, 1)
+    answers = [tokenizer(f"{text}<|im_end|>")["input_ids"][:2] for text in LESSONS.values()]
+    logits = 12.0 * torch.nn.functional.one_hot(torch.tensor(answers).flatten(), len(tokenizer))
+    model.lm_head.weight.copy_(torch.linalg.lstsq(hidden, logits).solution.T)
     # Checkpoints bring the like; it must not change the probabilities.
     model.generation_config = GenerationConfig(
         do_sample=True, temperature=0.1, repetition_penalty=1.5, top_k=1
@@ -77,9 +74,9 @@ def test_what_the_model_says_is_the_score(trained: Path, caplog: pytest.LogCaptu
     judge = load(trained)
     assert isinstance(judge, QwenJudge)
     assert isinstance(judge, Reward)
-    scores = judge.score(flat(*LESSONS), PROMPTS)
+    scores = judge.score(flat(*LESSONS), ["gray"] * len(LESSONS))
     assert scores.dtype == np.float32
-    np.testing.assert_allclose(scores, [2, 10, 1], atol=0.5)
+    np.testing.assert_allclose(scores, [2, 10, 1], atol=0.1)
     assert not caplog.records
 
 
@@ -120,7 +117,7 @@ def test_answers_that_are_no_numbers_fail(
     assert [line[: line.index(":", 13)] for line in lines] == [
         f"reward qwen: image {index} of 3 has no grade" for index in range(3)
     ]
-    assert "a number has only 4 % of the probability" in lines[2]
+    assert re.search(r"a number has only \d % of the probability as an answer$", lines[2])
 
 
 def test_the_model_reads_what_the_chat_template_says(untrained: Path) -> None:

@@ -86,6 +86,7 @@ class QwenJudge:
             UserError: if one is missing, or not of a Qwen-VL.
         """
         from transformers import AutoImageProcessor, AutoModelForImageTextToText
+        from transformers.utils.logging import disable_progress_bar
 
         options = read_options(QwenOptions, settings, name)
         path, revision = required_path(settings, name), settings.revision
@@ -93,6 +94,7 @@ class QwenJudge:
             raise UserError(f"{checkpoint}: reward {name} cannot be finetuned")
         tokenizer = load_tokenizer(path, revision)
         processor = load_processor(AutoImageProcessor, path, revision, backend="pil")
+        disable_progress_bar()
         with no_warnings():
             try:
                 loaded: Any = AutoModelForImageTextToText.from_pretrained(

@@ -335,11 +335,12 @@ class GeminiJudge(RemoteJudge):
         from google.genai import errors, types
 
         image = types.Part.from_bytes(data=png, mime_type="image/png")
+        content = types.Content(role="user", parts=[types.Part.from_text(text=prompt), image])
         try:
             with self._connected():
                 response = self._client.models.generate_content(
                     model=self.options.model,
-                    contents=[types.Part.from_text(text=prompt), image],
+                    contents=content,
                     config=self._config,
                 )
         except errors.APIError as error:
