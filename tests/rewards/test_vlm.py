@@ -16,20 +16,24 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from email.utils import formatdate
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from tests.loopback import Loopback, Reply, Request, serving
-from ttsnap.config import RewardSettings
+from ttsnap.config import RewardSettings, load_config
 from ttsnap.errors import UserError
-from ttsnap.rewards import load_reward
+from ttsnap.rewards import find_kind, load_reward
 from ttsnap.rewards.base import Reward
 from ttsnap.rewards.grades import ASPECTS, INSTRUCTION, Grades
+from ttsnap.rewards.options import read_options
 from ttsnap.rewards.vlm import GeminiJudge, OpenAIJudge
 
+DOC = Path(__file__).parents[2] / "docs/judges.md"
 KEY = "sk-test-0123456789abcdef"
 VARIABLES = {"openai": "OPENAI_API_KEY", "gemini": "GEMINI_API_KEY"}
 CLASSES = {"openai": OpenAIJudge, "gemini": GeminiJudge}
@@ -383,7 +387,7 @@ def test_a_service_without_key(monkeypatch: pytest.MonkeyPatch) -> None:
     ("options", "message"),
     [
         ({"metric": "beauty"}, "rewards.judge.options.metric"),
-        ({"modle": "x"}, "modle: unknown key"),
+        ({"modl": "x"}, "modl: unknown key"),
         ({"base_url": "ftp://here"}, "rewards.judge.options.base_url"),
         ({"concurrency": 0}, "rewards.judge.options.concurrency"),
         ({"api_key": "sk"}, "api_key: unknown key"),
@@ -399,6 +403,15 @@ def test_wrong_fields_for_gemini_are_named(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("GEMINI_API_KEY", KEY)
     with pytest.raises(UserError, match=r"rewards\.judge\.options\.request\.heat: Extra"):
         load("gemini", "http://127.0.0.1:9", request={"heat": 3})
+
+
+def test_the_documented_configs_are_valid() -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", DOC.read_text(), re.DOTALL)
+    given = [yaml.safe_load(block) | {"search": {"reward": "judge"}} for block in blocks]
+    rewards = [load_config(config).rewards["judge"] for config in given]
+    assert {reward.kind for reward in rewards} == {"openai", "gemini", "qwen-vl"}
+    for reward in rewards:
+        read_options(find_kind(reward.kind).Options, reward, "judge")
 
 
 def test_no_images_no_requests(kind: str) -> None:

@@ -63,6 +63,11 @@ KINDS = {
         "Ensemble",
         "Weighted sum of z-scores or ranks; options: other rewards of the config.",
     ),
+    "gemini": (
+        "ttsnap.rewards.vlm",
+        "GeminiJudge",
+        "Grades by Google's Gemini; options: model.",
+    ),
     "hpsv2": (
         "ttsnap.rewards.hpsv2",
         "Hpsv2Reward",
@@ -72,6 +77,16 @@ KINDS = {
         "ttsnap.rewards.image_reward",
         "ImageRewardReward",
         "ImageReward 1.0; path: its folder; runs in envs/image-reward.yaml only.",
+    ),
+    "openai": (
+        "ttsnap.rewards.vlm",
+        "OpenAIJudge",
+        "Grades by a service that speaks OpenAI's protocol; options: model.",
+    ),
+    "qwen-vl": (
+        "ttsnap.rewards.qwen_vl",
+        "QwenJudge",
+        "Grades by a vision-language model on this machine; path: a Qwen-VL.",
     ),
 }
 """Kind -> module, class, and in one line what it scores and needs.
