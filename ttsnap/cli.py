@@ -17,7 +17,7 @@ from ttsnap.config import DEFAULT_YAML, load_config
 from ttsnap.diffusion.cli import costs
 from ttsnap.errors import UserError
 from ttsnap.progress import quiet_libraries
-from ttsnap.rewards.cli import import_rewards
+from ttsnap.rewards.cli import import_rewards, rewards
 from ttsnap.shapes.cli import app as shapes
 from ttsnap.simulation import cli as simulation_cli
 
@@ -41,6 +41,7 @@ app.command("simulate")(simulation_cli.simulate)
 app.command("plan")(simulation_cli.plan)
 app.command()(costs)
 app.command("import-rewards")(import_rewards)
+app.command()(rewards)
 console = Console()
 
 

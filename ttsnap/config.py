@@ -23,6 +23,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    field_validator,
     model_validator,
 )
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
@@ -148,9 +149,23 @@ class Splits(Settings):
 class RewardSettings(Settings):
     """A model that scores (image, prompt)."""
 
-    kind: Literal["clip"] = Field("clip", description="clip: a PickScore-shaped CLIP model.")
-    path: Text = Field(description="Local folder, or hub id ORG/NAME.")
+    kind: Text = Field(
+        "clip",
+        description="What `ttsnap rewards` lists, or a class of your own, MODULE:CLASS.",
+    )
+    path: Text | None = Field(
+        None, description="Local folder, or hub id ORG/NAME; null for kinds without a model."
+    )
     revision: Text | None = Field(None, description="Commit of a hub id, which must have one.")
+    options: dict[str, Any] = Field(
+        {}, description="Options of the kind; `ttsnap rewards KIND` lists them."
+    )
+
+    @property
+    def members(self) -> dict[str, Any]:
+        """What an ensemble says about each of its rewards, by name; no other kind has any."""
+        named = self.options.get("rewards") if self.kind == "ensemble" else None
+        return named if isinstance(named, dict) else {}
 
 
 class Lora(Settings):
@@ -298,6 +313,12 @@ class Config(Settings):
     report: Report = Report()
     runtime: Runtime = Runtime()
 
+    @field_validator("rewards")
+    @classmethod
+    def fill_in_members(cls, rewards: dict[str, RewardSettings]) -> dict[str, RewardSettings]:
+        """Give ensembles the settings of the rewards they name, so that each stands for itself."""
+        return {name: _filled_in(reward, rewards) for name, reward in rewards.items()}
+
     @model_validator(mode="after")
     def cross_check(self) -> Config:
         """Refuse values that are impossible together, each with its key path.
@@ -318,8 +339,26 @@ class Config(Settings):
         return self
 
 
+def _filled_in(reward: RewardSettings, others: dict[str, RewardSettings]) -> RewardSettings:
+    members = reward.members
+    for name, given in members.items():
+        member = {"weight": given} if isinstance(given, int | float) else given
+        other = others.get(name)
+        if other is not None and other.kind != "ensemble" and isinstance(member, dict):
+            members = members | {name: other.model_dump() | member}
+    if not members:
+        return reward
+    return reward.model_copy(update={"options": reward.options | {"rewards": members}})
+
+
 def _problems(config: Config) -> Iterator[Problem]:
     yield from _unpinned(config)
+    for name, reward in config.rewards.items():
+        single = [key for key, other in config.rewards.items() if other.kind != "ensemble"]
+        for member in reward.members:
+            if member not in single:
+                text = f"is no reward to build on, which are {', '.join(single) or 'none here'}"
+                yield ("rewards", name, "options", "rewards", member), text
     yield from _split_problems(config)
     yield from _step_problems(config)
     for place, budgets in [
@@ -343,8 +382,10 @@ def _unpinned(config: Config) -> Iterator[Problem]:
     sources: dict[tuple[str, ...], Model | RewardSettings] = {("model",): config.model}
     sources |= {("rewards", name): reward for name, reward in config.rewards.items()}
     for place, source in sources.items():
+        if source.path is None or source.revision is not None:
+            continue
         looks_like_hub = re.fullmatch(r"\w[\w.-]*/[\w.-]+", source.path)
-        if source.revision is None and looks_like_hub and not Path(source.path).exists():
+        if looks_like_hub and not Path(source.path).exists():
             text = f"must be the commit of {source.path}, which is no local folder but a hub id"
             yield (*place, "revision"), text
 
@@ -419,7 +460,7 @@ def load_config(source: Mapping[str, Any] | str | Path) -> Config:
     try:
         return Config.model_validate(given)
     except ValidationError as error:
-        lines = [f"{label}: {_explain(detail)}" for detail in error.errors()]
+        lines = [f"{label}: {explain(detail)}" for detail in error.errors()]
         raise UserError("\n".join(lines)) from None
 
 
@@ -451,14 +492,14 @@ def _read_yaml(path: Path) -> Any:
     return given or {}
 
 
-def _explain(error: ErrorDetails) -> str:
-    """One line for a pydantic error: the key's path and what was expected there."""
+def explain(error: ErrorDetails, root: type[Settings] = Config) -> str:
+    """One line for a pydantic error about ``root``: the key's path and what was expected there."""
     loc = [part for part in error["loc"] if part != "[key]"]
     value = json.dumps(error["input"], default=str, ensure_ascii=False)
     value = value if len(value) <= 60 else value[:57] + "…"
     match error["type"]:
         case "extra_forbidden":
-            text = "unknown key" + _suggest(loc)
+            text = "unknown key" + _suggest(loc, root)
         case "missing":
             text = "is missing"
         case "model_type":
@@ -473,9 +514,9 @@ def _explain(error: ErrorDetails) -> str:
     return f"{'.'.join(map(str, loc))}: {text}"
 
 
-def _suggest(loc: list[str | int]) -> str:
-    """The nearest known key to the unknown one at ``loc``."""
-    section: Any = Config
+def _suggest(loc: list[str | int], root: type[Settings]) -> str:
+    """The nearest known key to the unknown one at ``loc`` in ``root``."""
+    section: Any = root
     for part in loc[:-1]:
         if type(None) in get_args(section):
             section = get_args(section)[0]  # of what may be null

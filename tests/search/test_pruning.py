@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.tiny import tiny_stable_diffusion
-from tests.tiny_clip import tiny_clip
+from tests.tiny_clip import clip_reward, tiny_clip
 from ttsnap.config import Sampling, Scheduler
 from ttsnap.diffusion import from_pipeline
 from ttsnap.diffusion.sampler import Sampler
@@ -44,7 +44,7 @@ def sampler() -> Sampler:
 def rewards(tmp_path_factory: pytest.TempPathFactory) -> dict[int, ClipReward]:
     """A reward for each check, and the one of the final image; each sees images its own way."""
     folder = tmp_path_factory.mktemp("clip")
-    return {step: ClipReward.load(tiny_clip(folder / str(step), step)) for step in (0, 2, 4)}
+    return {step: clip_reward(tiny_clip(folder / str(step), step)) for step in (0, 2, 4)}
 
 
 @pytest.fixture
