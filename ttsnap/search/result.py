@@ -16,19 +16,60 @@ THUMBNAIL = 128  # pixels, longest side
 
 @dataclass
 class Candidate:
-    """One seed's fate.
+    """One trajectory's fate.
+
+    ``noises`` are all that is random about it. The first entry makes the initial noise, the
+    following ones those of the steps of a stochastic sampler, as far as it came. An entry is the
+    seed of a standard normal noise, followed by the seeds of the moves of the method that led away
+    from it (:func:`ttsnap.search.noise.build`).
 
     Attributes:
-        seed: of its initial noise.
-        scores: step index -> score, at the looks it lived to see.
-        pruned_at: step index of the check that dropped it; None for those that finished.
+        seed: of its own noise: the initial one, or all that was drawn since it left its parent.
+        parent: index of the candidate that it is a neighbour or a branch of.
+        origin: where it comes from, in words.
+        noises: one tuple of seeds per noise.
+        scores: step index -> score by the first reward, at the looks it lived to see; NaN is one
+            that failed.
+        rewards: reward name -> score of the final image; empty for those that did not finish.
+        pruned_at: step index of the look that dropped it; None for those that finished.
         thumbnails: step index -> uint8 (h, w, 3), the decoded Tweedie estimate at each look.
     """
 
     seed: int
+    parent: int | None = None
+    origin: str = ""
+    noises: tuple[tuple[int, ...], ...] = ()
     scores: dict[int, float] = field(default_factory=dict)
+    rewards: dict[str, float] = field(default_factory=dict)
     pruned_at: int | None = None
     thumbnails: dict[int, np.ndarray] = field(default_factory=dict, repr=False)
+
+
+@dataclass
+class Round:
+    """The images that a method finished together: a round, a restart, a wave.
+
+    The names are those of the records that systems of this kind write per round.
+
+    Attributes:
+        search_round: counted from 1.
+        num_noises: candidates that finished in it.
+        best_noise_seed: seed of the best of them.
+        best_score: its score by the first reward.
+        choice_of_metric: name of that reward.
+        best: index of the best candidate.
+        image: its image, uint8 (H, W, 3).
+        best_img_path: where that was saved; None before.
+    """
+
+    search_round: int
+    num_noises: int
+    best_noise_seed: int
+    best_score: float
+    choice_of_metric: str
+    best: int
+    image: np.ndarray = field(repr=False)
+    best_img_path: str | None = None
 
 
 @dataclass(frozen=True)
@@ -39,33 +80,54 @@ class SearchResult:
         method: its name on the command line.
         prompt: the text.
         model: name of the text-to-image model.
-        reward: name of the reward that picked the winner.
-        schedule: checks as ``STEP:KEEP,…``; empty for best-of-N.
+        rewards: names of the rewards that picked the winner; the first one's score is shown.
+        options: the method's own settings.
         budget: allowed.
-        planned: cost foreseen by the cost model.
+        planned: cost that the cost model foresaw for all that was begun.
         spent: cost as counted while it ran.
         unit: of these three, such as TFLOPs.
         nfe: denoiser evaluations of all candidates together.
+        decodes: images decoded.
+        scored: images scored.
         seconds: wall clock.
+        interrupted: whether it was stopped before it had used the budget.
         winner: index of the best candidate.
         image: uint8 (H, W, 3), its final image.
-        candidates: all of them, in the order of their seeds.
+        candidates: all of them, in the order in which they were begun.
+        rounds: of the method, in order.
+        finals: index of a candidate -> its final image, of all that finished if they were asked
+            for; else empty.
     """
 
     method: str
     prompt: str
     model: str
-    reward: str
-    schedule: str
+    rewards: tuple[str, ...]
+    options: dict[str, Any]
     budget: float
     planned: float
     spent: float
     unit: str
     nfe: int
+    decodes: int
+    scored: int
     seconds: float
+    interrupted: bool
     winner: int
     image: np.ndarray = field(repr=False)
     candidates: list[Candidate] = field(repr=False)
+    rounds: list[Round] = field(repr=False)
+    finals: dict[int, np.ndarray] = field(repr=False)
+
+    @property
+    def reward(self) -> str:
+        """Name of the reward whose score is shown."""
+        return self.rewards[0]
+
+    @property
+    def schedule(self) -> str:
+        """Checks as ``STEP:KEEP,…``; empty for a method that has none."""
+        return str(self.options.get("schedule", ""))
 
     @property
     def seed(self) -> int:
@@ -75,8 +137,7 @@ class SearchResult:
     @property
     def score(self) -> float:
         """Reward of the winner's final image."""
-        scores = self.candidates[self.winner].scores
-        return scores[max(scores)]
+        return self.candidates[self.winner].rewards[self.reward]
 
     def row(self, prompt_id: str, oracle: float | None = None) -> dict[str, Any]:
         """This search as a row of ``search/results.parquet``."""
@@ -100,8 +161,8 @@ class SearchResult:
             "method": self.method,
             "prompt": self.prompt,
             "model": self.model,
-            "reward": self.reward,
-            "schedule": self.schedule,
+            "rewards": list(self.rewards),
+            "options": self.options,
             "seed": self.seed,
             "score": self.score,
             "winner": self.winner,
@@ -110,11 +171,18 @@ class SearchResult:
             "spent": self.spent,
             "unit": self.unit,
             "nfe": self.nfe,
+            "decodes": self.decodes,
+            "scored": self.scored,
+            "interrupted": self.interrupted,
             "n": len(self.candidates),
             "seconds": self.seconds,
             "candidates": [
                 {
                     "seed": candidate.seed,
+                    "parent": candidate.parent,
+                    "origin": candidate.origin,
+                    "noises": [list(recipe) for recipe in candidate.noises],
+                    "rewards": candidate.rewards,
                     "pruned_at": candidate.pruned_at,
                     "scores": {str(step): score for step, score in candidate.scores.items()},
                 }
