@@ -48,6 +48,7 @@ MethodName = Literal[
     "ttsp",
     "random",
     "zero-order",
+    "ttsnap+zero-order",
     "rejection",
     "beam",
     "mcts",

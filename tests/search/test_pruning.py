@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from tests.tiny import tiny_stable_diffusion
 from tests.tiny_clip import tiny_clip
@@ -20,6 +18,7 @@ from ttsnap.rewards.clip import ClipReward
 from ttsnap.schedule import CostModel, Schedule
 from ttsnap.search import Meter, Progress, SearchResult, Task, run_method
 from ttsnap.search.methods import Pruning
+from ttsnap.search.output import events
 from ttsnap.simulation.montecarlo import replay
 from ttsnap.store import create_store, open_store
 from ttsnap.trajectories import generate_block
@@ -166,7 +165,8 @@ def test_small_batches_change_nothing(task: Task) -> None:
 def test_the_same_twice(task: Task) -> None:
     first, second = (ttsnap(task) for _ in range(2))
     np.testing.assert_array_equal(first.image, second.image)
-    assert {**first.trace(), "seconds": 0} == {**second.trace(), "seconds": 0}
+    seen = [[{**event, "seconds": 0} for event in events(one)] for one in (first, second)]
+    assert seen[0] == seen[1]
 
 
 @pytest.mark.parametrize("budget", [6.2, 11.0, 30.0])
@@ -213,35 +213,3 @@ def test_a_meter_stops_what_was_not_planned() -> None:
     assert meter.spent == 2.0
     with pytest.raises(RuntimeError, match="exceed the budget"):
         meter.charge(scores=1)
-
-
-def test_what_is_saved(task: Task, tmp_path: Path) -> None:
-    result = ttsnap(task)
-    result.save(tmp_path / "out")
-    assert {file.name for file in (tmp_path / "out").iterdir()} == {
-        "best.png",
-        "contact.png",
-        "trace.json",
-    }
-    with Image.open(tmp_path / "out/best.png") as png:
-        np.testing.assert_array_equal(np.array(png), result.image)
-        assert png.text["prompt"] == PROMPT.text
-        assert png.text["seed"] == str(result.seed)
-        assert png.text["method"] == "ttsnap"
-        assert float(png.text["score"]) == result.score
-    trace = json.loads((tmp_path / "out/trace.json").read_text(encoding="utf-8"))
-    assert trace == result.trace()
-    assert [len(c["scores"]) for c in trace["candidates"]].count(3) == 3
-    assert result.row("p0", oracle=0.5) == {
-        "method": "ttsnap",
-        "budget": task.budget,
-        "prompt_id": "p0",
-        "reward": result.score,
-        "spent": result.spent,
-        "unit": "TFLOPs",
-        "nfe": 12 * 1 + 6 * 2 + 3 * 2,
-        "n": 12,
-        "seed": result.seed,
-        "oracle": 0.5,
-        "seconds": result.seconds,
-    }

@@ -19,6 +19,8 @@ from ttsnap.report.style import (
     MUTED,
     WIDTH,
     caption,
+    colour,
+    head,
     label,
     save,
     scored,
@@ -68,6 +70,75 @@ def trajectories(
         grid.beside(row, scored(score, largest), fate, highlighted=row == winner)
     grid.frame(winner, len(steps) - 1)
     grid.save(path)
+
+
+@styled
+def gallery(
+    images: Sequence[Sequence[np.ndarray]],
+    scores: np.ndarray,
+    prompts: Sequence[str],
+    methods: Sequence[str],
+    path: Path,
+    *,
+    subtitle: str,
+) -> None:
+    """What each method returned: a row for each prompt, a column for each method.
+
+    Args:
+        images: by prompt and method, uint8 (H, W, 3), all of one size.
+        scores: (prompts, methods); the highest of a row is marked.
+        prompts: above the rows; shortened.
+        methods: above the columns.
+        path: PNG or SVG to write.
+        subtitle: what the images have in common, such as the budget.
+    """
+    margin, top, gap = 0.1, 0.88, 0.06
+    cell = min(1.1, (WIDTH - 2 * margin) / len(methods) - gap)
+    tall = cell * images[0][0].shape[0] / images[0][0].shape[1]
+    line, row = 0.2, tall + 0.2 + 0.24  # inches: of a prompt, of all that belongs to it
+    height = top + len(prompts) * row + margin
+    figure = Figure(figsize=(WIDTH, height))
+    head(figure, "What each method found", subtitle)
+    largest = float(np.abs(scores).max())
+    for i, prompt in enumerate(prompts):
+        y = height - top - i * row
+        figure.text(
+            margin / WIDTH,
+            (y - 0.03) / height,
+            caption(prompt, WIDTH - 2 * margin, lines=1),
+            size=8,
+            color=MUTED,
+            va="top",
+        )
+        for j, method in enumerate(methods):
+            x = margin + j * (cell + gap)
+            box = (x / WIDTH, (y - line - tall) / height, cell / WIDTH, tall / height)
+            ax = figure.add_axes(box)
+            ax.imshow(_enlarged(images[i][j]), interpolation="antialiased", aspect="auto")
+            ax.set(xticks=[], yticks=[])
+            best = j == int(scores[i].argmax())
+            for spine in ax.spines.values():
+                spine.set(visible=best, color=BLUE, linewidth=2.2)
+            ax.set_xlabel(
+                scored(float(scores[i, j]), largest),
+                size=7.5,
+                labelpad=2.5,
+                color=BLUE if best else MUTED,
+                weight="bold" if best else "normal",
+            )
+            if i == 0:
+                name = label(method).replace(" ", "\n") if cell < 0.8 else label(method)
+                figure.text(
+                    (x + cell / 2) / WIDTH,
+                    (y + 0.03) / height,
+                    name,
+                    size=7.5 if cell > 0.55 else 6.5,
+                    color=colour(method, methods),
+                    weight="bold",
+                    ha="center",
+                    va="bottom",
+                )
+    save(figure, path)
 
 
 @styled
@@ -139,6 +210,15 @@ def _fate(candidate: Candidate) -> tuple[int, float]:
     return last, candidate.scores[last]
 
 
+def _enlarged(image: np.ndarray) -> np.ndarray:
+    """A small picture smoothly enlarged to what is drawn."""
+    scale = PIXELS / max(image.shape[:2])
+    if scale <= 1:
+        return image
+    size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
+    return np.array(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+
+
 class _Grid:
     """Pictures in rows and columns on one set of axes, whose unit is a picture's width."""
 
@@ -206,13 +286,9 @@ class _Grid:
 
     def picture(self, row: int, column: float, image: np.ndarray, dimmed: bool) -> None:
         """Put ``image`` uint8 (H, W, 3) into a cell."""
-        scale = PIXELS / max(image.shape[:2])
-        if scale > 1:
-            size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
-            image = np.array(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
         left, right, top, bottom = self._box(row, column)
         self.ax.imshow(
-            image,
+            _enlarged(image),
             extent=(left, right, bottom, top),
             alpha=0.28 if dimmed else 1,
             interpolation="antialiased",

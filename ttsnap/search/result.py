@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import io
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 THUMBNAIL = 128  # pixels, longest side
 
@@ -139,75 +139,55 @@ class SearchResult:
         """Reward of the winner's final image."""
         return self.candidates[self.winner].rewards[self.reward]
 
-    def row(self, prompt_id: str, oracle: float | None = None) -> dict[str, Any]:
-        """This search as a row of ``search/results.parquet``."""
+    @property
+    def diversity(self) -> float | None:
+        """How varied the finished images are; None of fewer than two.
+
+        Root mean square difference of two of them, averaged over all pairs, at 32 x 32 pixels with
+        values in [0, 1]: coarse enough to compare what is seen where, not its grain.
+        """
+        from scipy.spatial.distance import pdist
+
+        finals = [one.thumbnails[max(one.scores)] for one in self.candidates if one.rewards]
+        if len(finals) < 2:
+            return None
+        small = [
+            np.asarray(Image.fromarray(image).resize((32, 32), Image.Resampling.BOX), np.float32)
+            for image in finals
+        ]
+        flat = np.stack(small).reshape(len(small), -1) / 255
+        return float(pdist(flat).mean() / flat.shape[1] ** 0.5)
+
+    def row(self, prompt_id: str, **judged: float | None) -> dict[str, Any]:
+        """This search as a row of ``search/results.parquet``, with what others say of its image."""
         return {
             "method": self.method,
             "budget": self.budget,
             "prompt_id": prompt_id,
             "reward": self.score,
+            **judged,
+            "diversity": self.diversity,
             "spent": self.spent,
             "unit": self.unit,
             "nfe": self.nfe,
             "n": len(self.candidates),
             "seed": self.seed,
-            "oracle": oracle,
             "seconds": self.seconds,
         }
 
-    def trace(self) -> dict[str, Any]:
-        """All but the pictures, as plain JSON."""
-        return {
-            "method": self.method,
-            "prompt": self.prompt,
-            "model": self.model,
-            "rewards": list(self.rewards),
-            "options": self.options,
-            "seed": self.seed,
-            "score": self.score,
-            "winner": self.winner,
-            "budget": self.budget,
-            "planned": self.planned,
-            "spent": self.spent,
-            "unit": self.unit,
-            "nfe": self.nfe,
-            "decodes": self.decodes,
-            "scored": self.scored,
-            "interrupted": self.interrupted,
-            "n": len(self.candidates),
-            "seconds": self.seconds,
-            "candidates": [
-                {
-                    "seed": candidate.seed,
-                    "parent": candidate.parent,
-                    "origin": candidate.origin,
-                    "noises": [list(recipe) for recipe in candidate.noises],
-                    "rewards": candidate.rewards,
-                    "pruned_at": candidate.pruned_at,
-                    "scores": {str(step): score for step, score in candidate.scores.items()},
-                }
-                for candidate in self.candidates
-            ],
-        }
+    def save(
+        self, folder: Path, *, contact: bool = True, settings: Mapping[str, Any] | None = None
+    ) -> None:
+        """Write images, records and trace, see :func:`ttsnap.search.output.save`."""
+        from ttsnap.search import output
 
-    def save(self, folder: Path, *, contact: bool = True) -> None:
-        """Write ``best.png`` (with its origin in the PNG's text), ``contact.png``, ``trace.json``.
+        output.save(self, Path(folder), contact=contact, settings=settings)
 
-        The trace comes last: where it stands, the rest is complete. Drawing the contact sheet
-        takes up to a second, so that ``contact`` may leave it out.
-        """
-        from ttsnap.report.pictures import contact_sheet
-
-        folder.mkdir(parents=True, exist_ok=True)
-        text = PngInfo()
-        for key in ("prompt", "seed", "score", "reward", "model", "method", "schedule"):
-            text.add_text(key, str(getattr(self, key)))
-        Image.fromarray(self.image).save(folder / "best.png", pnginfo=text)
-        if contact:
-            contact_sheet(self, folder / "contact.png")
-        (folder / "trace.json").write_text(
-            json.dumps(self.trace(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
+    def _repr_png_(self) -> bytes:
+        """What a notebook shows."""
+        png = io.BytesIO()
+        Image.fromarray(self.image).save(png, "png")
+        return png.getvalue()
 
 
 def thumbnail(image: np.ndarray) -> np.ndarray:
