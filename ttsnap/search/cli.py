@@ -115,13 +115,16 @@ def search(
     from ttsnap.diffusion import load_sampler
     from ttsnap.prompts import seed_of
     from ttsnap.rewards import load_reward
-    from ttsnap.schedule import Schedule, planned_schedule, read_plan
+    from ttsnap.schedule import Schedule, read_plan
     from ttsnap.search.methods import run_method
     from ttsnap.search.output import claim
     from ttsnap.search.setup import (
         cost_model,
+        looks_by_narf,
         method_named,
         method_options,
+        planned_options,
+        prunes,
         read_options,
         read_scheduler,
         sampling_for,
@@ -137,12 +140,11 @@ def search(
         how, settings.sampling, read_scheduler(scheduler) if scheduler else None
     )
     given = read_options(option or []) | ({"schedule": schedule} if schedule else {})
-    prunes = "schedule" in how.options.model_fields
-    if plan and not prunes:
+    if plan and not prunes(how):
         raise UserError(f"method {method} prunes nothing; leave out --plan")
-    chosen = None
-    if prunes and "schedule" not in given:
-        chosen = read_plan(plan or Path(settings.results, settings.run, "plan", f"{names[0]}.json"))
+    found = None
+    if prunes(how) and "schedule" not in given:
+        found = read_plan(plan or Path(settings.results, settings.run, "plan", f"{names[0]}.json"))
 
     device, batch = settings.runtime.device, settings.runtime.batch_size
     load = {
@@ -153,16 +155,15 @@ def search(
         sampler = load_sampler(settings.model, sampling, device)
         rewards = tuple(load[name]() for name in names)
         costs = cost_model(spend.unit, settings.costs, sampler, rewards, sampling, batch)
-        if chosen:
+        if found:
             by = names[0] if len(names) == 1 else "joint"
-            strategy = "ttsp" if method == "ttsp" else "ttsnap"
-            planned = planned_schedule(chosen, strategy, spend.value, reward=by, costs=costs)
-            given["schedule"] = str(planned)
+            given |= planned_options(found, how, spend.value, by, costs)
         options = method_options(how, given)
         folders = {}
-        if method.startswith("ttsnap") if narf is None else narf:
-            checks = Schedule.parse(given["schedule"]).checks if prunes else None
-            steps = settings.narf.steps if checks is None else [check.step for check in checks]
+        if looks_by_narf(how) if narf is None else narf:
+            steps = settings.narf.steps
+            if prunes(how):
+                steps = [check.step for check in Schedule.parse(given["schedule"]).checks]
             folders = _checkpoints(settings, names, steps)
         verifiers = {
             step: tuple(load[name](checkpoint=path) for name, path in of.items())

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from ttsnap.config import Costs, Sampling, Scheduler, Settings
 from ttsnap.errors import UserError
-from ttsnap.schedule import CostModel
+from ttsnap.schedule import CostModel, planned_schedule
 from ttsnap.search.budget import Unit
 from ttsnap.search.methods import METHODS, Method, stochastic
 
@@ -55,6 +55,35 @@ def method_options(method: Method, given: Mapping[str, Any]) -> Settings:
             case _:
                 words = f"{name}: {first['msg']}, not {first['input']!r}"
         raise UserError(f"method {method.name}: {words}") from None
+
+
+def prunes(method: Method) -> bool:
+    """Whether a method runs a pruning schedule, which a plan can choose."""
+    return "schedule" in method.options.model_fields
+
+
+def looks_by_narf(method: Method) -> bool:
+    """Whether a method looks at early steps with NARF checkpoints unless told otherwise."""
+    return prunes(method) and method.name != "ttsp"
+
+
+def planned_options(
+    plan: Mapping[str, Any], method: Method, budget: float, reward: str, costs: CostModel
+) -> dict[str, str]:
+    """The schedule that a plan chose for a method that prunes, as an option of it.
+
+    Args:
+        plan: of :func:`ttsnap.schedule.read_plan`.
+        method: prunes.
+        budget: in the unit of ``costs``.
+        reward: that prunes, or ``joint``.
+        costs: of the sampler that is to run it.
+
+    Raises:
+        UserError: see :func:`ttsnap.schedule.planned_schedule`.
+    """
+    strategy = "ttsnap" if looks_by_narf(method) else "ttsp"
+    return {"schedule": str(planned_schedule(plan, strategy, budget, reward=reward, costs=costs))}
 
 
 def read_options(given: Sequence[str]) -> dict[str, Any]:
