@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -11,8 +12,9 @@ import numpy as np
 import torch
 
 from ttsnap.errors import UserError
+from ttsnap.prompts import seed_of
 from ttsnap.schedule import combine, keep_best
-from ttsnap.search.noise import Move, NoiseSource, Recipe, step_seed
+from ttsnap.search.noise import NoiseSource, Recipe, move_of, step_seed
 from ttsnap.search.result import Candidate, Round, SearchResult, thumbnail
 from ttsnap.search.task import Progress, Task
 
@@ -91,6 +93,21 @@ def standardised(values: np.ndarray) -> np.ndarray:
     return result
 
 
+def check_looks(steps: Iterable[int], run: Run, first: int = 0) -> list[int]:
+    """The looks that a method was asked to take, in order.
+
+    Raises:
+        UserError: one is before step ``first``, or not before the last step.
+    """
+    looks = sorted(set(steps))
+    for step in looks:
+        if not first <= step < run.last:
+            raise UserError(
+                f"method {run.method}: steps: {step} is no step from {first} to {run.last - 1}"
+            )
+    return looks
+
+
 class Run:
     """One search: what a method does goes through it, is charged and recorded.
 
@@ -114,8 +131,8 @@ class Run:
         self.alive = 0
         self.message = ""
         self.interrupted = False
-        self._noise = NoiseSource(self.sampler)
-        self._round = 1
+        self._noise = NoiseSource(self.sampler, move_of(options))
+        self._drawn = 0  # seeds of the task
         self._seen: float | None = None
         self._finals: dict[int, np.ndarray] = {}  # candidate -> scores (R,)
         self._images: dict[int, np.ndarray] = {}  # of finals that can still win something
@@ -126,23 +143,24 @@ class Run:
         """Index of the last step."""
         return self.sampler.steps - 1
 
-    @property
-    def verify(self) -> float:
-        """Price of a look at one candidate."""
-        return self.meter.costs.verify
-
-    def moves_by(self, move: Move) -> None:
-        """Say how noises whose recipe has more than one seed are made."""
-        self._noise = NoiseSource(self.sampler, move)
-
     # Groups
 
-    def add(self, origin: str = "", parent: int | None = None) -> int:
-        """Begin a candidate with the next seed; returns its index."""
-        index = len(self.candidates)
-        seed = self.task.seed_of(index)
-        self.candidates.append(Candidate(seed, parent, origin or f"seed {seed}"))
-        return index
+    def add(self) -> int:
+        """Begin a candidate with the task's next seed; returns its index."""
+        seed = self.task.seed_of(self._drawn)
+        self._drawn += 1
+        self.candidates.append(Candidate(seed, origin=f"seed {seed}"))
+        return len(self.candidates) - 1
+
+    def derive(self, parent: int, kind: str, number: int) -> int:
+        """Begin a candidate that comes out of another; returns its index.
+
+        Its seed follows from the other's, not from how many there are, so that it does not matter
+        in which batches they are run.
+        """
+        seed = seed_of(self.candidates[parent].seed, kind, number)
+        self.candidates.append(Candidate(seed, parent, f"{kind} of {parent}"))
+        return len(self.candidates) - 1
 
     def start(self, count: int) -> Group:
         """Begin ``count`` candidates from initial noise of their own."""
@@ -178,6 +196,26 @@ class Run:
             torch.cat(outputs) if outputs else None,
         )
 
+    def branch(self, group: Group, rows: Sequence[int] | np.ndarray, keep: bool = True) -> Group:
+        """Some rows, a row as often as it is named, each going its own way from here on.
+
+        Args:
+            group: candidates before a step whose noise they do not have yet.
+            rows: in order.
+            keep: whether the first of a row's branches goes on as the candidate that it is; all
+                others are new candidates, with seeds of their own.
+        """
+        who: list[int] = []
+        taken = Counter[int]()
+        for row in rows:
+            index = group.who[row]
+            if taken[index] or not keep:
+                who.append(self.derive(index, f"step {group.state.index} branch", taken[index]))
+            else:
+                who.append(index)
+            taken[index] += 1
+        return replace(self.select(group, rows), who=tuple(who))
+
     def batches(self, group: Group) -> Iterator[Group]:
         """The rows in as few batches as possible."""
         size = self.task.batch_size
@@ -203,18 +241,24 @@ class Run:
         self._observe(batch.state.index)
         return replace(batch, output=output)
 
-    def _noises(self, group: Group) -> tuple[torch.Tensor | None, Group]:
-        """Noise of the step that a group is before, and the group with it in its recipes."""
-        if not self.sampler.stochastic:
-            return None, group
+    def _made(self, group: Group) -> Group:
+        """The group with the noise of the step that it is before, from its own seeds by default."""
         step = group.state.index
+        if not self.sampler.stochastic:
+            return group
+        own = [(step_seed(self.candidates[i].seed, step),) for i in group.who]
         noises = tuple(
-            known
-            if len(known) > step + 1
-            else (*known, (step_seed(self.candidates[i].seed, step),))
-            for i, known in zip(group.who, group.noises, strict=True)
+            known if len(known) > step + 1 else (*known, recipe)
+            for known, recipe in zip(group.noises, own, strict=True)
         )
-        return self._noise([known[step + 1] for known in noises]), replace(group, noises=noises)
+        return replace(group, noises=noises)
+
+    def _stepped(self, group: Group) -> tuple[State, torch.Tensor]:
+        """The sampler's step of an evaluated group whose noises are made."""
+        noise = None
+        if self.sampler.stochastic:
+            noise = self._noise([known[group.state.index + 1] for known in group.noises])
+        return self.sampler.step(group.state, noise, group.output)
 
     def step(self, group: Group, noises: Sequence[Recipe] | None = None) -> Group:
         """Take an evaluated group over its step, which costs nothing more.
@@ -226,8 +270,8 @@ class Run:
         if noises is not None:
             known = tuple((*a, b) for a, b in zip(group.noises, noises, strict=True))
             group = replace(group, noises=known)
-        noise, group = self._noises(group)
-        state, _ = self.sampler.step(group.state, noise, group.output)
+        group = self._made(group)
+        state, _ = self._stepped(group)
         return Group(state, group.who, group.noises)
 
     def advance(self, group: Group, step: int) -> Group:
@@ -244,8 +288,7 @@ class Run:
             rewards = self.task.verifiers.get(step, rewards)
         values, images = [], []
         for batch in self.batches(group):
-            noise, batch = self._noises(batch)
-            _, estimates = self.sampler.step(batch.state, noise, batch.output)
+            _, estimates = self._stepped(self._made(batch))
             self.meter.charge(decodes=len(batch), scores=len(batch))
             began = time.perf_counter()
             decoded = self.sampler.decode(estimates)
@@ -259,7 +302,8 @@ class Run:
 
     def record(self, group: Group, look: Look, rows: Sequence[int] | None = None) -> None:
         """Write down what was seen of some rows of a group, all by default."""
-        _, group = self._noises(group)
+        if look.step == self.last:
+            group = self._made(group)
         for row in range(len(group)) if rows is None else rows:
             index = group.who[row]
             candidate = self.candidates[index]
@@ -268,8 +312,8 @@ class Run:
             candidate.thumbnails[look.step] = thumbnail(look.images[row])
             if look.step == self.last:
                 self._finish(index, look.values[:, row], look.images[row])
-            elif not self._finals and not np.isnan(look.values[0, row]):
-                self._seen = max(self._seen or -np.inf, candidate.scores[look.step])
+        seen = look.values[0, ~np.isnan(look.values[0])]
+        self._seen = float(seen.max()) if len(seen) else self._seen
 
     def reach(self, group: Group, step: int) -> tuple[Group, np.ndarray]:
         """Evaluate a group up to ``step``, look at it and record that, batch after batch.
@@ -308,7 +352,7 @@ class Run:
 
     def _front(self, members: Sequence[int]) -> list[int]:
         """Those finals that no other one beats by all rewards: only they can win."""
-        scored = [i for i in members if not np.isnan(self._finals[i]).any()]
+        scored = [i for i in sorted(members) if not np.isnan(self._finals[i]).any()]
         if not scored:
             return []
         values = np.stack([self._finals[i] for i in scored])
@@ -319,25 +363,35 @@ class Run:
                 front.append(int(row))
         return [scored[row] for row in front]
 
-    def best(self, members: Sequence[int] | None = None) -> int | None:
-        """The best of some finals, all by default; None if none could be scored."""
-        chosen = sorted(self._finals if members is None else members)
-        if not chosen:
-            return None
-        values = np.stack([self._finals[i] for i in chosen], axis=1)
-        first = int(keep_best(merit(values), 1)[0])
-        return None if np.isnan(values[:, first]).any() else chosen[first]
+    def finished(self) -> list[int]:
+        """Candidates with a final image, in order."""
+        return sorted(self._finals)
+
+    def final(self, index: int) -> np.ndarray:
+        """Scores (R,) of a candidate's final image."""
+        return self._finals[index]
+
+    def ranked(self, members: Sequence[int] | None = None) -> list[int]:
+        """Finished candidates, or ``members`` of them, the best first.
+
+        Those that could not be scored are left out.
+        """
+        finished = self.finished() if members is None else sorted(members)
+        if not finished:
+            return []
+        values = np.stack([self._finals[i] for i in finished], axis=1)
+        order = np.argsort(-merit(values), kind="stable")
+        return [finished[row] for row in order if not np.isnan(values[:, row]).any()]
 
     def end_round(self) -> None:
         """Close a round of the method, if anything finished in it."""
         members = list(self._finals)[self._before :]
-        best = self.best(members)
-        if best is not None:
+        for best in self.ranked(members)[:1]:
             candidate = self.candidates[best]
             name = self.task.reward.name
             self.rounds.append(
                 Round(
-                    search_round=self._round,
+                    search_round=len(self.rounds) + 1,
                     num_noises=len(members),
                     best_noise_seed=candidate.seed,
                     best_score=candidate.rewards[name],
@@ -346,7 +400,6 @@ class Run:
                     image=self._images[best],
                 )
             )
-        self._round += 1
         self._before = len(self._finals)
 
     def _observe(self, step: int) -> None:
@@ -362,7 +415,7 @@ class Run:
                 spent=self.meter.spent,
                 budget=self.task.budget,
                 unit=self.meter.costs.unit,
-                round=self._round,
+                round=len(self.rounds) + 1,
                 message=self.message,
             )
         )
@@ -387,10 +440,11 @@ class Run:
         """
         if len(self._finals) > self._before:
             self.end_round()
-        winner = self.best()
-        if winner is None:
+        ranked = self.ranked()
+        if not ranked:
             names = " and ".join(reward.name for reward in self.task.rewards)
             raise UserError(f"none of {len(self._finals)} final images could be scored by {names}")
+        winner = ranked[0]
         self.alive = 1
         self._observe(self.last)
         return SearchResult(

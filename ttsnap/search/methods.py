@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from ttsnap.config import Sampling, Scheduler, Settings, StepIndex, Text
+from ttsnap.config import Settings, StepIndex, Text
 from ttsnap.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Pruning(Settings):
     schedule: Text = Field(description="Checks STEP:KEEP,… such as 2:0.4,6:0.4.")
 
 
-class ZeroOrder(Settings):
+class Climbing(Settings):
     """Hill climbing over the initial noise (arXiv 2501.09732, section 4.1)."""
 
     neighbours: int = Field(4, ge=0, description="Neighbours tried around a noise at once.")
@@ -37,10 +37,20 @@ class ZeroOrder(Settings):
     )
 
 
-class Refinement(Pruning, ZeroOrder):
-    """Pruning, then hill climbing around the survivors, the best one first."""
+class ZeroOrder(Climbing):
+    """Hill climbing over the initial noise, from one fresh noise after the other."""
 
-    share: float = Field(0.3, gt=0, lt=1, description="Share of the budget that climbing may use.")
+    step: StepIndex | None = Field(
+        None,
+        description="Step index at which noises are compared, by its verifier; only the top of a "
+        "hill is finished. null compares final images.",
+    )
+
+
+class Refinement(Pruning, Climbing):
+    """Pruning, then hill climbing from the survivors, the best one first."""
+
+    share: float = Field(0.3, gt=0, lt=1, description="Share of the budget kept for climbing.")
 
 
 class Beam(Settings):
@@ -142,7 +152,7 @@ METHODS = _of(
         "refinement:refine",
         options=Refinement,
     ),
-    Method("rejection", "best-of-N with noise at every step", "rejection:rejection", True),
+    Method("rejection", "best-of-N with noise at every step", "pruning:best_of_n", True),
     Method(
         "beam",
         "at every step keep the best of many branches, by their next estimates",
@@ -167,18 +177,12 @@ METHODS = _of(
     Method(
         "eps-greedy",
         "the same, some of the noises fresh",
-        "eps_greedy:eps_greedy",
+        "noise_zero_order:eps_greedy",
         True,
         EpsGreedy,
     ),
     Method("smc", "resample candidates in proportion to their weights", "smc:smc", True, Smc),
 )
-
-
-def stochastic(sampling: Sampling) -> Sampling:
-    """The same sampling with noise at every step, for methods that search it: DDIM with eta 1."""
-    scheduler = Scheduler(name="DDIMScheduler", options={"eta": 1.0})
-    return sampling.model_copy(update={"scheduler": scheduler})
 
 
 def run_method(name: str, task: Task, options: Settings | None = None) -> SearchResult:

@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ttsnap.config import Settings
 from ttsnap.prompts import seed_of
+from ttsnap.search.methods import Climbing, NoiseZeroOrder
 
 if TYPE_CHECKING:
-    from ttsnap.diffusion.sampler import Sampler
+    import numpy as np
+
+    from ttsnap.diffusion.sampler import Conditioning, Sampler
 
 Recipe = tuple[int, ...]
 """Seed of standard normal noise, then the seed of each move away from it."""
@@ -58,6 +62,16 @@ def ball(distance: float) -> Move:
     return move
 
 
+def move_of(options: Settings) -> Move | None:
+    """How a method with these options moves; None if it does not."""
+    match options:
+        case Climbing():
+            return sphere(options.threshold)
+        case NoiseZeroOrder():
+            return ball(options.distance)
+    return None
+
+
 class NoiseSource:
     """Draws the noise of recipes."""
 
@@ -82,3 +96,27 @@ class NoiseSource:
         assert self._move is not None
         moved = self._move(self._cached(tuple(before)).float(), drawn.float(), seed)
         return moved.to(drawn.dtype)
+
+
+def reproduce(
+    sampler: Sampler, conditioning: Conditioning, noises: Sequence[Recipe], options: Settings
+) -> np.ndarray:
+    """The final image of a candidate, from what its search recorded.
+
+    Args:
+        sampler: as the search had it.
+        conditioning: the encoded prompt, its only row.
+        noises: of the candidate.
+        options: of the method that found it.
+
+    Returns:
+        uint8 (H, W, 3).
+    """
+    draw = NoiseSource(sampler, move_of(options))
+    state = sampler.start_from(conditioning, draw(noises[:1]))
+    while not state.done:
+        step = state.index + 1
+        noise = draw(noises[step : step + 1]) if sampler.stochastic else None
+        state, _ = sampler.step(state, noise)
+    image: np.ndarray = sampler.decode(state.latents)[0]
+    return image

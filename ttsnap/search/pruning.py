@@ -41,31 +41,37 @@ def prune(run: Run, schedule: Schedule, n: int) -> None:
 
     Where seconds are what is spent and they run short, fewer are begun or survive.
     """
-    meter = run.meter
-    run.planned += meter.costs.cost(n, schedule)
+    run.planned += run.meter.costs.cost(n, schedule)
     run.message = "pruning" if schedule.checks else "finishing all"
-    run.alive = n
+    group, scores = begin(run, schedule, n)
     steps = [check.step for check in schedule.checks]
-    groups: list[Group] = []
-    values: list[np.ndarray] = []
-    begun = 0
-    while begun < n:
-        group, seen = run.reach(
-            run.start(min(run.task.batch_size, n - begun)), [*steps, run.last][0]
-        )
-        begun += len(group)
-        groups.append(group)
-        values.append(seen)
-        n = min(n, max(begun, meter.affordable(schedule, begun)))
-    if not steps:
-        return
-    group, scores = run.concat(groups), np.concatenate(values, axis=1)
-    counts = schedule.counts(n)[1:]
-    for i, (following, count) in enumerate(zip([*steps[1:], run.last], counts, strict=True)):
-        rest, prices = Schedule(schedule.checks[i + 1 :]), meter.costs.prices(steps)[i + 1 :]
-        count = min(count, len(group))
-        while count > 1 and not meter.affords(sum(map(mul, rest.counts(count), prices))):
+    counts = schedule.counts(len(group))[1:]
+    for i, (following, count) in enumerate(zip([*steps[1:], run.last], counts, strict=False)):
+        rest, prices = Schedule(schedule.checks[i + 1 :]), run.meter.costs.prices(steps)[i + 1 :]
+        while count > 1 and not run.meter.affords(sum(map(mul, rest.counts(count), prices))):
             count -= 1
         kept = keep_best(merit(scores), count)
         run.drop(group, kept)
         group, scores = run.reach(run.select(group, kept), following)
+
+
+def begin(run: Run, schedule: Schedule, n: int) -> tuple[Group, np.ndarray]:
+    """Bring ``n`` new candidates to the first check, or to the end if there is none.
+
+    Where seconds are what is spent and they run short, fewer are begun.
+
+    Returns:
+        The candidates evaluated there, and their scores (R, n).
+    """
+    run.alive = n
+    step = [*(check.step for check in schedule.checks), run.last][0]
+    groups: list[Group] = []
+    values: list[np.ndarray] = []
+    begun = 0
+    while begun < n:
+        group, seen = run.reach(run.start(min(run.task.batch_size, n - begun)), step)
+        groups.append(group)
+        values.append(seen)
+        begun += len(group)
+        n = min(n, max(begun, run.meter.affordable(schedule, begun)))
+    return run.concat(groups), np.concatenate(values, axis=1)

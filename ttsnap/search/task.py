@@ -135,6 +135,11 @@ class Meter:
             + self.scores * self.costs.reward
         )
 
+    @property
+    def left(self) -> float:
+        """What may still be spent."""
+        return max(0.0, self.budget - self.spent)
+
     def affords(self, cost: float) -> bool:
         """Whether what is left of the budget covers ``cost``."""
         total = self.spent + cost
@@ -179,8 +184,7 @@ class Meter:
                 enough.
         """
         paid = begun * self.costs.prices([check.step for check in schedule.checks])[0]
-        left = max(0.0, self.budget - self.spent) + paid
-        n = self.costs.largest_n(left * (1 + 1e-9), schedule)
+        n = self.costs.largest_n((self.left + paid) * (1 + 1e-9), schedule)
         if n == 0 and not self.evaluations:
             raise UserError(
                 f"budget of {self.budget:g} {self.costs.unit}: one candidate costs "
