@@ -31,7 +31,8 @@ except UserError as error:
 
 RUN = f"{CONFIG.results}/{CONFIG.run}"
 SPLITS = list(PROMPTS)
-REWARDS = list(CONFIG.rewards)
+# The reward that judges is held out: no checkpoint is trained for it, nothing planned by it.
+REWARDS = [name for name in CONFIG.rewards if name != CONFIG.search.judge_reward]
 JUDGE = CONFIG.rewards.get(CONFIG.search.judge_reward)
 # Site matters reach the jobs through the environment, where Snakemake does not track them.
 os.environ.update(TTSNAP_RUNTIME=CONFIG.runtime.model_dump_json())

@@ -274,7 +274,8 @@ class Search(Settings):
     )
     reward: str = Field("clip", description="Name of the reward that searches.")
     judge_reward: str | None = Field(
-        None, description="Name of another reward that judges what was found; null is none."
+        None,
+        description="Name of another reward, held out to judge what was found; null is none.",
     )
     budgets: Budgets = Field([0.021, 0.041], description="Compute per prompt, TFLOPs, increasing.")
     prompts_per_job: PositiveInt = Field(40, description="Prompts per job.")

@@ -117,7 +117,7 @@ def search(
     from ttsnap.rewards import load_reward
     from ttsnap.schedule import Schedule, read_plan
     from ttsnap.search.methods import run_method
-    from ttsnap.search.output import claim
+    from ttsnap.search.output import check_settings
     from ttsnap.search.setup import (
         cost_model,
         looks_by_narf,
@@ -182,7 +182,7 @@ def search(
         "keep_finals": keep_finals,
     }
     folder = out or Path(settings.results, settings.run, "live", f"{method}-{_digest(record)}")
-    claim(folder, record)
+    check_settings(folder, record)
 
     def search_one(prompt: Prompt, standing: Standing, stop: Event) -> SearchResult:
         task = Task(
@@ -203,7 +203,7 @@ def search(
         return run_method(method, task, options)
 
     heading = f"{method}, {', '.join(names)}, seed {seed}"
-    if not _search_all(asked, search_one, folder, heading, sampler.steps, resume):
+    if not _search_all(asked, search_one, folder, record, heading, sampler.steps, resume):
         raise typer.Exit(INTERRUPTED)
 
 
@@ -211,6 +211,7 @@ def _search_all(
     asked: Sequence[Prompt],
     search_one: Callable[[Prompt, Standing, Event], SearchResult],
     folder: Path,
+    settings: dict[str, Any],
     heading: str,
     steps: int,
     resume: bool,
@@ -221,12 +222,13 @@ def _search_all(
         asked: the prompts.
         search_one: searches for one, reports to a standing, and stops at an event.
         folder: that receives a folder for each.
+        settings: of the search, kept in the folder.
         heading: for the standings.
         steps: of the sampler.
         resume: leave out those that are finished.
     """
     from ttsnap.search.display import Standing, interruptible, shown, tell
-    from ttsnap.search.output import is_finished
+    from ttsnap.search.output import is_finished, write_settings
 
     before = {one.id for one in asked if resume and is_finished(folder / one.id)}
     if before:
@@ -241,6 +243,7 @@ def _search_all(
             standing = Standing(one.text, heading, steps, place)
             with shown(standing, console), interruptible(stop, standing):
                 result = search_one(one, standing, stop)
+            write_settings(folder, settings)
             result.save(folder / one.id, settings={"prompt_id": one.id})
             tell(result, one.text, folder / one.id, console)
             done += not result.interrupted
@@ -292,7 +295,16 @@ def _configured(
         if name in names:
             raise UserError(f"--reward {reward}: {name} is listed twice")
         names.append(name)
-    return load_config(given), names
+    try:
+        return load_config(given), names
+    except UserError as error:
+        for name in names:
+            if name not in settings.rewards and given["rewards"][name] == {"kind": name}:
+                raise UserError(
+                    f"--reward {name}: none of the rewards of the configuration "
+                    f"({', '.join(settings.rewards)}); others are given as KIND:PATH"
+                ) from error
+        raise
 
 
 def _checkpoints(

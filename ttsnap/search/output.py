@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from ttsnap.search.result import SearchResult
 
-TRACE = "trace.jsonl"
+SETTINGS, TRACE = "config.json", "trace.jsonl"
 
 
 def save(
@@ -138,29 +138,32 @@ def is_finished(folder: Path) -> bool:
     return not last["interrupted"]
 
 
-def claim(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Make ``folder`` the one of a search with these settings, kept in its ``config.json``.
+def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Refuse a folder whose ``config.json`` says that it holds a search with other settings.
 
     Raises:
-        UserError: it already holds a search with others.
+        UserError: naming one that differs.
     """
-    path = folder / "config.json"
-    text = _json(settings, indent=2) + "\n"
+    path = folder / SETTINGS
     try:
         there = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
         return
     except ValueError:
         raise UserError(f"{path}: not what `ttsnap search` wrote; choose another --out") from None
-    wanted = json.loads(text)
+    wanted = json.loads(_json(settings))
     if there != wanted:
         key = next(key for key in {**wanted, **there} if there.get(key) != wanted.get(key))
         raise UserError(
             f"{folder}: holds a search with another {key} "
             f"({_json(there.get(key))}, not {_json(wanted.get(key))}); choose another --out"
         )
+
+
+def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Write the ``config.json`` that :func:`check_settings` reads."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / SETTINGS).write_text(_json(settings, indent=2) + "\n", encoding="utf-8")
 
 
 def _save_image(result: SearchResult, index: int, image: np.ndarray, path: Path) -> None:

@@ -15,11 +15,15 @@ from ttsnap.config import Costs, Sampling, Scheduler, Settings
 from ttsnap.errors import UserError
 from ttsnap.schedule import CostModel, planned_schedule
 from ttsnap.search.budget import Unit
-from ttsnap.search.methods import METHODS, Method, stochastic
+from ttsnap.search.methods import METHODS, Method
 
 if TYPE_CHECKING:
     from ttsnap.diffusion.sampler import Sampler
     from ttsnap.rewards.base import Reward
+
+
+STOCHASTIC = Scheduler(name="DDIMScheduler", options={"eta": 1.0})
+"""What a search over the noise of the steps samples with if nothing else is asked for."""
 
 
 def method_named(name: str) -> Method:
@@ -144,9 +148,8 @@ def sampling_for(method: Method, sampling: Sampling, asked: Scheduler | None = N
     A method that searches the noise of the steps gets a stochastic one by itself. One that was
     asked for is left as it is: a method that cannot use it will say so.
     """
-    if asked:
-        return sampling.model_copy(update={"scheduler": asked})
-    return stochastic(sampling) if method.needs_stochastic else sampling
+    scheduler = asked or (STOCHASTIC if method.needs_stochastic else sampling.scheduler)
+    return sampling.model_copy(update={"scheduler": scheduler})
 
 
 def cost_model(
