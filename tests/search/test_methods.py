@@ -285,6 +285,29 @@ def test_zero_order_can_compare_noises_early(
     assert images_close(rerun(tasks[False], winner, "zero-order", options), result.image)
 
 
+def test_zero_order_climbs_until_nothing_near_is_better(tasks: dict[bool, Task]) -> None:
+    result = search(tasks, "zero-order", ZeroOrder(neighbours=3), budget=40 * FULL)
+    candidates = result.candidates
+    scores = [c.rewards["clip0"] for c in candidates]
+    base, moved, began = 0, 0, 0
+    position = 1
+    while position < len(candidates):
+        near = [i for i, c in enumerate(candidates) if c.parent == base]
+        assert near == list(range(position, min(position + 3, len(candidates))))
+        for i in near:
+            assert candidates[i].noises == ((*candidates[base].noises[0], candidates[i].seed),)
+        position += len(near)
+        best = max([base, *near], key=lambda i: scores[i])
+        if best != base:
+            base, moved = best, moved + 1
+        elif position < len(candidates):
+            base, began, position = position, began + 1, position + 1
+            assert candidates[base].parent is None
+            assert candidates[base].seed == seed_of(7, "p0", began)
+    assert moved
+    assert began
+
+
 def test_rejection_is_best_of_n_by_hand(tasks: dict[bool, Task]) -> None:
     result = search(tasks, "rejection")
     seeds = [seed_of(7, "p0", i) for i in range(7)]

@@ -71,7 +71,7 @@ def _choose(run: Run, group: Group, noises: int, iterations: int, epsilon: float
     """Take an evaluated group over its step by the best noise found, and evaluate it there."""
     step, count = group.state.index, len(group)
     run.message = f"noise of step {step + 1}"
-    rows = np.repeat(np.arange(count), noises)
+    rows = [row for row in range(count) for _ in range(noises)]
     best = run.evaluate(
         run.step(group, [(step_seed(run.candidates[i].seed, step),) for i in group.who])
     )
@@ -95,8 +95,8 @@ def _choose(run: Run, group: Group, noises: int, iterations: int, epsilon: float
         images = np.concatenate([seen.images, look.images])
         chosen = []
         for row in range(count):
-            rivals = np.array([row, *(count + np.flatnonzero(rows == row))])
-            chosen.append(int(rivals[keep_best(merit(values[:, rivals]), 1)[0]]))
+            rivals = [row, *range(count + row * noises, count + (row + 1) * noises)]
+            chosen.append(rivals[int(keep_best(merit(values[:, rivals]), 1)[0])])
         best = run.select(run.concat([best, tried]), chosen)
         seen = Look(step + 1, values[:, chosen], images[chosen])
     run.record(best, seen)

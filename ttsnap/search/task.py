@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ttsnap.errors import UserError
 from ttsnap.schedule import CostModel, Schedule
@@ -170,7 +170,8 @@ class Meter:
         if self.timed:
             before, number = self._measured.get(price, (0.0, 0))
             self._measured[price] = total, number = before + seconds, number + count
-            self.costs = replace(self.costs, **{price: total / number})
+            changed: dict[str, Any] = {price: total / number}
+            self.costs = replace(self.costs, **changed)
 
     def affordable(self, schedule: Schedule = Schedule(), begun: int = 0) -> int:
         """Largest number of candidates that what is left runs through ``schedule``.

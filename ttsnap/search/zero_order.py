@@ -69,9 +69,10 @@ def climb(run: Run, options: Climbing, schedule: Schedule, bases: Iterator[Pivot
         tried: dict[int, Recipe] = {}
         if pivot is None:
             base = run.add()
-            noise = tried[base] = (run.candidates[base].seed,)
+            tried[base] = (run.candidates[base].seed,)
         else:
-            base, noise = pivot.index, pivot.noise
+            base = pivot.index
+        noise = tried[base] if pivot is None else pivot.noise
         for number in range(min(options.neighbours, count - len(tried))):
             index = run.derive(base, "neighbour", number)
             tried[index] = (*noise, run.candidates[index].seed)
