@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import accumulate
 from operator import mul
@@ -482,12 +482,14 @@ def _comparison(
     head(figure, title, subtitle)
     panels = figure.subplots(1, 2, sharey=True)
     figure.subplots_adjust(
-        left=0.235, right=0.925, top=1 - 0.78 / height, bottom=0.46 / height, wspace=0.27
+        left=0.235, right=0.915, top=1 - 0.78 / height, bottom=0.46 / height, wspace=0.27
     )
     largest = float(results[column].abs().max())
     for (budget, name), place in places.items():
         values, tint = tables[name][budget], colour(name, methods)
-        shown = [(values, partial(scored, largest=largest))]
+        shown: list[tuple[pd.Series, Callable[[float], str]]] = [
+            (values, partial(scored, largest=largest))
+        ]
         if name != REFERENCE and REFERENCE in tables:
             shown.append((values - tables[REFERENCE][budget], signed))
         for ax, (numbers, words) in zip(panels, shown, strict=False):
@@ -575,8 +577,8 @@ def against_compute(results: pd.DataFrame, column: str, path: Path, *, axis: str
     )
     panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
     figure.subplots_adjust(
-        left=0.085,
-        right=0.98,
+        left=0.095,
+        right=0.54 if len(shown) == 1 else 0.98,
         top=1 - 0.82 / height,
         bottom=0.44 / height,
         wspace=0.1,
@@ -589,10 +591,17 @@ def against_compute(results: pd.DataFrame, column: str, path: Path, *, axis: str
         name = shown[place]
         for other, curve in curves.items():
             if other not in (name, REFERENCE):
-                ax.plot(curve.spent, curve["mean"], color=FAINT, linewidth=1)
+                ax.plot(curve.spent, curve["mean"], ".-", color=FAINT, linewidth=1, markersize=4)
         if REFERENCE in curves:
             curve = curves[REFERENCE]
-            ax.plot(curve.spent, curve["mean"], color=colour(REFERENCE), dashes=(3, 2))
+            ax.plot(
+                curve.spent,
+                curve["mean"],
+                color=colour(REFERENCE),
+                dashes=(3, 2),
+                marker="o",
+                markersize=3.5,
+            )
         curve, tint = curves[name], colour(name, methods)
         ax.errorbar(
             curve.spent,

@@ -206,7 +206,7 @@ def contact_sheet(result: SearchResult, path: Path) -> None:
             number = sum(step in one.scores for one in seen)
             grid.above(i, f"step {step}\n{number} alive")
         if first:
-            grid.above(right, f"dropped at step {looks[0]}", align="left")
+            grid.above(right, f"dropped\nat step {looks[0]}", align="left")
     if hidden:
         grid.foot(f"and {hidden} more")
     grid.save(path)

@@ -32,12 +32,14 @@ if TYPE_CHECKING:
 Scorer = Callable[["NDArray[np.uint8]", Sequence[str]], "NDArray[np.generic]"]
 """Takes images (B, H, W, 3) and B prompts, gives B numbers, larger is better."""
 
+AnyReward = str | Reward | Scorer
+
 
 def search(
     pipe: Any,
     prompt: str,
     *,
-    reward: str | Reward | Scorer | Sequence[str | Reward | Scorer],
+    reward: AnyReward | list[AnyReward] | tuple[AnyReward, ...],
     method: str = "best-of-n",
     budget: str | float = "400nfe",
     seed: int = 0,
@@ -47,7 +49,7 @@ def search(
     height: int | None = None,
     width: int | None = None,
     scheduler: Scheduler | None = None,
-    verifiers: Mapping[int, Reward | Sequence[Reward]] | None = None,
+    verifiers: Mapping[int, Reward | tuple[Reward, ...]] | None = None,
     batch_size: int = 8,
     keep_finals: bool = False,
     progress: bool = True,
@@ -72,7 +74,7 @@ def search(
         scheduler: the pipeline's own by default, or DDIM with eta 1 for a method that searches the
             noise of the steps.
         verifiers: step index -> what looks at the estimates of that step in place of the rewards,
-            such as their NARF checkpoints.
+            such as their NARF checkpoints; for several rewards a tuple in their order.
         batch_size: candidates denoised at once.
         keep_finals: whether ``finals`` of the result holds every finished image.
         progress: whether to show it.
@@ -119,7 +121,7 @@ def search(
         budget=spend.value,
         seed_of=partial(seed_of, seed, asked.id),
         verifiers={
-            step: tuple(one) if isinstance(one, list | tuple) else (one,)
+            step: one if isinstance(one, tuple) else (one,)
             for step, one in (verifiers or {}).items()
         },
         model=pipe.name_or_path,
@@ -135,7 +137,7 @@ def search(
         return run_method(method, task, chosen)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Function:
     """A function as a reward."""
 
@@ -150,7 +152,7 @@ class _Function:
         return 0.0
 
 
-def _reward(given: str | Reward | Scorer, device: str) -> Reward:
+def _reward(given: AnyReward, device: str) -> Reward:
     if isinstance(given, str):
         name, settings = read_reward(given)
         return load_reward(RewardSettings(**settings), name=name, device=device)

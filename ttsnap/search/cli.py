@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ttsnap.config import DEFAULT_YAML, Config, Settings, load_config
+from ttsnap.config import DEFAULT_YAML, Config, load_config
 from ttsnap.errors import UserError
 from ttsnap.search.budget import Budget
 
@@ -333,35 +333,23 @@ def methods() -> None:
     """List the search methods, what they do, and their settings with their defaults."""
     from ttsnap.search.methods import METHODS
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 1, 0))
-    table.add_column("method", style="bold", no_wrap=True)
-    table.add_column("what it does", max_width=34)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("method", no_wrap=True)
     table.add_column("sampler", no_wrap=True)
-    table.add_column("--option", overflow="fold")
+    table.add_column("what it does; --option KEY=VALUE changes its settings")
     for name, method in METHODS.items():
-        table.add_row(
-            name,
-            method.summary,
-            "stochastic" if method.needs_stochastic else Text("any, no noise", "dim"),
-            _options(method.options),
-        )
+        needs = "stochastic" if method.needs_stochastic else ""
+        table.add_row(Text(name, "bold"), needs, Text(method.summary, "bold"))
+        for option, field in method.options.model_fields.items():
+            default = "…" if field.is_required() else json.dumps(field.default)
+            table.add_row(f"  {option}={default}", "", Text(field.description or "", "dim"))
     console.print(table)
     console.print(
-        "Methods with a stochastic sampler search the noise of the steps; they take "
+        "\nA method that needs a stochastic sampler searches the noise of its steps; it takes "
         "DDIMScheduler with eta 1 unless --scheduler names another.",
         style="dim",
+        highlight=False,
     )
-
-
-def _options(settings: type[Settings]) -> Text:
-    """``name=default`` and a description, option by option."""
-    lines = Text()
-    for name, field in settings.model_fields.items():
-        default = "…" if field.is_required() else json.dumps(field.default)
-        lines.append(f"{name}={default}", "bold")
-        lines.append(f"  {field.description}\n", "dim")
-    lines.rstrip()
-    return lines
 
 
 def models() -> None:

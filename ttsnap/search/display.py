@@ -58,9 +58,10 @@ class Standing:
         title.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
         title.add_column(justify="right", no_wrap=True)
         title.add_row(Text(_line(self.text), "bold"), Text(self.place, "dim"))
-        return Group(
-            title, Text(self.heading, "dim"), Padding(self._facts(), (0, 0, 0, 2)), self._bar()
-        )
+        heading = Text(self.heading, "dim")
+        if self.stopping:
+            heading = Text("stopping, the best so far is kept; Ctrl-C again ends it now", "yellow")
+        return Group(title, heading, Padding(self._facts(), (0, 0, 0, 2)), self._bar())
 
     def _facts(self) -> Table:
         now = self.progress
@@ -79,8 +80,7 @@ class Standing:
             row.add_column(min_width=9 if name == "alive" else 6)
             cells += [Text(name), Text(value, f"bold {ACCENT}" if name == "best" else "bold")]
         row.add_column(style="dim", no_wrap=True)
-        message = "stopping: keeps the best so far" if self.stopping else now.message if now else ""
-        row.add_row(*cells, Text(message))
+        row.add_row(*cells, Text(now.message if now else ""))
         return row
 
     def _bar(self) -> Table:
