@@ -201,6 +201,7 @@ def test_a_schedule_and_seconds(search: Command, tmp_path: Path) -> None:
             ["a", "--method", "beam", "--option", "bems=2"],
             "has no option bems; it has beams,",
         ),
+        (["a", "--method", "ttsp", "--narf"], "with checkpoints it is ttsnap"),
         (["a", "--method", "ttsp", "--option", "schedule=0:2"], "keep must lie in (0, 1]"),
         (["a", "--method", "beam", "--option", "beams"], "'beams': expected KEY=VALUE"),
         (["a", "--reward", "hps"], "--reward hps: none of the rewards of the configuration (clip,"),

@@ -38,7 +38,7 @@ def found(out: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("method", ["ttsnap", "ttsp", "beam"])
+@pytest.mark.parametrize("method", ["ttsnap", "beam"])
 def test_search_uses_what_the_run_left(ttsnap, tmp_path: Path, method: str) -> None:
     prompt, narf = PROMPTS[2], () if method == "ttsnap" else ("--narf",)
     common = ("--config", "tiny.yaml", "--method", method, "--out", str(tmp_path))

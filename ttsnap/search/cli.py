@@ -66,8 +66,8 @@ def search(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Folder to write, with one below it for each prompt; by default live/METHOD of "
-            "the run."
+            help="Folder to write, with one below it for each prompt; by default one below live/ "
+            "of the run, named by the settings."
         ),
     ] = None,
     resume: Annotated[
@@ -139,9 +139,11 @@ def search(
     sampling = sampling_for(
         how, settings.sampling, read_scheduler(scheduler) if scheduler else None
     )
-    given = read_options(option or []) | ({"schedule": schedule} if schedule else {})
+    given = read_options(option or []) | ({} if schedule is None else {"schedule": schedule})
     if plan and not prunes(how):
         raise UserError(f"method {method} prunes nothing; leave out --plan")
+    if narf and method == "ttsp":
+        raise UserError("--narf: ttsp looks by the untouched reward; with checkpoints it is ttsnap")
     found = None
     if prunes(how) and "schedule" not in given:
         found = read_plan(plan or Path(settings.results, settings.run, "plan", f"{names[0]}.json"))

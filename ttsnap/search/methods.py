@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from ttsnap.config import Settings, StepIndex, Text
+from ttsnap.config import Settings, StepIndex
 from ttsnap.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,7 +25,9 @@ class NoOptions(Settings):
 class Pruning(Settings):
     """Checks at which the worst candidates are dropped (arXiv 2511.22242, section 3)."""
 
-    schedule: Text = Field(description="Checks STEP:KEEP,… such as 2:0.4,6:0.4.")
+    schedule: str = Field(
+        description="Checks STEP:KEEP,… such as 2:0.4,6:0.4; empty prunes nothing."
+    )
 
 
 class Climbing(Settings):
