@@ -95,7 +95,7 @@ def test_a_transformer_on_the_meta_device_costs_what_it_costs_on_the_cpu() -> No
     for device in ("cpu", "meta"):
         with torch.device(device):
             module, latents = _build(tiny), torch.zeros(1, 4, 8, 12)
-            counted.append(tflops(lambda: _call_flux(module, latents, 7, 1.0)))  # noqa: B023
+            counted.append(tflops(lambda: _call_flux(module, latents, 7)))  # noqa: B023
     assert counted[0] == counted[1] > 0
 
 
