@@ -71,11 +71,21 @@ class Settings(BaseModel):
     )
 
 
+class Preview(Settings):
+    """A tiny autoencoder, such as TAESD, that decodes estimates cheaply."""
+
+    path: Text = Field(description="Local folder, or hub id ORG/NAME, of an AutoencoderTiny.")
+    revision: Text | None = Field(None, description="Commit of a hub id, which must have one.")
+
+
 class Model(Settings):
     """Text-to-image model."""
 
-    family: Literal["stable-diffusion"] = Field(
-        "stable-diffusion", description="Kind of pipeline; stable-diffusion is a U-Net's."
+    family: Literal[
+        "stable-diffusion", "sdxl", "flux", "stable-diffusion-3", "pixart-sigma", "sana"
+    ] = Field(
+        "stable-diffusion",
+        description="stable-diffusion (1, 2), sdxl, flux, stable-diffusion-3, pixart-sigma, sana.",
     )
     path: Text = Field(
         "ttsnap/shapes/weights/generator", description="Local folder, or hub id ORG/NAME."
@@ -84,6 +94,22 @@ class Model(Settings):
     dtype: Literal["float32", "float16", "bfloat16"] = Field(
         "float32", description="Precision: float32, float16 or bfloat16."
     )
+    preview: Preview | None = Field(
+        None, description="Preview decoder, {path, revision}, for the latents of the model."
+    )
+    offload: Literal["none", "model", "sequential"] = Field(
+        "none",
+        description="What waits in main memory: none; model: idle models; sequential: idle layers.",
+    )
+    vae_tiling: bool = Field(False, description="Decode in tiles: less memory, faint seams.")
+    vae_slicing: bool = Field(False, description="Decode one image at a time: less memory.")
+    release_text_encoders: bool = Field(
+        False, description="Keep text encoders in main memory but while they encode."
+    )
+    attention: Text | None = Field(
+        None, description="Attention backend of diffusers, such as flash; null is torch's."
+    )
+    compile: bool = Field(False, description="Compile the denoiser with torch.compile.")
 
 
 class Scheduler(Settings):
@@ -92,7 +118,7 @@ class Scheduler(Settings):
     name: str = Field(
         "EulerDiscreteScheduler",
         pattern=r"^[A-Za-z0-9]+Scheduler$",
-        description="Class name of a deterministic diffusers scheduler.",
+        description="Class name of a diffusers scheduler.",
     )
     options: dict[str, Any] = Field(
         {}, description="Options of the scheduler that replace the model's own."
@@ -404,7 +430,9 @@ def _problems(config: Config) -> Iterator[Problem]:
 
 def _unpinned(config: Config) -> Iterator[Problem]:
     """Hub ids without a commit: what they hold can change."""
-    sources: dict[tuple[str, ...], Model | RewardSettings] = {("model",): config.model}
+    sources: dict[tuple[str, ...], Model | Preview | RewardSettings] = {("model",): config.model}
+    if config.model.preview is not None:
+        sources["model", "preview"] = config.model.preview
     sources |= {("rewards", name): reward for name, reward in config.rewards.items()}
     for place, source in sources.items():
         if source.path is None or source.revision is not None:
