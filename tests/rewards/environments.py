@@ -48,7 +48,7 @@ def _cached(config: pytest.Config, packages: Sequence[str]) -> Path:
 
 
 def _pip(python: str | Path, arguments: Sequence[str | Path], folder: Path) -> None:
-    command = [python, "-m", "pip", "install", "--quiet", *arguments]
+    command = [python, "-I", "-m", "pip", "install", "--quiet", *arguments]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         shutil.rmtree(folder, ignore_errors=True)
