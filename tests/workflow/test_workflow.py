@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 
+import pandas as pd
 import pytest
 
 from tests.workflow.conftest import PROMPTS, Workflow
@@ -121,7 +122,7 @@ def test_what_a_run_leaves_is_whole(finished: Workflow) -> None:
     assert checked <= {1, 2}  # where there are checkpoints
     summary = json.loads((run / "summary.json").read_text())
     assert summary["live"]
-    found = read_table(run / "search/results.parquet")
+    found = pd.read_parquet(run / "search/results.parquet")
     assert set(found.method) == {"best-of-n", "ttsnap", "beam"}
     assert found[["reward", "held_out"]].notna().all(axis=None)
 
