@@ -1,7 +1,8 @@
 """Pruning schedules and their cost, shared by the simulation and the live search.
 
-Two rules here make both keep the same candidates: how many survive a check
-(:meth:`Check.survivors`) and which (:func:`keep_best`).
+The rules here make both keep the same candidates: how many survive a check
+(:meth:`Check.survivors`), which (:func:`keep_best`), and what several rewards add up to
+(:func:`combine`).
 """
 
 from __future__ import annotations
@@ -109,6 +110,25 @@ def keep_best(scores: np.ndarray, count: int) -> np.ndarray:
     return np.sort(order[:count])
 
 
+def combine(values: np.ndarray, weights: Sequence[float] | None = None) -> np.ndarray:
+    """One score for several rewards, comparable among these candidates only.
+
+    Args:
+        values: (R, ..., n), the rewards of the n candidates alive.
+        weights: one per reward, for the sum of their z-scores. Without them ranks are added up,
+            which no reward's scale can dominate; equal rewards rank in the candidates' order.
+
+    Returns:
+        (..., n), the higher the better.
+    """
+    if weights is None:
+        order = np.argsort(-values, axis=-1, kind="stable")
+        return -np.argsort(order, axis=-1).sum(axis=0)
+    deviation = values.std(axis=-1, keepdims=True)
+    z = (values - values.mean(axis=-1, keepdims=True)) / np.where(deviation > 0, deviation, 1)
+    return np.tensordot(np.asarray(weights, np.float64), z, axes=1)
+
+
 @dataclass(frozen=True)
 class CostModel:
     """What a candidate costs, in one unit: TFLOPs (2 per multiply-add), seconds, evaluations.
@@ -124,6 +144,7 @@ class CostModel:
             pruned run that is finished (best-of-N pays all steps), and what one candidate costs
             follows from the product of the keep ratios, with no rounding to whole survivors.
         unit: of all prices and of budgets.
+        preview: the decode that checks make do with; None where they decode in full.
     """
 
     denoise: float
@@ -132,19 +153,33 @@ class CostModel:
     steps: int
     accounting: Accounting = "corrected"
     unit: str = "TFLOPs"
+    preview: float | None = None
+
+    @classmethod
+    def of(cls, prices: Mapping[str, Any], **others: Any) -> Self:
+        """From prices by their names in a cost receipt: denoise, decode, score, preview if any."""
+        denoise, decode, score = (float(prices[part]) for part in ("denoise", "decode", "score"))
+        return cls(denoise, decode, score, preview=prices.get("preview"), **others)
 
     @property
     def verify(self) -> float:
-        """One look at a candidate: its decode and its score."""
+        """A look at a final image: its decode and its score."""
         return self.decode + self.reward
+
+    @property
+    def check(self) -> float:
+        """A look at a Tweedie estimate."""
+        return (self.decode if self.preview is None else self.preview) + self.reward
 
     def prices(self, steps: Sequence[int] = ()) -> list[float]:
         """What a candidate pays from one check at ``steps`` to the next, and then to the end."""
         uncharged = 1 if steps and self.accounting == "ttsnap" else 0
         ends = [*(step + 1 for step in steps), self.steps]
         evaluated = [0, *(end - uncharged for end in ends)]
+        looks = [self.check] * len(steps) + [self.verify]
         return [
-            (after - before) * self.denoise + self.verify for before, after in pairwise(evaluated)
+            (after - before) * self.denoise + look
+            for (before, after), look in zip(pairwise(evaluated), looks, strict=True)
         ]
 
     def cost(self, n: int, schedule: Schedule = Schedule()) -> float:
@@ -185,6 +220,7 @@ class _Prices(BaseModel):
     denoise: PositiveFloat
     decode: float
     reward: float
+    preview: float | None
 
 
 class _Plan(BaseModel):

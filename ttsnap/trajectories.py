@@ -17,6 +17,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,12 +25,13 @@ from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 
+from ttsnap.diffusion.backoff import Backoff
 from ttsnap.errors import UserError
 from ttsnap.progress import track
 from ttsnap.store import TrajectoryStore, atomic, read_receipt, write_receipt
 
 if TYPE_CHECKING:
-    from ttsnap.diffusion.sampler import Sampler
+    from ttsnap.diffusion.sampler import Conditioning, Sampler
 
 VERSION = 1
 """Raised when the same settings would give other images. Belongs into a store's settings."""
@@ -81,7 +83,8 @@ def generate_block(
         store: opened writable.
         block: number of the block.
         receipt: file that is written last; its presence means that the block is finished.
-        batch_size: candidates denoised at once. Does not change images beyond rounding.
+        batch_size: candidates denoised at once, fewer where memory runs out. Does not change
+            images beyond rounding.
 
     Raises:
         UserError: if the sampler does not take the store's steps, or the denoiser overflows.
@@ -126,6 +129,7 @@ def _generate(
         *(block, store.path.name, len(prompts), images, len(store.steps)),
         *(len(missing), len(batches)),
     )
+    backoff = Backoff(batch_size)
     # One thread writes a batch to disk while the next one is denoised.
     with ThreadPoolExecutor(max_workers=1) as writer:
         written: Future[None] | None = None
@@ -138,13 +142,10 @@ def _generate(
                 conditioned = batch.prompts
             seeds = store.seeds[chosen.start : chosen.stop, batch.images.start : batch.images.stop]
             rows = np.repeat(np.arange(len(some)), len(batch.images))
-            state = sampler.start(conditioning, seeds.ravel().tolist(), rows.tolist())
-            frames: list[np.ndarray] = []
-            for step in range(sampler.steps):
-                state, estimate = sampler.step(state)
-                if step in store.steps:
-                    pixels = sampler.decode(estimate)
-                    frames.append(pixels.reshape(len(some), -1, *pixels.shape[1:]))
+            sample = partial(_sample, sampler, conditioning, seeds.ravel(), rows, store.steps)
+            by_step = zip(*backoff.map(sample, len(batch)), strict=True)
+            pixels = [np.concatenate(pieces) for pieces in by_step]
+            frames = [images.reshape(len(some), -1, *images.shape[1:]) for images in pixels]
             if written is not None:
                 written.result()
             written = writer.submit(_write_part, parts / batch.name, frames)
@@ -166,6 +167,25 @@ def _generate(
     done = sum(map(len, missing))
     log.info("block %d: %d trajectories in %.1f s, %.2f/s", block, done, seconds, done / seconds)
     return {**fields, "batch_size": batch_size, "seconds": seconds, "trajectories_generated": done}
+
+
+def _sample(
+    sampler: Sampler,
+    conditioning: Conditioning,
+    seeds: np.ndarray,
+    rows: np.ndarray,
+    stored: Sequence[int],
+    part: range,
+) -> list[np.ndarray]:
+    """Some candidates of a batch: their images at each of the ``stored`` steps."""
+    some = slice(part.start, part.stop)
+    state = sampler.start(conditioning, seeds[some].tolist(), rows[some].tolist())
+    images = []
+    for step in range(sampler.steps):
+        state, estimate = sampler.step(state)
+        if step in stored:
+            images.append(sampler.decode(estimate) if state.done else sampler.preview(estimate))
+    return images
 
 
 def _write_part(path: Path, frames: Sequence[np.ndarray]) -> None:

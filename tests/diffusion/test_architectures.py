@@ -6,7 +6,9 @@ import pytest
 import torch
 import typer
 
+from tests.sampling import make
 from tests.tiny import tiny_stable_diffusion
+from tests.tiny_families import TINY, tiny
 from ttsnap.config import Model, Sampling
 from ttsnap.diffusion import from_pipeline
 from ttsnap.diffusion.architectures import (
@@ -15,6 +17,7 @@ from ttsnap.diffusion.architectures import (
     _build,
     _call_flux,
     model_tflops,
+    parameters,
     preview_decoder,
     reward_tflops,
 )
@@ -29,11 +32,23 @@ from ttsnap.errors import UserError
 )
 def test_published_numbers_of_parameters(name: str, denoiser: float, vae: float) -> None:
     """In millions."""
-    architecture = ARCHITECTURES[name]
-    with torch.device("meta"):
-        modules = _build(architecture.denoiser), _build(architecture.vae)
-    counted = [sum(p.numel() for p in module.parameters()) / 1e6 for module in modules]
+    counted = [number / 1e6 for number in parameters(ARCHITECTURES[name])]
     assert counted == pytest.approx([denoiser, vae], abs=0.005)
+
+
+@pytest.mark.parametrize(
+    ("name", "billions"),
+    [("sd35-medium", 2.47), ("sd35-large", 8.1), ("pixart-sigma", 0.6), ("sana", 1.6)],
+)
+def test_published_sizes(name: str, billions: float) -> None:
+    """As their cards say; Stable Diffusion 3.5 counts its table of positions."""
+    architecture = ARCHITECTURES[name]
+    settings = architecture.denoiser
+    positions = settings.get("pos_embed_max_size", 0) ** 2 * settings.get(
+        "caption_projection_dim", 0
+    )
+    counted = (parameters(architecture)[0] + positions) / 1e9
+    assert counted == pytest.approx(billions, rel=0.02)
 
 
 def test_flux_at_512_pixels() -> None:
@@ -78,6 +93,18 @@ def test_configs_alone_cost_what_the_modules_cost(
     assert (preview == counted["decode"]) is tiny_autoencoder
 
 
+@pytest.mark.parametrize("family", TINY)
+def test_configs_alone_cost_what_any_family_costs(tmp_path: Path, family: str) -> None:
+    pipe = tiny(family, tmp_path)
+    for weights in tmp_path.rglob("*.safetensors"):
+        weights.unlink()
+    architecture = Architecture.of(Model(family=family, path=str(tmp_path)))
+    for scale in (1.0, 5.0):
+        counted = model_tflops(architecture, 64, 32, scale)
+        expected = make(pipe, scale, size=64).costs()
+        assert {name: counted[name] for name in expected} == pytest.approx(expected)
+
+
 def test_a_transformer_on_the_meta_device_costs_what_it_costs_on_the_cpu() -> None:
     tiny = {
         "_class_name": "FluxTransformer2DModel",
@@ -95,7 +122,7 @@ def test_a_transformer_on_the_meta_device_costs_what_it_costs_on_the_cpu() -> No
     def counted(device: str) -> float:
         with torch.device(device):
             module, latents = _build(tiny), torch.zeros(1, 4, 8, 12)
-            return tflops(lambda: _call_flux(module, latents, 7, 1.0))
+            return tflops(lambda: _call_flux(module, latents, 7))
 
     assert counted("cpu") == counted("meta") > 0
 
@@ -134,6 +161,21 @@ def test_costs_of_a_name(capsys: pytest.CaptureFixture[str]) -> None:
     full = 10 * counted["denoise"] + counted["decode"] + reward_tflops("ImageReward")
     for value in (*counted.values(), full):
         assert f"{value:.4g}" in printed
+
+
+def test_the_page_shows_what_is_counted() -> None:
+    page = (Path(__file__).parents[2] / "docs/costs.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines()]
+    shown = {(row[0], row[2]): row[3:] for row in rows if len(row) == 6}
+    sizes = ("512 x 512", "1024 x 1024")
+    assert {key for key in shown if key[1] in sizes} == {
+        (n, s) for n in ARCHITECTURES for s in sizes
+    }
+    for name in ("sd15", "sana"):
+        counted = model_tflops(ARCHITECTURES[name], 512, 512, 5).values()
+        assert shown[name, sizes[0]] == [f"{value:.4g}" for value in counted]
+    scores = {row[0]: row[1] for row in rows if len(row) == 2}
+    assert scores["ImageReward"] == f"{reward_tflops('ImageReward'):.3g}"
 
 
 def test_costs_of_a_config(capsys: pytest.CaptureFixture[str]) -> None:

@@ -342,7 +342,7 @@ def test_latents_are_not_clipped_by_default(pipe):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("EulerAncestralDiscreteScheduler", {}, "not supported, choose one of DDIM"),
+        ("KDPM2AncestralDiscreteScheduler", {}, "not supported, choose one of DDIM"),
         ("DDIMScheduler", {"etta": 1}, "no option etta"),
         ("EulerDiscreteScheduler", {"eta": 1}, "no option eta"),
         ("DDIMScheduler", {"eta": 2}, r"in \[0, 1\], not 2"),

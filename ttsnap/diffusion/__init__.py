@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 
 SAMPLERS = {
     "stable-diffusion": "ttsnap.diffusion.stable_diffusion:StableDiffusionSampler",
+    "sdxl": "ttsnap.diffusion.sdxl:StableDiffusionXLSampler",
+    "flux": "ttsnap.diffusion.flux:FluxSampler",
+    "stable-diffusion-3": "ttsnap.diffusion.stable_diffusion_3:StableDiffusion3Sampler",
+    "pixart-sigma": "ttsnap.diffusion.pixart:PixArtSigmaSampler",
+    "sana": "ttsnap.diffusion.sana:SanaSampler",
 }
 """Family -> ``module:class``."""
 
@@ -29,10 +34,16 @@ def load_sampler(model: config.Model, sampling: config.Sampling, device: str = "
     Raises:
         UserError: the model, the device or the scheduler cannot be had as asked.
     """
-    from ttsnap.diffusion.loading import load_pipeline
+    from ttsnap.diffusion.loading import load_pipeline, load_preview
 
-    sampler = _sampler_class(model.family)
-    return sampler(load_pipeline(sampler.pipeline_class, model, device), sampling)
+    sampler_class = _sampler_class(model.family)
+    pipe = load_pipeline(sampler_class.pipeline_class, model, device)
+    sampler = sampler_class(pipe, sampling)
+    # Offloaded pipelines move their text encoders themselves.
+    sampler.release_text_encoders = model.release_text_encoders and model.offload == "none"
+    if model.preview is not None:
+        sampler.previewer = load_preview(model.preview, model, pipe)
+    return sampler
 
 
 def from_pipeline(pipe: Any, sampling: config.Sampling) -> Sampler:

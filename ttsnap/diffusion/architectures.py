@@ -27,6 +27,23 @@ _KL = {
     "layers_per_block": 2,
     "latent_channels": 4,
 }
+_KL_16 = _KL | {"latent_channels": 16, "use_quant_conv": False, "use_post_quant_conv": False}
+_DC_BLOCKS = ["ResBlock"] * 3 + ["EfficientViTBlock"] * 3
+_DC = {
+    "_class_name": "AutoencoderDC",
+    "encoder_block_types": _DC_BLOCKS,
+    "decoder_block_types": _DC_BLOCKS,
+    "upsample_block_type": "interpolate",
+    "downsample_block_type": "Conv",
+}
+_SD3 = {"_class_name": "SD3Transformer2DModel", "qk_norm": "rms_norm"}
+
+
+_CLIP_TOKENS = ("stable-diffusion", "sdxl", "stable-diffusion-3")
+"""Families whose denoiser attends to all tokens of a CLIP text encoder."""
+
+_T5_TOKENS = {"flux": 512, "stable-diffusion-3": 256, "pixart-sigma": 300, "sana": 300}
+"""Family -> length to which its pipeline pads the text of T5 or Gemma."""
 
 
 @dataclass(frozen=True)
@@ -45,21 +62,26 @@ class Architecture:
 
     @classmethod
     def of(cls, model: config.Model) -> Architecture:
-        """Read the configs of a Stable-Diffusion-shaped model, and nothing else of it.
+        """Read the configs of a model, and nothing else of it.
 
         Raises:
             UserError: a config is missing or unreadable.
         """
         source: dict[str, Any] = {"revision": model.revision}
+        network = "unet" if model.family in ("stable-diffusion", "sdxl") else "transformer"
         try:
-            denoiser = diffusers.UNet2DConditionModel.load_config(
-                model.path, subfolder="unet", **source
+            # Any class reads the config of any other.
+            denoiser, vae = (
+                diffusers.AutoencoderKL.load_config(model.path, subfolder=part, **source)
+                for part in (network, "vae")
             )
-            vae = diffusers.AutoencoderKL.load_config(model.path, subfolder="vae", **source)
-            text, _ = transformers.CLIPTextConfig.get_config_dict(
-                model.path, subfolder="text_encoder", **source
-            )
-            return cls(denoiser, vae, text["max_position_embeddings"])
+            tokens = _T5_TOKENS.get(model.family, 0)
+            if model.family in _CLIP_TOKENS:
+                text, _ = transformers.CLIPTextConfig.get_config_dict(
+                    model.path, subfolder="text_encoder", **source
+                )
+                tokens += text["max_position_embeddings"]
+            return cls(denoiser, vae, tokens)
         except (OSError, KeyError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"model.path: no configs in {model.path}: {reason}") from None
@@ -90,11 +112,56 @@ ARCHITECTURES = {
     ),
     "flux": Architecture(
         denoiser={"_class_name": "FluxTransformer2DModel", "guidance_embeds": True},
-        vae=_KL | {"latent_channels": 16, "use_quant_conv": False, "use_post_quant_conv": False},
+        vae=_KL_16,
         text_tokens=512,
     ),
+    "sd35-medium": Architecture(
+        denoiser=_SD3
+        | {
+            "num_layers": 24,
+            "num_attention_heads": 24,
+            "caption_projection_dim": 1536,
+            "pos_embed_max_size": 384,
+            "dual_attention_layers": list(range(13)),
+        },
+        vae=_KL_16,
+        text_tokens=77 + 256,
+    ),
+    "sd35-large": Architecture(
+        denoiser=_SD3
+        | {
+            "num_layers": 38,
+            "num_attention_heads": 38,
+            "caption_projection_dim": 2432,
+            "pos_embed_max_size": 192,
+        },
+        vae=_KL_16,
+        text_tokens=77 + 256,
+    ),
+    "pixart-sigma": Architecture(
+        denoiser={
+            "_class_name": "PixArtTransformer2DModel",
+            "caption_channels": 4096,
+            "interpolation_scale": 2,
+            "use_additional_conditions": False,
+        },
+        vae=_KL,
+        text_tokens=300,
+    ),
+    "sana": Architecture(
+        denoiser={"_class_name": "SanaTransformer2DModel"}, vae=_DC, text_tokens=300
+    ),
 }
-"""Stable Diffusion 1.5, SDXL and what is finetuned from it, FLUX.1-dev."""
+"""Stable Diffusion 1.5, SDXL and what is finetuned from it, FLUX.1-dev, Stable Diffusion 3.5,
+PixArt-Σ XL for 1024 pixels, Sana 1.6B."""
+
+
+def parameters(architecture: Architecture) -> tuple[int, int]:
+    """Numbers of parameters of the denoiser and of the autoencoder."""
+    with torch.device("meta"):
+        modules = [_build(part) for part in (architecture.denoiser, architecture.vae)]
+    denoiser, vae = (sum(p.numel() for p in module.parameters()) for module in modules)
+    return denoiser, vae
 
 
 def model_tflops(
@@ -103,19 +170,24 @@ def model_tflops(
     """TFLOPs of one candidate of height x width pixels.
 
     Returns:
-        ``denoise``, an evaluation with its guidance: two passes of a U-Net where the scale is above
-        1, and one of a guidance-distilled model; ``decode``; ``preview``, a decode by
+        ``denoise``, an evaluation with its guidance: two passes where the scale is above 1, and
+        one of a guidance-distilled model; ``decode``; ``preview``, a decode by
         :func:`preview_decoder`.
     """
     with torch.device("meta"):
         denoiser, vae = (_build(part) for part in (architecture.denoiser, architecture.vae))
         preview = preview_decoder(vae)
-        factor = 2 ** (len(vae.config.block_out_channels) - 1)
+        factor = 2 ** (_scales(vae) - 1)
         latents = torch.empty(1, vae.config.latent_channels, height // factor, width // factor)
+        guided = guidance_scale > 1 and not _distilled(denoiser)
         call = _CALLS[type(denoiser).__name__]
         return {
             "denoise": tflops(
-                lambda: call(denoiser, latents, architecture.text_tokens, guidance_scale)
+                lambda: call(
+                    denoiser,
+                    latents.expand(2 if guided else 1, -1, -1, -1),
+                    architecture.text_tokens,
+                )
             ),
             "decode": tflops(lambda: vae.decode(latents)),
             "preview": tflops(lambda: preview.decode(latents)),
@@ -126,7 +198,7 @@ def preview_decoder(vae: Any) -> Any:
     """A decoder in the shape of TAESD for the latents of ``vae``, which itself may be as small."""
     if isinstance(vae, diffusers.AutoencoderTiny):
         return vae
-    scales = len(vae.config.block_out_channels)
+    scales = _scales(vae)
     return diffusers.AutoencoderTiny(
         latent_channels=vae.config.latent_channels,
         encoder_block_out_channels=(64,) * scales,
@@ -136,14 +208,25 @@ def preview_decoder(vae: Any) -> Any:
     ).eval()
 
 
+def _scales(vae: Any) -> int:
+    """Resolutions of an autoencoder, each half of the one before."""
+    settings = vae.config
+    return len(settings.get("block_out_channels") or settings.encoder_block_out_channels)
+
+
+def _distilled(denoiser: Any) -> bool:
+    """Whether the guidance scale is an input instead of a second pass."""
+    unet_embedding = denoiser.config.get("time_cond_proj_dim")
+    return unet_embedding is not None or type(denoiser).__name__ == "FluxTransformer2DModel"
+
+
 def _build(settings: Mapping[str, Any]) -> Any:
     return getattr(diffusers, settings["_class_name"]).from_config(dict(settings)).eval()
 
 
-def _call_unet(unet: Any, latents: torch.Tensor, tokens: int, guidance_scale: float) -> None:
-    settings = unet.config
-    distilled = settings.time_cond_proj_dim is not None
-    batch = 1 if distilled or guidance_scale <= 1 else 2
+def _call_unet(unet: Any, latents: torch.Tensor, tokens: int) -> None:
+    settings, batch = unet.config, len(latents)
+    embedding = settings.time_cond_proj_dim
     added = None
     if settings.addition_embed_type == "text_time":
         times = 6  # of SDXL: original size, crop, target size
@@ -151,29 +234,60 @@ def _call_unet(unet: Any, latents: torch.Tensor, tokens: int, guidance_scale: fl
         pooled -= times * settings.addition_time_embed_dim
         added = {"text_embeds": torch.empty(batch, pooled), "time_ids": torch.empty(batch, times)}
     unet(
-        latents.expand(batch, -1, -1, -1),
+        latents,
         torch.empty(batch),
         encoder_hidden_states=torch.empty(batch, tokens, settings.cross_attention_dim),
-        timestep_cond=torch.empty(batch, settings.time_cond_proj_dim) if distilled else None,
+        timestep_cond=None if embedding is None else torch.empty(batch, embedding),
         added_cond_kwargs=added,
     )
 
 
-def _call_flux(transformer: Any, latents: torch.Tensor, tokens: int, _: float) -> None:
-    settings = transformer.config
+def _call_flux(transformer: Any, latents: torch.Tensor, tokens: int) -> None:
+    settings, batch = transformer.config, len(latents)
     patches = latents.shape[2] * latents.shape[3] // 4  # of 2 x 2 latents
     transformer(
-        hidden_states=torch.empty(1, patches, settings.in_channels),
-        encoder_hidden_states=torch.empty(1, tokens, settings.joint_attention_dim),
-        pooled_projections=torch.empty(1, settings.pooled_projection_dim),
-        timestep=torch.empty(1),
-        guidance=torch.empty(1) if settings.guidance_embeds else None,
+        hidden_states=torch.empty(batch, patches, settings.in_channels),
+        encoder_hidden_states=torch.empty(batch, tokens, settings.joint_attention_dim),
+        pooled_projections=torch.empty(batch, settings.pooled_projection_dim),
+        timestep=torch.empty(batch),
+        guidance=torch.empty(batch) if settings.guidance_embeds else None,
         img_ids=torch.empty(patches, 3),
         txt_ids=torch.empty(tokens, 3),
     )
 
 
-_CALLS = {"UNet2DConditionModel": _call_unet, "FluxTransformer2DModel": _call_flux}
+def _call_sd3(transformer: Any, latents: torch.Tensor, tokens: int) -> None:
+    settings, batch = transformer.config, len(latents)
+    transformer(
+        hidden_states=latents,
+        encoder_hidden_states=torch.empty(batch, tokens, settings.joint_attention_dim),
+        pooled_projections=torch.empty(batch, settings.pooled_projection_dim),
+        timestep=torch.empty(batch),
+    )
+
+
+def _call_masked(transformer: Any, latents: torch.Tensor, tokens: int) -> None:
+    """PixArt-Σ and Sana."""
+    batch = len(latents)
+    options: dict[str, Any] = {}
+    if type(transformer).__name__ == "PixArtTransformer2DModel":
+        options["added_cond_kwargs"] = {"resolution": None, "aspect_ratio": None}
+    transformer(
+        latents,
+        encoder_hidden_states=torch.empty(batch, tokens, transformer.config.caption_channels),
+        encoder_attention_mask=torch.empty(batch, tokens),
+        timestep=torch.empty(batch),
+        **options,
+    )
+
+
+_CALLS: dict[str, Callable[[Any, torch.Tensor, int], None]] = {
+    "UNet2DConditionModel": _call_unet,
+    "FluxTransformer2DModel": _call_flux,
+    "SD3Transformer2DModel": _call_sd3,
+    "PixArtTransformer2DModel": _call_masked,
+    "SanaTransformer2DModel": _call_masked,
+}
 
 
 def _clip_huge() -> float:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 def costs(
     model: Annotated[
-        str, typer.Argument(help="sd15, sdxl or flux, or a configuration file.")
+        str,
+        typer.Argument(help="Name of a published model (sdxl, flux, …), or a configuration file."),
     ] = str(DEFAULT_YAML),
     height: Annotated[int | None, typer.Option(help="Pixels.", min=8)] = None,
     width: Annotated[int | None, typer.Option(help="Pixels.", min=8)] = None,
@@ -26,7 +27,8 @@ def costs(
     """Count what a candidate costs, in TFLOPs with 2 per multiply-add, from configs alone.
 
     A name stands for a published model at 512 x 512 pixels, 20 steps and guidance 5, without its
-    weights; a configuration file for its own model, rewards and settings.
+    weights; `all` for a Markdown table of them; a configuration file for its own model, rewards,
+    settings and given prices.
 
     Example: `ttsnap costs sdxl --height 1024 --width 1024`
     """
@@ -41,6 +43,9 @@ def costs(
     )
     from ttsnap.rewards import load_reward
 
+    if model == "all":
+        print(_overview(guidance or 5.0))
+        return
     if model in ARCHITECTURES:
         height, width = height or 512, width or 512
         guidance, steps = guidance or 5.0, steps or 20
@@ -51,9 +56,13 @@ def costs(
         sampling = settings.sampling
         height, width = height or sampling.height, width or sampling.width
         guidance, steps = guidance or sampling.guidance_scale, steps or sampling.steps
+        given = settings.costs
+        if given.unit != "TFLOPs":
+            raise UserError(f"{model}: costs.unit is {given.unit}; only TFLOPs can be counted")
         counted = model_tflops(Architecture.of(settings.model), height, width, guidance)
+        counted |= {part: price for part in counted if (price := getattr(given, part)) is not None}
         scores = {
-            name: load_reward(reward, name=name).tflops(height, width)
+            name: given.rewards.get(name) or load_reward(reward, name=name).tflops(height, width)
             for name, reward in settings.rewards.items()
         }
     else:
@@ -81,3 +90,28 @@ def _table(title: str, counted: dict[str, float], scores: dict[str, float], step
     for name, value in rows.items():
         table.add_row(name, f"{value:.4g}", f"{value / evaluation:.3g}")
     return table
+
+
+def _overview(guidance: float) -> str:
+    """The published models at two sizes, and the rewards, as Markdown tables."""
+    from ttsnap.diffusion.architectures import (
+        ARCHITECTURES,
+        REWARDS,
+        model_tflops,
+        parameters,
+        reward_tflops,
+    )
+
+    lines = [
+        "| model | parameters | pixels | evaluation | decode | preview |",
+        "|---|--:|--:|--:|--:|--:|",
+    ]
+    for name, architecture in ARCHITECTURES.items():
+        billions = parameters(architecture)[0] / 1e9
+        for size in (512, 1024):
+            counted = model_tflops(architecture, size, size, guidance).values()
+            cells = " | ".join(f"{value:.4g}" for value in counted)
+            lines.append(f"| {name} | {billions:.2f} B | {size} x {size} | {cells} |")
+    lines += ["", "| reward | score |", "|---|--:|"]
+    lines += [f"| {name} | {reward_tflops(name):.3g} |" for name in REWARDS]
+    return "\n".join(lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from collections.abc import Iterator
@@ -21,11 +22,13 @@ from ttsnap.errors import UserError
 NOT_LOADED = ("safety_checker", "feature_extractor")
 """Components that take no part in sampling."""
 
+HUB_ID = r"[\w.-]+/[\w.-]+"
+
 _LIBRARIES = (diffusers.utils.logging, transformers.utils.logging)
 
 
 def load_pipeline(class_name: str, model: config.Model, device: str) -> Any:
-    """Load a diffusers pipeline in inference mode.
+    """Load a diffusers pipeline in inference mode, with its memory and speed switches set.
 
     Args:
         class_name: the pipeline class that the model must be of.
@@ -33,34 +36,100 @@ def load_pipeline(class_name: str, model: config.Model, device: str) -> Any:
         device: see :func:`torch_device`.
 
     Raises:
-        UserError: no such folder or hub id, another pipeline class, or weights that are missing
-            or damaged.
+        UserError: no such folder or hub id, another pipeline class, weights that are missing or
+            damaged, or a switch that the model or the device does not have.
     """
     target = torch_device(device)
     folder = Path(model.path)
-    local = folder.is_dir()
-    if local:
+    if folder.is_dir():
         _check_folder(folder, class_name)
-    elif model.revision is None or not re.fullmatch(r"[\w.-]+/[\w.-]+", model.path):
+    pipeline_class = getattr(diffusers, class_name)
+    left_out: dict[str, Any] = {**dict.fromkeys(NOT_LOADED), "requires_safety_checker": False}
+    known = inspect.signature(pipeline_class.__init__).parameters
+    pipe = _from_pretrained(
+        pipeline_class,
+        "model",
+        model,
+        model.dtype,
+        **{name: value for name, value in left_out.items() if name in known},
+    )
+    _set_switches(pipe, model)
+    try:
+        return _place(pipe, model.offload, target)
+    except RuntimeError as error:
+        raise UserError(f"model.path: cannot load {model.path}: {_one_line(error)}") from error
+
+
+def load_preview(source: config.Preview, model: config.Model, pipe: Any) -> Any:
+    """Load the tiny autoencoder that previews the latents of ``pipe``.
+
+    Raises:
+        UserError: no such folder or hub id, or it is for latents with other channels.
+    """
+    preview = _from_pretrained(diffusers.AutoencoderTiny, "model.preview", source, model.dtype)
+    channels, wanted = preview.config.latent_channels, pipe.vae.config.latent_channels
+    if channels != wanted:
         raise UserError(
-            f"model.path: {model.path} is neither a folder nor a hub id with model.revision set"
+            f"model.preview.path: {source.path} decodes {channels} channels, not the {wanted} of "
+            "the model"
+        )
+    return preview.eval().to(pipe._execution_device)
+
+
+def _from_pretrained(
+    kind: Any, place: str, source: config.Model | config.Preview, dtype: str, **options: Any
+) -> Any:
+    """``kind`` from the source that the section ``place`` of the config names."""
+    local = Path(source.path).is_dir()
+    if not local and (source.revision is None or not re.fullmatch(HUB_ID, source.path)):
+        raise UserError(
+            f"{place}.path: {source.path} is neither a folder nor a hub id with "
+            f"{place}.revision set"
         )
     # Downloads from the hub take long enough to be watched.
     quiet = no_progress_bars() if local else nullcontext()
     try:
         with quiet:
-            pipe = getattr(diffusers, class_name).from_pretrained(
-                model.path,
-                revision=model.revision,
-                dtype=getattr(torch, model.dtype),
+            return kind.from_pretrained(
+                source.path,
+                revision=source.revision,
+                dtype=getattr(torch, dtype),
                 local_files_only=local,
                 use_safetensors=True,
-                **dict.fromkeys(NOT_LOADED),
-                requires_safety_checker=False,
+                **options,
             )
-        return pipe.to(target)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"model.path: cannot load {model.path}: {_one_line(error)}") from error
+        reason = _one_line(error)
+        raise UserError(f"{place}.path: cannot load {source.path}: {reason}") from error
+
+
+def _place(pipe: Any, offload: str, device: torch.device) -> Any:
+    if offload == "none":
+        return pipe.to(device)
+    if device.type == "cpu":
+        raise UserError(f"model.offload: {offload} needs a GPU as runtime.device, not the CPU")
+    if offload == "model":
+        pipe.enable_model_cpu_offload(device=device)
+    else:
+        pipe.enable_sequential_cpu_offload(device=device)
+    return pipe
+
+
+def _set_switches(pipe: Any, model: config.Model) -> None:
+    for name, wanted in (("tiling", model.vae_tiling), ("slicing", model.vae_slicing)):
+        if wanted and not hasattr(pipe.vae, f"enable_{name}"):
+            raise UserError(f"model.vae_{name}: {type(pipe.vae).__name__} cannot do this")
+        if wanted:
+            getattr(pipe.vae, f"enable_{name}")()
+    denoiser = getattr(pipe, "unet", None) or pipe.transformer
+    if model.attention is not None:
+        try:
+            with no_warnings():
+                denoiser.set_attention_backend(model.attention)
+        except (ValueError, RuntimeError, ImportError) as error:
+            raise UserError(f"model.attention: {model.attention}: {_one_line(error)}") from error
+    if model.compile:
+        denoiser.compile()
 
 
 def torch_device(name: str) -> torch.device:

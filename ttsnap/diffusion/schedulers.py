@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import diffusers
 import numpy as np
 import torch
+from diffusers.schedulers.scheduling_utils import SchedulerOutput
 
 from ttsnap import config
+from ttsnap.diffusion.loading import no_warnings
 from ttsnap.errors import UserError
 
 SCHEDULERS = (
@@ -25,61 +27,209 @@ SCHEDULERS = (
     "PNDMScheduler",
     "UniPCMultistepScheduler",
 )
-PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
+"""Schedulers that are deterministic, or can be; some also for flow matching, by their options."""
+
+PREDICTION_TYPES = ("epsilon", "v_prediction", "sample", "flow_prediction")
+
+
+class EulerAncestralDiscreteScheduler(diffusers.EulerAncestralDiscreteScheduler):
+    """The stock scheduler, given the noise of a step instead of a generator to draw it from."""
+
+    def step(
+        self,
+        model_output: torch.Tensor,
+        timestep: torch.Tensor,
+        sample: torch.Tensor,
+        variance_noise: torch.Tensor,
+    ) -> SchedulerOutput:
+        """An Euler step down to sigma_down, and noise back up (Karras et al. 2022, algorithm 2).
+
+        Args:
+            model_output: what the denoiser predicts (B, …).
+            timestep: entry of ``timesteps``.
+            sample: latents x0 + sigma eps (B, …).
+            variance_noise: standard normal noise (B, …).
+        """
+        sigma, following = self.sigmas[self.step_index : self.step_index + 2]
+        up = (following**2 * (sigma**2 - following**2) / sigma**2) ** 0.5
+        down = (following**2 - up**2) ** 0.5
+        sample = sample.float()
+        if self.config.prediction_type == "epsilon":
+            estimate = sample - sigma * model_output
+        else:
+            estimate = model_output * (-sigma / (sigma**2 + 1) ** 0.5) + sample / (sigma**2 + 1)
+        noiseless = sample + (sample - estimate) / sigma * (down - sigma)
+        self._step_index += 1
+        return SchedulerOutput((noiseless + variance_noise * up).to(model_output.dtype))
+
+
+class FlowMatchEulerDiscreteScheduler(diffusers.FlowMatchEulerDiscreteScheduler):
+    """The stock scheduler, given the noise of a step with ``stochastic_sampling``."""
+
+    def step(
+        self,
+        model_output: torch.Tensor,
+        timestep: torch.Tensor,
+        sample: torch.Tensor,
+        variance_noise: torch.Tensor | None = None,
+    ) -> SchedulerOutput:
+        """An Euler step, or with noise a new start from the estimate at the next noise level.
+
+        Args:
+            model_output: the flow v = eps - x0 that the denoiser predicts (B, …).
+            timestep: entry of ``timesteps``.
+            sample: latents (1 - sigma) x0 + sigma eps (B, …).
+            variance_noise: standard normal noise (B, …), if sampling is stochastic.
+        """
+        if variance_noise is None:
+            return super().step(model_output, timestep, sample)
+        if self.step_index is None:
+            self._init_step_index(timestep)
+        sigma, following = self.sigmas[self.step_index : self.step_index + 2]
+        estimate = sample.float() - sigma * model_output
+        self._step_index += 1
+        renoised = (1 - following) * estimate + following * variance_noise
+        return SchedulerOutput(renoised.to(model_output.dtype))
+
+
+GIVEN_NOISE = (EulerAncestralDiscreteScheduler, FlowMatchEulerDiscreteScheduler)
+"""Schedulers that draw their own noise, here made to take it as an argument."""
 
 
 def make_scheduler(
-    settings: config.Scheduler, model_config: dict[str, Any], steps: int, device: torch.device
+    settings: config.Scheduler,
+    model_scheduler: Any,
+    steps: int,
+    device: torch.device,
+    timesteps: Callable[[Any], dict[str, Any]],
 ) -> tuple[Any, float]:
     """The scheduler of the config with its timesteps set, and the eta of DDIM (0 for any other).
 
     Args:
         settings: class name and options. ``eta`` (Song et al., Denoising Diffusion Implicit
             Models, eq. 16) is an option of DDIM beside the constructor's own.
-        model_config: configuration of the model's own scheduler, which the options override.
+        model_scheduler: the model's own scheduler, whose configuration the options override.
         steps: denoiser evaluations. A scheduler with two a step is given about half as many
             steps, so that step indices count evaluations with every scheduler.
         device: where the timesteps are kept.
+        timesteps: what ``set_timesteps`` of a scheduler is given beside steps and device.
 
     Raises:
-        UserError: the class is not one of ``SCHEDULERS``, an option is not known or not
-            possible, or the scheduler cannot make exactly this number of evaluations.
+        UserError: the class is not known here or not for such models, an option is not known or
+            not possible, or the scheduler cannot make exactly this number of evaluations.
     """
     where = f"sampling.scheduler: {settings.name}"
-    if settings.name not in SCHEDULERS:
-        raise UserError(f"{where} is not supported, choose one of {', '.join(SCHEDULERS)}")
-    scheduler_class = getattr(diffusers, settings.name)
+    classes = {name: getattr(diffusers, name) for name in SCHEDULERS}
+    classes |= {scheduler.__name__: scheduler for scheduler in GIVEN_NOISE}
+    if settings.name not in classes:
+        raise UserError(f"{where} is not supported, choose one of {', '.join(classes)}")
+    scheduler_class = classes[settings.name]
     options = dict(settings.options)
     eta = options.pop("eta", 0.0) if settings.name == "DDIMScheduler" else 0.0
     if not isinstance(eta, int | float) or not 0 <= eta <= 1:
         raise UserError(f"{where}: eta must be a number in [0, 1], not {eta!r}")
-    if unknown := set(options) - set(inspect.signature(scheduler_class.__init__).parameters):
+    known = inspect.signature(scheduler_class.__init__).parameters
+    if unknown := set(options) - set(known):
         raise UserError(f"{where} has no option {', '.join(sorted(unknown))}")
 
     # Latents have no bounds to clip to; diffusers' own pipelines insist on this, too.
-    base = {"clip_sample": False, **model_config}
+    base = {"clip_sample": False} if "clip_sample" in known else {}
+    base |= model_scheduler.config
+    # Two names of one number: without it another solver would take other noise levels.
+    for ours, theirs in (("flow_shift", "shift"), ("shift", "flow_shift")):
+        if ours in known and theirs not in known and theirs in base:
+            base[ours] = base[theirs]
     try:
-        scheduler = scheduler_class.from_config(base, **options)
+        with no_warnings():  # of options that only the model's own scheduler has
+            scheduler = scheduler_class.from_config(base, **options)
     except (ValueError, TypeError, NotImplementedError) as error:
         raise UserError(f"{where}: {error}") from error
-    _set_evaluations(scheduler, steps, device)
-    if scheduler.config.prediction_type not in PREDICTION_TYPES:
+    if matches_flow(scheduler) != matches_flow(model_scheduler):
+        problem = (
+            "is no scheduler for a flow-matching model; choose FlowMatchEulerDiscreteScheduler, or "
+            "give it the options use_flow_sigmas: true and prediction_type: flow_prediction"
+            if matches_flow(model_scheduler)
+            else "is for flow-matching models only"
+        )
+        raise UserError(f"{where} {problem}")
+    _set_evaluations(scheduler, steps, device, timesteps(scheduler))
+    if prediction_type(scheduler) not in PREDICTION_TYPES:
         raise UserError(f"{where}: prediction_type must be one of {', '.join(PREDICTION_TYPES)}")
     if is_stochastic(scheduler, eta) and not _takes_noise(scheduler):
         raise UserError(
-            f"{where} draws its own noise with these options; only DDIMScheduler and "
-            "DPMSolverMultistepScheduler can be given it"
+            f"{where} draws its own noise with these options; only DDIMScheduler, "
+            "DPMSolverMultistepScheduler, EulerAncestralDiscreteScheduler and "
+            "FlowMatchEulerDiscreteScheduler can be given it"
         )
     return scheduler, float(eta)
 
 
-def _set_evaluations(scheduler: Any, steps: int, device: torch.device) -> None:
+def matches_flow(scheduler: Any) -> bool:
+    """Whether latents are (1 - sigma) x0 + sigma eps and the denoiser predicts eps - x0.
+
+    That is flow matching along straight lines (Lipman et al. 2023; Liu et al. 2023).
+    """
+    return "FlowMatch" in type(scheduler).__name__ or bool(_option(scheduler, "use_flow_sigmas"))
+
+
+def _option(scheduler: Any, name: str) -> Any:
+    """One of the scheduler's own options; its configuration also carries those of other classes."""
+    own = name in inspect.signature(type(scheduler).__init__).parameters
+    return scheduler.config[name] if own else None
+
+
+def shifted(scheduler: Any, tokens: int) -> dict[str, float]:
+    """The ``mu`` by which a schedule that shifts with the resolution does so.
+
+    Args:
+        scheduler: whose configuration has the shifts of a small and of a large picture.
+        tokens: of the transformer in the picture.
+
+    Returns:
+        An argument of ``set_timesteps``, if this schedule wants one.
+    """
+    from diffusers.pipelines.flux.pipeline_flux import calculate_shift
+
+    settings = scheduler.config
+    if not _option(scheduler, "use_dynamic_shifting"):
+        return {}
+    defaults = {
+        "base_image_seq_len": 256,
+        "max_image_seq_len": 4096,
+        "base_shift": 0.5,
+        "max_shift": 1.15,
+    }
+    return {"mu": calculate_shift(tokens, *(settings.get(k, v) for k, v in defaults.items()))}
+
+
+def initial_scale(scheduler: Any) -> Any:
+    """Standard deviation of the latents before the first step, 1 in flow matching."""
+    return getattr(scheduler, "init_noise_sigma", 1.0)
+
+
+def scale_model_input(
+    scheduler: Any, latents: torch.Tensor, timestep: torch.Tensor
+) -> torch.Tensor:
+    """Latents as the denoiser expects them, which in flow matching are those that are kept."""
+    if not hasattr(scheduler, "scale_model_input"):
+        return latents
+    return scheduler.scale_model_input(latents, timestep)
+
+
+def prediction_type(scheduler: Any) -> str:
+    """What the denoiser's output stands for."""
+    return _option(scheduler, "prediction_type") or "flow_prediction"
+
+
+def _set_evaluations(
+    scheduler: Any, steps: int, device: torch.device, options: dict[str, Any]
+) -> None:
     """Set as many steps as take ``steps`` denoiser evaluations."""
     name = type(scheduler).__name__
     problem = f"sampling.steps: {name} cannot make exactly {steps} denoiser evaluations"
     try:
         for count in range(steps, 0, -1):
-            scheduler.set_timesteps(count, device=device)
+            scheduler.set_timesteps(count, device=device, **options)
             if len(scheduler.timesteps) <= steps:
                 break
     except ValueError as error:
@@ -90,7 +240,12 @@ def _set_evaluations(scheduler: Any, steps: int, device: torch.device) -> None:
 
 def is_stochastic(scheduler: Any, eta: float) -> bool:
     """Whether a step adds fresh noise."""
-    return eta > 0 or scheduler.config.get("algorithm_type", "").startswith("sde")
+    return (
+        eta > 0
+        or isinstance(scheduler, EulerAncestralDiscreteScheduler)
+        or bool(_option(scheduler, "stochastic_sampling"))
+        or (_option(scheduler, "algorithm_type") or "").startswith("sde")
+    )
 
 
 def _takes_noise(scheduler: Any) -> bool:
@@ -98,13 +253,16 @@ def _takes_noise(scheduler: Any) -> bool:
 
 
 def noise_levels(scheduler: Any) -> np.ndarray:
-    """float32 (S,): sigma / alpha of the latents that enter each step, falling."""
+    """float32 (S,): noise levels of the latents that enter each step, falling.
+
+    They are sigma / alpha; for flow matching, where that is infinite at pure noise, sigma itself.
+    """
     if hasattr(scheduler, "sigmas"):
         sigmas = scheduler.sigmas[: len(scheduler.timesteps)]
     else:
         alphas = scheduler.alphas_cumprod[scheduler.timesteps.cpu()]
         sigmas = ((1 - alphas) / alphas).sqrt()
-    return sigmas.numpy().astype(np.float32)
+    return sigmas.cpu().numpy().astype(np.float32)
 
 
 def tweedie(
@@ -115,11 +273,16 @@ def tweedie(
     Every denoiser of these families sees x = alpha x0 + s eps with alpha^2 + s^2 = 1 and
     sigma = s / alpha, also where the scheduler itself keeps x0 + sigma eps. It answers with eps,
     with v = alpha eps - s x0 (Salimans and Ho, Progressive Distillation, appendix D), or with x0.
+    In flow matching x = (1 - sigma) x0 + sigma eps and the answer is eps - x0.
 
     Args:
-        model_input: scaled noisy latents (B, C, h, w).
+        model_input: scaled noisy latents (B, …).
         output: denoiser output after guidance, of the same shape.
+        sigma: noise level as :func:`noise_levels` gives it.
+        prediction_type: one of ``PREDICTION_TYPES``.
     """
+    if prediction_type == "flow_prediction":
+        return model_input.float() - sigma * output.float()
     alpha = 1 / (sigma**2 + 1) ** 0.5
     x, output = model_input.float(), output.float()
     if prediction_type == "epsilon":

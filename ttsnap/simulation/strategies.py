@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 
 from ttsnap.errors import UserError
-from ttsnap.schedule import CostModel, Schedule, check_steps
+from ttsnap.schedule import CostModel, Schedule, check_steps, combine
 from ttsnap.simulation.exact import expected_best
-from ttsnap.simulation.joint import combine, search_jointly
+from ttsnap.simulation.joint import search_jointly
 from ttsnap.simulation.montecarlo import Estimate, Floats, Pool, Subsets
 from ttsnap.simulation.omega import BEST_OF_N, gains
 from ttsnap.simulation.planner import SUBSETS, Plan, Planner, planning_subsets
@@ -204,7 +204,9 @@ def write_plan(
             "kind": "plan",
             "accounting": costs.accounting,
             "unit": costs.unit,
-            "costs": {"denoise": costs.denoise, "decode": costs.decode, "reward": costs.reward},
+            "costs": {
+                part: getattr(costs, part) for part in ("denoise", "decode", "reward", "preview")
+            },
             "steps": costs.steps,
             **planned,
             "provenance": {

@@ -37,7 +37,7 @@ def main(
 ) -> None:
     from ttsnap.narf.curriculum import finetune_step
     from ttsnap.narf.data import StepData
-    from ttsnap.rewards import load_reward
+    from ttsnap.rewards import load_trainable_reward
 
     def data(split: str, table: Path, neighbours: int) -> StepData:
         store = open_store(stores / f"{split}.zarr")
@@ -47,7 +47,7 @@ def main(
     began = time.perf_counter()
     folder = out.with_suffix("")
     history = finetune_step(
-        load_reward(settings.reward, name=reward, device=runtime.device),
+        load_trainable_reward(settings.reward, name=reward, device=runtime.device),
         data("train", train_rewards, settings.narf.neighbours),
         settings.narf,
         start=cleaner.with_suffix("") if cleaner else None,

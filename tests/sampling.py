@@ -1,0 +1,63 @@
+"""Driving a sampler of any family, and the call of its pipeline to compare with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from ttsnap.config import Sampling, Scheduler
+from ttsnap.diffusion import from_pipeline
+from ttsnap.diffusion.sampler import Sampler, State
+
+TEXTS, NEGATIVES = ["red", 'blue 😀 "/\n'], ["dull", "e"]
+STEPS = 5
+
+
+def make(pipe: Any, guidance_scale=4.0, steps=STEPS, name=None, size=32, **options) -> Sampler:
+    """A sampler with the pipeline's own scheduler, or another."""
+    scheduler = Scheduler(name=name or type(pipe.scheduler).__name__, options=options)
+    return from_pipeline(
+        pipe,
+        Sampling(
+            steps=steps,
+            guidance_scale=guidance_scale,
+            height=size,
+            width=32,
+            scheduler=scheduler,
+        ),
+    )
+
+
+def begin(sampler: Sampler, seeds=(1, 2, 3)) -> State:
+    return sampler.start(sampler.encode(TEXTS, NEGATIVES), seeds, [seed % 2 for seed in seeds])
+
+
+def finish(sampler: Sampler, state: State) -> tuple[State, list[torch.Tensor]]:
+    estimates = []
+    while not state.done:
+        state, estimate = sampler.step(state)
+        estimates.append(estimate)
+    return state, estimates
+
+
+def images_of(sampler: Sampler, negatives=NEGATIVES) -> np.ndarray:
+    final, _ = finish(sampler, sampler.start(sampler.encode(TEXTS, negatives), [1, 2]))
+    return sampler.decode(final.latents)
+
+
+def call(pipe: Any, scheduler: Any = None, negatives: Any = NEGATIVES, **arguments) -> np.ndarray:
+    """What the pipeline's own call makes of the prompts, as uint8."""
+    arguments = {"guidance_scale": 4.0, "num_inference_steps": STEPS, "height": 32} | arguments
+    if "Flux" not in type(pipe).__name__:
+        arguments["negative_prompt"] = negatives
+    if type(pipe).__name__ in ("PixArtSigmaPipeline", "SanaPipeline"):
+        arguments |= {"clean_caption": False, "use_resolution_binning": False}
+    before = pipe.scheduler
+    pipe.scheduler = scheduler or type(before).from_config(before.config)
+    try:
+        images = pipe(TEXTS, width=32, output_type="np", **arguments).images
+    finally:
+        pipe.scheduler = before
+    return (images * 255).round().astype(np.uint8)
