@@ -16,7 +16,7 @@ test: $(INSTALLED)  ## Run the tests.
 	$(BIN)/python -m pytest
 
 test-slurm: $(INSTALLED)  ## Run the tests on a Slurm cluster of this machine (installs Slurm; root).
-	$(BIN)/python -m pytest -m slurm
+	$(BIN)/python -m pytest -m slurm tests/slurm
 
 check: $(INSTALLED)  ## Check style, types and the workflow.
 	. $(BIN)/activate && ruff check . && ruff format --check . && mypy ttsnap && codespell \
