@@ -48,6 +48,11 @@ wildcard_constraints:
     step=r"\d{2}",
 
 
+def scaled(amount):
+    """A resource that grows with every attempt."""
+    return lambda wildcards, attempt: attempt * amount
+
+
 def weights(*paths):
     """The weight files of local models; a hub id is pinned by its revision instead."""
     files = {file for path in paths for file in [Path(path), *Path(path).rglob("*")]}

@@ -56,8 +56,8 @@ rule report:
         "../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=scaled(4000),
+        runtime=scaled(30),
     params:
         settings=leaves(
             report=CONFIG.report,

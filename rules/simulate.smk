@@ -17,8 +17,8 @@ rule plan:
         "../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=scaled(4000),
+        runtime=scaled(60),
     params:
         settings=leaves(
             checks=(
@@ -63,8 +63,8 @@ rule simulate:
         "../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=scaled(4000),
+        runtime=scaled(30),
     params:
         settings=leaves(
             budgets=CONFIG.simulation.budgets,
