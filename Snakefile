@@ -28,3 +28,9 @@ rule all:
     input:
         f"{RUN}/summary.json",
     localrule: True
+
+
+rule stores:
+    input:
+        [trajectory_receipts(split) for split in SPLITS],
+    localrule: True

@@ -94,9 +94,19 @@ class StableDiffusionSampler(Sampler):
 
     @torch.inference_mode()
     def decode(self, latents: torch.Tensor) -> np.ndarray:
-        """Latents (B, C, h, w) to images uint8 (B, H, W, 3)."""
+        """Latents (B, C, h, w) to images uint8 (B, H, W, 3).
+
+        Raises:
+            UserError: the decoder's output is not finite.
+        """
         vae = self.pipe.vae
         decoded = vae.decode(latents / vae.config.scaling_factor, return_dict=False)[0]
+        # Clipped to pixels, a picture that overflowed would pass for a black or white one.
+        if not torch.isfinite(decoded).all():
+            raise UserError(
+                f"the decoder's output is not finite ({self.dtype}): try model.dtype float32 or "
+                "bfloat16"
+            )
         images = self.pipe.image_processor.postprocess(decoded, output_type="np")
         return (images * 255).round().astype(np.uint8)
 

@@ -16,7 +16,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from ttsnap.config import Runtime, Settings
-from ttsnap.errors import UserError
+from ttsnap.errors import UserError, explain
 from ttsnap.progress import quiet_libraries
 
 AnySettings = TypeVar("AnySettings", bound=Settings)
@@ -55,6 +55,8 @@ def run(main: Callable[..., None]) -> None:
     app.command()(main)
     try:
         app()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (UserError, OSError) as error:
+        if (line := explain(error)) is None:
+            raise
+        print(f"error: {line}", file=sys.stderr)
         sys.exit(1)
