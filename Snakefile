@@ -23,6 +23,11 @@ include: "rules/search.smk"
 include: "rules/report.smk"
 
 
+onstart:
+    Path(RUN).mkdir(parents=True, exist_ok=True)
+    Path(RUN, SETTINGS).write_text(CONFIG.model_dump_json(indent=2))
+
+
 rule all:
     default_target: True
     input:

@@ -37,10 +37,10 @@ rule trajectory_store:
         f"{RUN}/logs/trajectories/{{split}}/init.log",
     benchmark:
         f"{RUN}/benchmarks/trajectories/{{split}}/init.jsonl"
+    priority: 1
     conda:
         "../envs/generate.yaml"
     threads: 1
-    priority: 1
     resources:
         mem_mb=2000,
         runtime=10,

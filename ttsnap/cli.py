@@ -18,6 +18,7 @@ from ttsnap.diffusion.cli import costs
 from ttsnap.errors import UserError, explain
 from ttsnap.progress import quiet_libraries
 from ttsnap.rewards.cli import import_rewards
+from ttsnap.run_cli import estimate, status
 from ttsnap.shapes.cli import app as shapes
 from ttsnap.simulation import cli as simulation_cli
 
@@ -41,6 +42,8 @@ app.command("simulate")(simulation_cli.simulate)
 app.command("plan")(simulation_cli.plan)
 app.command()(costs)
 app.command("import-rewards")(import_rewards)
+app.command()(status)
+app.command()(estimate)
 console = Console()
 
 

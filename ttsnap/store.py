@@ -186,6 +186,11 @@ def _largest_divisor(number: int, most: int) -> int:
     return max(d for d in range(1, number + 1) if number % d == 0 and d <= max(1, most))
 
 
+def steps_per_shard(steps: int, step_bytes: int) -> int:
+    """Stored steps that share a shard, where a step of a block takes ``step_bytes``."""
+    return min(steps, max(1, SHARD_BYTES // step_bytes))
+
+
 def _fingerprint(
     shape: Sequence[int], attributes: Mapping[str, Any], coordinates: Sequence[np.ndarray]
 ) -> str:
@@ -267,7 +272,7 @@ def create_store(
         if images_per_chunk == images
         else 1
     )
-    steps_per_shard = min(len(steps), max(1, SHARD_BYTES // (block * images * image_bytes)))
+    steps_together = steps_per_shard(len(steps), block * images * image_bytes)
     compressor = ZstdCodec(level=3, checksum=True)
     with atomic_folder(path) as folder:
         group = zarr.create_group(folder, zarr_format=3, attributes=attributes)
@@ -276,7 +281,7 @@ def create_store(
             shape=shape,
             dtype="uint8",
             chunks=(prompts_per_chunk, images_per_chunk, 1, height, width, 3),
-            shards=(block, images, steps_per_shard, height, width, 3),
+            shards=(block, images, steps_together, height, width, 3),
             compressors=compressor,
             fill_value=0,
             dimension_names=("prompt", "image", "step", "height", "width", "channel"),
