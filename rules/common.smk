@@ -18,6 +18,7 @@ from ttsnap.errors import UserError
 from ttsnap.prompts import load_splits, prompts_hash
 from ttsnap.search.methods import METHODS
 from ttsnap.search.setup import looks_by_narf, method_options, prunes
+from ttsnap.standing import SETTINGS
 
 update_config(config, typed(workflow.config_settings.overwrite_config))
 try:
@@ -95,13 +96,6 @@ def block_names(count, per_job):
 def block_prompts(split, block):
     per_job = getattr(CONFIG.splits, split).prompts_per_job
     return PROMPTS[split][int(block) * per_job : (int(block) + 1) * per_job]
-
-
-def stored_steps(split):
-    """Step indices of a split's trajectories, the last always among them."""
-    steps = getattr(CONFIG.splits, split).steps
-    every = range(CONFIG.sampling.steps)
-    return list(every) if steps is None else sorted({*steps, every[-1]})
 
 
 def trajectory_receipts(split):

@@ -163,6 +163,11 @@ class SplitSettings(Settings):
     )
     prompts_per_job: PositiveInt = Field(description="Prompts per job, which writes one shard.")
 
+    def stored(self, steps: int) -> list[int]:
+        """Step indices stored of trajectories of ``steps`` steps, the last always among them."""
+        last = steps - 1
+        return list(range(steps)) if self.steps is None else sorted({*self.steps, last})
+
 
 class Splits(Settings):
     """Rewards learn on train, schedules are chosen on val, everything is reported on test."""

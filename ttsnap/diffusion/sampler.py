@@ -228,7 +228,11 @@ class Sampler(ABC):
 
     @torch.inference_mode()
     def decode(self, latents: torch.Tensor) -> np.ndarray:
-        """Latents or Tweedie estimates (B, *latent_shape) to images uint8 (B, H, W, 3)."""
+        """Latents or Tweedie estimates (B, *latent_shape) to images uint8 (B, H, W, 3).
+
+        Raises:
+            UserError: the decoder's output is not finite.
+        """
         vae = self.pipe.vae
         scaled = self.unscale(self.unpack(latents).to(vae.dtype))
         return self._pixels(vae.decode(scaled, return_dict=False)[0])
@@ -247,6 +251,12 @@ class Sampler(ABC):
         return latents / settings.scaling_factor + (settings.get("shift_factor") or 0.0)
 
     def _pixels(self, decoded: torch.Tensor) -> np.ndarray:
+        # Clipped to pixels, a picture that overflowed would pass for a black or white one.
+        if not torch.isfinite(decoded).all():
+            raise UserError(
+                f"the decoder's output is not finite ({self.dtype}): try model.dtype float32 or "
+                "bfloat16"
+            )
         images = self.pipe.image_processor.postprocess(decoded, output_type="np")
         return (images * 255).round().astype(np.uint8)
 

@@ -6,6 +6,7 @@ on the device of the run at its batch size.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -47,6 +48,8 @@ def main(
             _seconds(settings, runtime, scorer) if timed else _tflops(settings, scorer, model)
         )
         given |= {part: measured[part] for part in missing}
+    prices = ", ".join(f"{part} {price:.4g}" for part, price in given.items())
+    logging.info("%s, %s: %s", reward, settings.costs.unit, prices)
     write_receipt(
         out,
         {
