@@ -22,6 +22,9 @@ SAMPLERS = {
     "stable-diffusion-3": "ttsnap.diffusion.stable_diffusion_3:StableDiffusion3Sampler",
     "pixart-sigma": "ttsnap.diffusion.pixart:PixArtSigmaSampler",
     "sana": "ttsnap.diffusion.sana:SanaSampler",
+    "edm": "ttsnap.diffusion.edm:EDMSampler",
+    "ltx": "ttsnap.diffusion.ltx:LTXSampler",
+    "wan": "ttsnap.diffusion.wan:WanSampler",
 }
 """Family -> ``module:class``."""
 
@@ -37,7 +40,9 @@ def load_sampler(model: config.Model, sampling: config.Sampling, device: str = "
     from ttsnap.diffusion.loading import load_pipeline, load_preview
 
     sampler_class = _sampler_class(model.family)
-    pipe = load_pipeline(sampler_class.pipeline_class, model, device)
+    if model.preview is not None and not sampler_class.previews:
+        raise UserError(f"model.preview: there are no preview decoders for {model.family}")
+    pipe = load_pipeline(sampler_class.pipeline(), model, device)
     sampler = sampler_class(pipe, sampling)
     # Offloaded pipelines move their text encoders themselves.
     sampler.release_text_encoders = model.release_text_encoders and model.offload == "none"
