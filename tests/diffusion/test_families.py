@@ -122,13 +122,12 @@ def test_empty_negative_prompts_of_sdxl_are_zeros():
 )
 def test_other_solvers_of_the_flow(name):
     pipe = pipeline("stable-diffusion-3")
-    options = {
-        "use_flow_sigmas": True,
-        "prediction_type": "flow_prediction",
-        "flow_shift": 3.0,
-    }
+    options = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
     sampler = make(pipe, name=name, **options)
-    scheduler = getattr(diffusers, name).from_config(pipe.scheduler.config, **options)
+    scheduler = getattr(diffusers, name).from_config(
+        pipe.scheduler.config, flow_shift=pipe.scheduler.config.shift, **options
+    )
+    assert sampler.sigmas[2] > 0.75  # shifted from 0.6
     expected = call(pipe, scheduler, latents=sampler.noise([1, 2]))
     np.testing.assert_array_equal(images_of(sampler), expected)
 
@@ -274,6 +273,12 @@ def test_schedulers_of_the_other_kind_are_refused(family):
     if options:
         with pytest.raises(UserError, match=problem):
             make(pipeline(family), **options)
+
+
+def test_the_shift_of_the_model_is_kept_by_its_other_schedulers():
+    pipe = pipeline("sana")
+    sampler = make(pipe, name="FlowMatchEulerDiscreteScheduler")
+    assert sampler.sigmas[2] == pytest.approx(3 * 0.5 / (1 + 2 * 0.5), abs=0.005)
 
 
 @pytest.mark.parametrize(("family", "tokens"), [("flux", 512), ("pixart-sigma", 300)])

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
+from ttsnap.config import MethodName
 from ttsnap.report import figures
 from ttsnap.schedule import CostModel, Schedule
 
@@ -36,6 +38,10 @@ def results(methods: list[str], budgets: list[float]) -> pd.DataFrame:
                 "prompt_id": f"p{prompt}",
                 "reward": 20 + rng.normal(),
                 "oracle": float(rng.random() < 0.6),
+                "held_out": rng.normal(),
+                "diversity": np.nan if method == "beam" else rng.random(),
+                "spent": 0.97 * budget,
+                "unit": "TFLOPs",
                 "n": 8,
             }
             for method in methods
@@ -77,18 +83,17 @@ def test_rank_consistency(tmp_path: Path, trained: range) -> None:
 STRATEGIES = {"best-of-n": 1.0, "ttsp": 0.99, "ttsnap": 1.01}
 
 
-def simulated(rewards: list[str], prunes_by: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+def simulated(rewards: list[str], prunes_by: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Curves and ω; the largest budget buys too many candidates for all but best-of-N."""
     curves, omega = [], []
-    for by in prunes_by:
-        for reward in rewards:
-            for name, height in STRATEGIES.items():
-                for budget in (1.0, 2.0, 3.0):
-                    missing = budget == 3 and name != "best-of-n"
-                    mean = np.nan if missing else height + budget
-                    curves.append((name, reward, by, budget, mean, mean - 0.1, mean + 0.1))
-                gain = 100 * height - 100
-                omega.append((name, reward, by, gain, gain - 4, gain + 4))
+    for reward in rewards:
+        for name, height in STRATEGIES.items():
+            for budget in (1.0, 2.0, 3.0):
+                missing = budget == 3 and name != "best-of-n"
+                mean = np.nan if missing else height + budget
+                curves.append((name, reward, prunes_by, budget, mean, mean - 0.1, mean + 0.1))
+            gain = 100 * height - 100
+            omega.append((name, reward, prunes_by, gain, gain - 4, gain + 4))
     columns = ["strategy", "reward", "prunes_by"]
     gains = pd.DataFrame(omega, columns=[*columns, "omega", "omega_low", "omega_high"])
     for column in ("equivalent_n_ratio", "compute_for_same_reward"):
@@ -99,37 +104,16 @@ def simulated(rewards: list[str], prunes_by: list[str]) -> tuple[pd.DataFrame, p
 
 
 @pytest.mark.parametrize(
-    ("rewards", "prunes_by", "only"),
-    [
-        (["clip"], ["clip"], None),
-        (["clip", "hps", "imr"], ["alone"], "hps"),
-        (["clip", "hps", "imr"], ["alone"], None),
-        (["clip", "hps"], ["alone", "joint"], None),
-    ],
+    ("rewards", "prunes_by"),
+    [(["clip"], "clip"), (["clip", "hps", "imr"], "each"), (["clip", "hps"], "joint")],
 )
-def test_reward_vs_budget(
-    tmp_path: Path, rewards: list[str], prunes_by: list[str], only: str | None
-) -> None:
+def test_reward_vs_budget_and_omega(tmp_path: Path, rewards: list[str], prunes_by: str) -> None:
     curves, omega = simulated(rewards, prunes_by)
-    figures.reward_vs_budget(curves, omega, tmp_path / "a.png", reward=only)
-    figures.reward_vs_budget(
-        *(table.drop(columns="prunes_by") for table in simulated(rewards, ["alone"])),
-        tmp_path / "b.png",
-        reward=only,
-    )
-    for name in ("a.png", "b.png"):
+    figures.reward_vs_budget(curves, omega, tmp_path / "curves.png", unit="seconds")
+    figures.omega(omega, tmp_path / "omega.png")
+    for name in ("curves.png", "omega.png"):
         pixels = read(tmp_path / name)
         assert all(has(pixels, figures.colour(strategy)) for strategy in STRATEGIES)
-    taller = len(read(tmp_path / "a.png")) > len(read(tmp_path / "b.png"))
-    assert taller is ("joint" in prunes_by)
-
-
-@pytest.mark.parametrize("prunes_by", [["alone"], ["alone", "joint"]])
-def test_omega(tmp_path: Path, prunes_by: list[str]) -> None:
-    _, omega = simulated(["clip", "hps"], prunes_by)
-    figures.omega(omega, tmp_path / "a.png")
-    pixels = read(tmp_path / "a.png")
-    assert all(has(pixels, figures.colour(strategy)) for strategy in STRATEGIES)
 
 
 def plan(budgets: list[float], strategies: list[str], robust: bool) -> dict[str, object]:
@@ -141,7 +125,7 @@ def plan(budgets: list[float], strategies: list[str], robust: bool) -> dict[str,
         for i, budget in enumerate(budgets)
     ]
     everywhere = [{"strategy": name, "reward": "clip", "checks": checks} for name in strategies]
-    return {"steps": 12, "plans": plans, "robust": everywhere if robust else []}
+    return {"steps": 12, "unit": "TFLOPs", "plans": plans, "robust": everywhere if robust else []}
 
 
 @pytest.mark.parametrize("count", [1, 4, 40])
@@ -160,17 +144,22 @@ def test_schedules_over_budgets(
     assert len(pixels) < 1600  # 8 inches, however many budgets
 
 
-@pytest.mark.parametrize("budgets", [[0.1], [0.05, 0.1, 0.2, 0.4]])
-def test_live_with_further_methods(tmp_path: Path, budgets: list[float]) -> None:
-    methods = ["ttsnap", "best-of-n", "smc", "beam"]
+@pytest.mark.parametrize("budgets", [[0.1], [0.05, 0.1, 0.2]])
+@pytest.mark.parametrize("methods", [["best-of-n", "ttsnap"], list(get_args(MethodName))])
+def test_live_with_any_methods(tmp_path: Path, budgets: list[float], methods: list[str]) -> None:
     found = results(methods, budgets)
+    tints = {figures.colour(name) for name in methods}
+    assert len(tints) == len(methods)
     figures.live(found, tmp_path / "live.png", reward="clip")
     figures.oracle_accuracy(found, tmp_path / "oracle.png")
-    tints = {figures.colour(name, sorted(methods)) for name in methods}
-    assert len(tints) == 4
-    for name in ("live.png", "oracle.png"):
-        pixels = read(tmp_path / name)
-        assert all(has(pixels, tint) for tint in tints)
+    figures.held_out(found, tmp_path / "held_out.png", reward="hps")
+    for metric in ("reward", "diversity"):
+        figures.against_compute(found, metric, tmp_path / f"compute_{metric}.png", axis=metric)
+    for path in tmp_path.glob("*.png"):
+        pixels = read(path)
+        assert all(has(pixels, tint) for tint in tints - {figures.colour("beam")})
+        nothing = path.name == "compute_diversity.png"  # beam has none
+        assert has(pixels, figures.colour("beam")) is ("beam" in methods) or nothing
 
 
 def test_costs(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from diffusers.schedulers.scheduling_edm_euler import EDMEulerSchedulerOutput
 from diffusers.schedulers.scheduling_utils import SchedulerOutput
 
 from ttsnap import config
+from ttsnap.diffusion.loading import no_warnings
 from ttsnap.errors import UserError
 
 SCHEDULERS = (
@@ -248,8 +249,13 @@ def make_scheduler(
     # Latents have no bounds to clip to; diffusers' own pipelines insist on this, too.
     base = {"clip_sample": False} if "clip_sample" in known else {}
     base |= model_scheduler.config
+    # Two names of one number: without it another solver would take other noise levels.
+    for ours, theirs in (("flow_shift", "shift"), ("shift", "flow_shift")):
+        if ours in known and theirs not in known and theirs in base:
+            base[ours] = base[theirs]
     try:
-        scheduler = scheduler_class.from_config(base, **options)
+        with no_warnings():  # of options that only the model's own scheduler has
+            scheduler = scheduler_class.from_config(base, **options)
     except (ValueError, TypeError, NotImplementedError) as error:
         raise UserError(f"{where}: {error}") from error
     if matches_flow(scheduler) != matches_flow(model_scheduler):
