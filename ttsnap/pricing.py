@@ -22,6 +22,8 @@ def measure(
 ) -> dict[str, float]:
     """Prices of one candidate: ``denoise``, ``decode``, ``preview`` and ``score``.
 
+    A family without preview decoders previews at the price of a decode.
+
     Args:
         unit: TFLOPs, counted; or seconds, taken on the sampler's device.
         sampler: draws the images.
@@ -33,17 +35,23 @@ def measure(
 
     timed = unit == "seconds"
     price, batch = (seconds, batch) if timed else (tflops, 1)
-    with no_warnings():  # of modules to be kept in float32, of which it has none
-        vae = preview_decoder(sampler.pipe.vae).to(sampler.device, sampler.dtype)
-    latents = torch.zeros(batch, *sampler.latent_shape, device=sampler.device, dtype=sampler.dtype)
-    height, width = sampling.height, sampling.width
-    images = np.zeros((batch, height, width, 3), np.uint8)
-    return sampler.costs(price, batch) | {
-        "preview": price(lambda: vae.decode(latents)) / batch,
-        "score": seconds(lambda: reward.score(images, [""] * batch)) / batch
+    counted = sampler.costs(price, batch)
+    counted["preview"] = counted["decode"]
+    if sampler.previews:
+        with no_warnings():  # of modules to be kept in float32, of which it has none
+            vae = preview_decoder(sampler.pipe.vae).to(sampler.device, sampler.dtype)
+        latents = torch.zeros(
+            batch, *sampler.latent_shape, device=sampler.device, dtype=sampler.dtype
+        )
+        counted["preview"] = price(lambda: vae.decode(latents)) / batch
+    height, width, frames = sampling.height, sampling.width, sampler.scored_frames
+    images = np.zeros((batch * frames, height, width, 3), np.uint8)
+    counted["score"] = (
+        seconds(lambda: reward.score(images, [""] * len(images))) / batch
         if timed
-        else reward.tflops(height, width),
-    }
+        else frames * reward.tflops(height, width)
+    )
+    return counted
 
 
 def cost_model(

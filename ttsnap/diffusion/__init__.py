@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ttsnap.errors import UserError
+from ttsnap.video import check_writer
 
 if TYPE_CHECKING:
     from ttsnap import config
@@ -28,6 +29,9 @@ SAMPLERS = {
 }
 """Family -> ``module:class``."""
 
+VIDEOS = ("ltx", "wan")
+"""Families whose candidates are videos, which are searched live and not stored step by step."""
+
 
 def load_sampler(model: config.Model, sampling: config.Sampling, device: str = "auto") -> Sampler:
     """Load a model from a local folder or, at a pinned revision, from the hub.
@@ -39,11 +43,13 @@ def load_sampler(model: config.Model, sampling: config.Sampling, device: str = "
     """
     from ttsnap.diffusion.loading import load_pipeline, load_preview
 
-    sampler_class = _sampler_class(model.family)
-    if model.preview is not None and not sampler_class.previews:
+    if model.family in VIDEOS:
+        check_writer()
+    kind = sampler_class(model.family)
+    if model.preview is not None and not kind.previews:
         raise UserError(f"model.preview: there are no preview decoders for {model.family}")
-    pipe = load_pipeline(sampler_class.pipeline(), model, device)
-    sampler = sampler_class(pipe, sampling)
+    pipe = load_pipeline(kind.pipeline(), model, device)
+    sampler = kind(pipe, sampling)
     # Offloaded pipelines move their text encoders themselves.
     sampler.release_text_encoders = model.release_text_encoders and model.offload == "none"
     if model.preview is not None:
@@ -58,7 +64,7 @@ def from_pipeline(pipe: Any, sampling: config.Sampling) -> Sampler:
         UserError: no family drives pipelines of this class, or the scheduler is not possible.
     """
     for family in SAMPLERS:
-        sampler = _sampler_class(family)
+        sampler = sampler_class(family)
         if type(pipe).__name__ == sampler.pipeline_class:
             return sampler(pipe, sampling)
     raise UserError(
@@ -66,6 +72,7 @@ def from_pipeline(pipe: Any, sampling: config.Sampling) -> Sampler:
     )
 
 
-def _sampler_class(family: str) -> type[Sampler]:
+def sampler_class(family: str) -> type[Sampler]:
+    """The class of one of ``SAMPLERS``."""
     module, _, name = SAMPLERS[family].partition(":")
     return getattr(import_module(module), name)

@@ -30,13 +30,14 @@ class EDMPipeline(diffusers.DiffusionPipeline):
         self,
         unet: diffusers.UNet2DModel,
         scheduler: diffusers.EDMEulerScheduler,
-        id2label: dict[str, str],
+        id2label: dict[str, str] | None = None,
     ) -> None:
         """
         Args:
             unet: takes class labels.
             scheduler: with the sigma_data of the training.
-            id2label: number of a class, as text, -> its names, divided by commas.
+            id2label: number of a class, as text, -> its names, divided by commas; without them a
+                class has its number only.
         """
         super().__init__()
         self.register_modules(unet=unet, scheduler=scheduler)
@@ -64,15 +65,16 @@ class EDMSampler(Sampler):
         super().__init__(pipe, sampling)
         self.dtype = torch.float32
         count = self.denoiser.config.num_class_embeds or 0
+        labels = {str(number): "" for number in range(count)}
+        if not count or not {*(pipe.config.id2label or {})} <= {*labels}:
+            raise UserError(
+                f"model.path: the U-Net has {count} classes; expected some, and no others as "
+                "id2label in model_index.json"
+            )
         self._classes: dict[str, set[int]] = defaultdict(set)
-        for number, names in pipe.config.id2label.items():
-            if not number.isdecimal() or int(number) >= count:
-                raise UserError(
-                    f"model.path: id2label in model_index.json: {number} is none of the "
-                    f"{count} classes of the U-Net"
-                )
-            for name in [number, *names.split(",")]:
-                self._classes[_plain(name)].add(int(number))
+        for number, names in (labels | (pipe.config.id2label or {})).items():
+            for name in filter(None, map(_plain, [number, *names.split(",")])):
+                self._classes[name].add(int(number))
 
     @classmethod
     def pipeline(cls) -> Any:

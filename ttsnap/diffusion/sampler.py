@@ -90,6 +90,7 @@ class Sampler(ABC):
         dtype: precision of latents.
         latent_shape: shape of one candidate's latents, as the pipeline keeps them.
         frames: 1, or those of a video.
+        scored_frames: how many of them rewards see.
         previewer: an ``AutoencoderTiny`` for :meth:`preview`, or None.
         release_text_encoders: whether text encoders are in main memory but while they encode.
     """
@@ -123,6 +124,7 @@ class Sampler(ABC):
         self.device = pipe._execution_device
         self.dtype: torch.dtype = self.denoiser.dtype
         self.height, self.width, self.frames = sampling.height, sampling.width, sampling.frames
+        self.scored_frames = min(sampling.scored_frames, sampling.frames)
         self.latent_shape: tuple[int, ...] = self.latent_size()
         self.guidance_scale = sampling.guidance_scale
         self.guided = sampling.guidance_scale > 1 and not self.distilled

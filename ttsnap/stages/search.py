@@ -109,10 +109,11 @@ def main(
                 batch_size=runtime.batch_size,
             )
             result = run_method(method, task, options[budget])
-            image, texts = result.image[None], [prompt.text]
+            judges = {"held_out": judge.score if judge else None, "oracle": oracle}
+            image, texts, count = result.image[None], [prompt.text], sampler.scored_frames
             judged = {
-                "held_out": float(judge.score(image, texts)[0]) if judge else None,
-                "oracle": float(oracle(image, texts)[0]) if oracle else None,
+                name: float(score_frames(score, image, texts, count)[0]) if score else None
+                for name, score in judges.items()
             }
             rows.append(result.row(prompt.id, **judged))
             result.save(
