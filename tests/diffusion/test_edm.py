@@ -82,7 +82,8 @@ def test_equals_algorithm_2(options):
     # The noise of step i of the paper is added by the evaluation before, which ends step i - 1.
     noises = [drawn[0], *drawn[2 : 2 * STEPS : 2]]
     expected = heun(denoiser(pipeline().unet), [noise.double() for noise in noises], **options)
-    torch.testing.assert_close(state.latents.double(), expected, rtol=1e-5, atol=1e-5)
+    # Rounding at a noise level of 80 is what the tolerance has to be for.
+    torch.testing.assert_close(state.latents.double(), expected, rtol=1e-5, atol=5e-5)
     assert torch.equal(estimate, state.latents)
 
 

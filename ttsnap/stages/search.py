@@ -58,6 +58,7 @@ def main(
     from ttsnap.search import METHODS, Task, run_method
     from ttsnap.search.setup import method_options, planned_options, sampling_for
     from ttsnap.simulation.source import read_costs
+    from ttsnap.video import score_frames
 
     how = METHODS[method]
     sampling = sampling_for(how, settings.sampling)
