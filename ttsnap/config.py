@@ -93,8 +93,7 @@ class Model(Settings):
         "wan",
     ] = Field(
         "stable-diffusion",
-        description="stable-diffusion (1, 2), sdxl, flux, stable-diffusion-3, pixart-sigma, sana, "
-        "edm; of videos: ltx, wan.",
+        description="One that `ttsnap models` lists, such as sdxl, flux, edm or, of videos, ltx.",
     )
     path: Text = Field(
         "ttsnap/shapes/weights/generator", description="Local folder, or hub id ORG/NAME."
