@@ -60,24 +60,17 @@ def main(
 
 
 def _tflops(settings: Settings, reward: Reward, model: Path) -> dict[str, float]:
-    from ttsnap.diffusion import sampler_class
     from ttsnap.diffusion.architectures import Architecture, model_tflops
 
     sampling = settings.sampling
+    counted = model_tflops(
+        Architecture.of(settings.model), sampling.height, sampling.width, sampling.guidance_scale
+    )
     receipt = read_receipt(model)
-    preview = receipt["decode"]
-    if sampler_class(settings.model.family).previews:
-        counted = model_tflops(
-            Architecture.of(settings.model),
-            sampling.height,
-            sampling.width,
-            sampling.guidance_scale,
-        )
-        preview = counted["preview"]
     return {
         "denoise": receipt["denoise"],
         "decode": receipt["decode"],
-        "preview": preview,
+        "preview": counted["preview"],
         "score": reward.tflops(sampling.height, sampling.width),
     }
 
