@@ -300,19 +300,19 @@ class Costs(Settings):
         None, description="One denoiser evaluation with its guidance."
     )
     decode: Price | None = Field(None, description="Latents of one candidate to pixels.")
-    preview: Price | None = Field(None, description="The same by a small preview decoder.")
+    preview: Price | None = Field(None, description="The same by model.preview, for checks.")
     rewards: dict[Name, Price] = Field(
         {}, description="Scoring one image, by the name of the reward."
     )
 
-    def given(self, reward: str) -> dict[str, float | None]:
-        """Prices of searching with ``reward``: denoise, decode, preview, score."""
-        return {
+    def given(self, reward: str, *, preview: bool) -> dict[str, float | None]:
+        """Prices of searching with ``reward``: denoise, decode, score, and ``preview`` if asked."""
+        given = {
             "denoise": self.denoise,
             "decode": self.decode,
-            "preview": self.preview,
             "score": self.rewards.get(reward),
         }
+        return given | {"preview": self.preview} if preview else given
 
 
 class Search(Settings):
@@ -429,6 +429,8 @@ def _problems(config: Config) -> Iterator[Problem]:
     for index, method in enumerate(config.search.methods):
         if method in config.search.methods[:index]:
             yield ("search", "methods", index), f"{method} is listed twice"
+    if config.costs.preview is not None and config.model.preview is None:
+        yield ("costs", "preview"), "is the price of a decoder that model.preview does not name"
     named = [(("search", "reward"), config.search.reward)]
     named += [(("costs", "rewards"), name) for name in config.costs.rewards]
     if judge := config.search.judge_reward:

@@ -184,7 +184,7 @@ def _sample(
     for step in range(sampler.steps):
         state, estimate = sampler.step(state)
         if step in stored:
-            images.append(sampler.decode(estimate))
+            images.append(sampler.decode(estimate) if state.done else sampler.preview(estimate))
     return images
 
 

@@ -183,7 +183,7 @@ def model_tflops(
     Returns:
         ``denoise``, an evaluation with its guidance: two passes where the scale is above 1, and
         one of a guidance-distilled model; ``decode``; ``preview``, a decode by
-        :func:`preview_decoder`, or by the model itself where there are none.
+        :func:`preview_decoder`, or by the model itself where there is none.
     """
     with torch.device("meta"):
         denoiser = _build(architecture.denoiser)

@@ -269,10 +269,10 @@ class Sampler(ABC):
         return self._pixels(vae.decode(scaled, return_dict=False)[0])
 
     @torch.inference_mode()
-    def preview(self, latents: torch.Tensor) -> np.ndarray | None:
-        """Like :meth:`decode`, by the tiny autoencoder; None if the model has none."""
+    def preview(self, latents: torch.Tensor) -> np.ndarray:
+        """What a check sees: like :meth:`decode`, by the tiny autoencoder if the model has one."""
         if self.previewer is None:
-            return None
+            return self.decode(latents)
         unpacked = self.unpack(latents).to(self.previewer.dtype)
         return self._pixels(self.previewer.decode(unpacked, return_dict=False)[0])
 

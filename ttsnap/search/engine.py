@@ -285,21 +285,24 @@ class Run:
         """Decode the estimates of an evaluated group and score them, without recording it."""
         step = group.state.index
         rewards = self.task.rewards
+        decode, paid = self.sampler.decode, "decode"
         if step < self.last:
             rewards = self.task.verifiers.get(step, rewards)
+            if self.sampler.previewer is not None:
+                decode, paid = self.sampler.preview, "preview"
         values, images = [], []
         for batch in self.batches(group):
             _, estimates = self._stepped(self._made(batch))
-            self.meter.charge(decodes=len(batch), scores=len(batch))
+            self.meter.charge(**{f"{paid}s": len(batch)}, scores=len(batch))
             began = time.perf_counter()
-            decoded = self.sampler.decode(estimates)
+            decoded = decode(estimates)
             middle = time.perf_counter()
             texts = [self.task.prompt] * len(batch)
             count = self.sampler.scored_frames
             values.append(
                 np.stack([score_frames(one.score, decoded, texts, count) for one in rewards])
             )
-            self.meter.took("decode", middle - began, len(batch))
+            self.meter.took(paid, middle - began, len(batch))
             self.meter.took("reward", time.perf_counter() - middle, len(batch))
             images.append(decoded)
         return Look(step, np.concatenate(values, axis=1), np.concatenate(images))
