@@ -146,8 +146,7 @@ class EDMHeunScheduler(diffusers.EDMEulerScheduler):
             rho=rho,
             prediction_type=prediction_type,
         )
-        self._start: torch.Tensor | None = None
-        self._slope: torch.Tensor | None = None
+        self._begun: list[torch.Tensor] = []
 
     def set_timesteps(
         self, num_inference_steps: int, device: str | torch.device | None = None
@@ -190,11 +189,11 @@ class EDMHeunScheduler(diffusers.EDMEulerScheduler):
         slope = (sample - estimate) / sigma
         if index % 2 == 0:
             moved = sample + (following - sigma) * slope
-            self._start, self._slope = sample, slope
+            self._begun = [sample, slope]
         else:
-            before = self.sigmas[index - 1]
-            moved = self._start + (sigma - before) * (self._slope + slope) / 2
-            self._start = self._slope = None
+            start, first = self._begun
+            moved = start + (sigma - self.sigmas[index - 1]) * (first + slope) / 2
+            self._begun = []
             if variance_noise is not None:
                 added = (following**2 - sigma**2) ** 0.5
                 moved = moved + self.config.S_noise * added * variance_noise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ class VideoSampler(Sampler):
     Latents are kept in float32, as in the pipelines.
     """
 
+    frame_rate: ClassVar[float]
     previews = False
 
     def __init__(self, pipe: Any, sampling: config.Sampling) -> None:

@@ -54,7 +54,7 @@ def main(
 ) -> None:
     from ttsnap.diffusion import load_sampler
     from ttsnap.progress import track
-    from ttsnap.rewards import load_judge, load_reward
+    from ttsnap.rewards import Judge, load_judge, load_reward
     from ttsnap.search import METHODS, Task, run_method
     from ttsnap.search.setup import method_options, planned_options, sampling_for
     from ttsnap.simulation.source import read_costs
@@ -110,7 +110,10 @@ def main(
                 batch_size=runtime.batch_size,
             )
             result = run_method(method, task, options[budget])
-            judges = {"held_out": judge.score if judge else None, "oracle": oracle}
+            judges: dict[str, Judge | None] = {
+                "held_out": judge.score if judge else None,
+                "oracle": oracle,
+            }
             image, texts, count = result.image[None], [prompt.text], sampler.scored_frames
             judged = {
                 name: float(score_frames(score, image, texts, count)[0]) if score else None
