@@ -54,11 +54,10 @@ def main(
 ) -> None:
     from ttsnap.diffusion import load_sampler
     from ttsnap.progress import track
-    from ttsnap.rewards import Judge, load_judge, load_reward
+    from ttsnap.rewards import load_judge, load_reward
     from ttsnap.search import METHODS, Task, run_method
     from ttsnap.search.setup import method_options, planned_options, sampling_for
     from ttsnap.simulation.source import read_costs
-    from ttsnap.video import score_frames
 
     how = METHODS[method]
     sampling = sampling_for(how, settings.sampling)
@@ -110,14 +109,10 @@ def main(
                 batch_size=runtime.batch_size,
             )
             result = run_method(method, task, options[budget])
-            judges: dict[str, Judge | None] = {
-                "held_out": judge.score if judge else None,
-                "oracle": oracle,
-            }
-            image, texts, count = result.image[None], [prompt.text], sampler.scored_frames
+            image, texts = result.image[None], [prompt.text]
             judged = {
-                name: float(score_frames(score, image, texts, count)[0]) if score else None
-                for name, score in judges.items()
+                "held_out": float(judge.score(image, texts)[0]) if judge else None,
+                "oracle": float(oracle(image, texts)[0]) if oracle else None,
             }
             rows.append(result.row(prompt.id, **judged))
             result.save(
