@@ -74,7 +74,11 @@ def write_mp4(path: Path, video: NDArray[np.uint8], rate: float) -> None:
         path: ends in .mp4.
         video: of even height and width.
         rate: frames per second.
+
+    Raises:
+        UserError: see :func:`check_writer`.
     """
+    check_writer()
     import av
 
     with av.open(str(path), "w") as file:
