@@ -14,6 +14,7 @@ from snakemake.utils import update_config
 sys.path.insert(0, str(workflow.basedir))
 
 from ttsnap.config import load_config, typed
+from ttsnap.diffusion import VIDEOS
 from ttsnap.errors import UserError
 from ttsnap.prompts import load_splits, prompts_hash
 from ttsnap.search.methods import METHODS
@@ -23,6 +24,11 @@ from ttsnap.standing import SETTINGS
 update_config(config, typed(workflow.config_settings.overwrite_config))
 try:
     CONFIG = load_config(config)
+    if CONFIG.model.family in VIDEOS:
+        raise UserError(
+            f"model.family: {CONFIG.model.family} makes videos, whose steps are not stored; "
+            "search them live by `ttsnap search`"
+        )
     PROMPTS = load_splits(CONFIG.splits)
     for name, given in CONFIG.search.options.items():
         planned = {"schedule": "-"} if prunes(METHODS[name]) else {}

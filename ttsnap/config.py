@@ -82,10 +82,18 @@ class Model(Settings):
     """Text-to-image model."""
 
     family: Literal[
-        "stable-diffusion", "sdxl", "flux", "stable-diffusion-3", "pixart-sigma", "sana"
+        "stable-diffusion",
+        "sdxl",
+        "flux",
+        "stable-diffusion-3",
+        "pixart-sigma",
+        "sana",
+        "edm",
+        "ltx",
+        "wan",
     ] = Field(
         "stable-diffusion",
-        description="stable-diffusion (1, 2), sdxl, flux, stable-diffusion-3, pixart-sigma, sana.",
+        description="One that `ttsnap models` lists, such as sdxl, flux, edm or, of videos, ltx.",
     )
     path: Text = Field(
         "ttsnap/shapes/weights/generator", description="Local folder, or hub id ORG/NAME."
@@ -136,6 +144,10 @@ class Sampling(Settings):
     )
     height: Pixels = Field(32, description="Height of an image, pixels.")
     width: Pixels = Field(32, description="Width of an image, pixels.")
+    frames: PositiveInt = Field(1, description="Frames of a video; 1 of an image.")
+    scored_frames: PositiveInt = Field(
+        4, description="Frames of a video that are scored, evenly spaced; their mean counts."
+    )
     scheduler: Scheduler = Scheduler(
         options={"timestep_spacing": "linspace", "use_exponential_sigmas": True}
     )

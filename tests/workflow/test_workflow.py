@@ -92,6 +92,7 @@ def test_a_changed_prompt_redoes_only_its_split(finished: Workflow) -> None:
         ('simulation={"checks": [{"step": 1, "keep": 1.5}]}', "simulation.checks.0.keep"),
         ('search={"options": {"beam": {"noise": 2}}}', "method beam: has no option noise"),
         ("smapling=3", "smapling: unknown key; did you mean sampling?"),
+        ('model={"family": "ltx"}', "model.family: ltx makes videos, whose steps are not stored"),
         ('sampling={"steps": "many"}', "sampling.steps"),
         ('splits={"val": {"start": 2}}', "splits.val"),
         ('splits={"test": {"stop": 99}}', "prompts.json: has 14 prompts"),

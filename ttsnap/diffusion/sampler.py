@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+import diffusers
 import numpy as np
 import torch
 
@@ -88,12 +89,23 @@ class Sampler(ABC):
         device: where latents live.
         dtype: precision of latents.
         latent_shape: shape of one candidate's latents, as the pipeline keeps them.
+        frames: 1, or those of a video.
+        scored_frames: how many of them rewards see.
         previewer: an ``AutoencoderTiny`` for :meth:`preview`, or None.
         release_text_encoders: whether text encoders are in main memory but while they encode.
     """
 
     pipeline_class: ClassVar[str]
     """Name of the diffusers pipeline class that the family drives."""
+
+    frame_rate: ClassVar[float | None] = None
+    """Frames per second of a family of videos; None of images."""
+
+    previews: ClassVar[bool] = True
+    """Whether there are tiny autoencoders for the latents of the family."""
+
+    any_prompt: ClassVar[str] = ""
+    """A prompt that every model of the family takes."""
 
     previewer: Any = None
     release_text_encoders = False
@@ -111,19 +123,9 @@ class Sampler(ABC):
         self.steps = sampling.steps
         self.device = pipe._execution_device
         self.dtype: torch.dtype = self.denoiser.dtype
-        self.height, self.width = sampling.height, sampling.width
-        multiple = self.size_multiple
-        if self.height % multiple or self.width % multiple:
-            size = f"{self.height}x{self.width}"
-            raise UserError(
-                f"sampling: height and width must be multiples of {multiple}, not {size}"
-            )
-        factor = pipe.vae_scale_factor
-        self.latent_shape: tuple[int, ...] = (
-            self.denoiser.config.in_channels,
-            self.height // factor,
-            self.width // factor,
-        )
+        self.height, self.width, self.frames = sampling.height, sampling.width, sampling.frames
+        self.scored_frames = min(sampling.scored_frames, sampling.frames)
+        self.latent_shape: tuple[int, ...] = self.latent_size()
         self.guidance_scale = sampling.guidance_scale
         self.guided = sampling.guidance_scale > 1 and not self.distilled
         self._scheduler, self._eta = schedulers.make_scheduler(
@@ -132,6 +134,33 @@ class Sampler(ABC):
         self.sigmas = schedulers.noise_levels(self._scheduler)
         self.stochastic = schedulers.is_stochastic(self._scheduler, self._eta)
         self._warned = False
+
+    @classmethod
+    def pipeline(cls) -> Any:
+        """The class that :attr:`pipeline_class` names."""
+        return getattr(diffusers, cls.pipeline_class)
+
+    def latent_size(self) -> tuple[int, ...]:
+        """Shape of a candidate's latents as the autoencoder has them: C, h, w.
+
+        Raises:
+            UserError: no candidate can be of the size that is asked for.
+        """
+        multiple = self.size_multiple
+        if self.height % multiple or self.width % multiple:
+            size = f"{self.height}x{self.width}"
+            raise UserError(
+                f"sampling: height and width must be multiples of {multiple}, not {size}"
+            )
+        if self.frames != 1 and self.frame_rate is None:
+            raise UserError(f"sampling.frames: an image has 1, not {self.frames}")
+        factor = self.scale_factor
+        return self.denoiser.config.in_channels, self.height // factor, self.width // factor
+
+    @property
+    def scale_factor(self) -> int:
+        """Pixels of a latent, in height and width."""
+        return self.pipe.vae_scale_factor
 
     @property
     def denoiser(self) -> Any:
@@ -149,8 +178,11 @@ class Sampler(ABC):
         """Height and width in pixels must be multiples of this."""
 
     @property
-    def text_limit(self) -> tuple[Any, int]:
-        """The tokenizer of the text encoder that reads furthest, and how many tokens it reads."""
+    def text_limit(self) -> tuple[Any, int] | None:
+        """The tokenizer of the text encoder that reads furthest, and how many tokens it reads.
+
+        None if there is no limit.
+        """
         return self.pipe.tokenizer, self.pipe.tokenizer.model_max_length
 
     def timesteps(self, scheduler: Any) -> dict[str, Any]:
@@ -228,7 +260,9 @@ class Sampler(ABC):
 
     @torch.inference_mode()
     def decode(self, latents: torch.Tensor) -> np.ndarray:
-        """Latents or Tweedie estimates (B, *latent_shape) to images uint8 (B, H, W, 3).
+        """Latents or Tweedie estimates (B, *latent_shape) to uint8 (B, H, W, 3).
+
+        A family of videos gives (B, F, H, W, 3).
 
         Raises:
             UserError: the decoder's output is not finite.
@@ -274,7 +308,7 @@ class Sampler(ABC):
             encoder.to("cpu")
 
     def _warn_of_truncation(self, texts: list[str]) -> None:
-        if self._warned:
+        if self._warned or self.text_limit is None:
             return
         tokenizer, longest = self.text_limit
         lengths = map(len, tokenizer(texts, verbose=False).input_ids)
@@ -440,7 +474,7 @@ class Sampler(ABC):
             ``denoise``, an evaluation with its guidance; ``decode``; and ``preview``, if the model
             has a preview decoder.
         """
-        state = self.start(self.encode([""], [""]), range(batch))
+        state = self.start(self.encode([self.any_prompt], [""]), range(batch))
         timestep = state.scheduler.timesteps[0]
         model_input = schedulers.scale_model_input(
             schedulers.fork(state.scheduler), state.latents, timestep
