@@ -146,6 +146,7 @@ class EDMHeunScheduler(diffusers.EDMEulerScheduler):
             rho=rho,
             prediction_type=prediction_type,
         )
+        self.sigmas: torch.Tensor
         self._begun: list[torch.Tensor] = []
 
     def set_timesteps(
@@ -153,7 +154,8 @@ class EDMHeunScheduler(diffusers.EDMEulerScheduler):
     ) -> None:
         """Set the noise levels of as many steps, one per evaluation of the denoiser."""
         super().set_timesteps(num_inference_steps, device)
-        options, levels = self.config, self.sigmas[:-1]
+        options: Any = self.config
+        levels = torch.as_tensor(self.sigmas)[:-1]
         churned = (levels >= options.S_min) & (levels <= options.S_max)
         gamma = min(options.S_churn / num_inference_steps, 2**0.5 - 1) * churned
         raised = levels * (1 + gamma)

@@ -29,7 +29,6 @@ from ttsnap.report.style import (
     label,
     save,
     scored,
-    signed,
     styled,
 )
 from ttsnap.schedule import Check, CostModel, Schedule
@@ -453,7 +452,8 @@ def _comparison(
             (values, partial(scored, largest=largest))
         ]
         if name != REFERENCE and REFERENCE in tables:
-            shown.append((values - tables[REFERENCE][budget], signed))
+            apart = values - tables[REFERENCE][budget]
+            shown.append((apart, partial(scored, largest=largest, sign="+")))
         for ax, (numbers, words) in zip(panels, shown, strict=False):
             if numbers.isna().all():
                 continue
@@ -576,7 +576,7 @@ def against_compute(results: pd.DataFrame, column: str, path: Path, *, axis: str
         )
         ax.set_title(label(name), color=tint, weight="bold", pad=3)
         ax.margins(x=0.08)
-        ax.xaxis.set_major_locator(MaxNLocator(4))
+        ax.xaxis.set_major_locator(MaxNLocator(3))
         ax.yaxis.set_major_locator(MaxNLocator(5))
         if place + across >= len(shown):
             ax.set_xlabel(f"{unit} per prompt")
