@@ -27,5 +27,5 @@ clean:  ## Remove the environment; results stay.
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --progress-bar off -c constraints.txt -e ".[dev]"
+	$(BIN)/pip install --progress-bar off -c constraints.txt -e ".[dev,judges]"
 	touch $@

@@ -40,13 +40,30 @@ wildcard_constraints:
     step=r"\d{2}",
 
 
-def weights(path):
-    """The weight files of a local model; a hub id is pinned by its revision instead."""
-    return sorted(file.as_posix() for file in Path(path).rglob("*.safetensors"))
+def weights(*paths):
+    """The weight files of local models; a hub id is pinned by its revision instead."""
+    files = {file for path in paths for file in [Path(path), *Path(path).rglob("*")]}
+    return sorted(
+        file.as_posix() for file in files if file.suffix in (".safetensors", ".pt", ".pth")
+    )
+
+
+def places(settings):
+    """What may be local files or folders among the nested settings of a reward."""
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            yield from places(value)
+        elif isinstance(value, str) and (key == "path" or "/" in value):
+            yield value
+
+
+def weights_of(reward):
+    """Weight files of a reward: its model, and what its options name."""
+    return weights(*places(CONFIG.rewards[reward].model_dump()))
 
 
 def reward_weights(wildcards):
-    return weights(CONFIG.rewards[wildcards.reward].path)
+    return weights_of(wildcards.reward)
 
 
 def leaves(**chosen):

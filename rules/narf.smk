@@ -16,6 +16,7 @@ rule narf:
         f"{RUN}/logs/narf/{{reward}}/step_{{step}}.log",
     benchmark:
         f"{RUN}/benchmarks/narf/{{reward}}/step_{{step}}.jsonl"
+    priority: 2
     conda:
         "../envs/narf.yaml"
     threads: 1

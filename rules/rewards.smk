@@ -44,6 +44,7 @@ rule rewards:
         f"{RUN}/logs/rewards/{{reward}}/{{split}}.log",
     benchmark:
         f"{RUN}/benchmarks/rewards/{{reward}}/{{split}}.jsonl"
+    priority: 1
     conda:
         "../envs/reward.yaml"
     threads: 1

@@ -4,7 +4,7 @@ from ttsnap.stages import search
 
 rule search:
     input:
-        weights=weights(CONFIG.rewards[CONFIG.search.reward].path),
+        weights=weights_of(CONFIG.search.reward),
         model=rules.model.output,
         reward_cost=f"{RUN}/rewards/{CONFIG.search.reward}/cost.json",
         checkpoints=lambda wildcards: (

@@ -37,6 +37,7 @@ rule trajectory_store:
         f"{RUN}/logs/trajectories/{{split}}/init.log",
     benchmark:
         f"{RUN}/benchmarks/trajectories/{{split}}/init.jsonl"
+    priority: 1
     conda:
         "../envs/generate.yaml"
     threads: 1
@@ -69,6 +70,8 @@ rule trajectories:
         f"{RUN}/logs/trajectories/{{split}}/block_{{block}}.log",
     benchmark:
         f"{RUN}/benchmarks/trajectories/{{split}}/block_{{block}}.jsonl"
+    wildcard_constraints:
+        split="test",
     conda:
         "../envs/generate.yaml"
     threads: 1
@@ -91,3 +94,10 @@ rule trajectories:
         "python -m ttsnap.stages.trajectories --settings {params.settings:q}"
         " --store {params.store:q} --block {wildcards.block}"
         " --out {output:q} 2>&1 | tee {log:q}"
+
+
+# Finetuning goes step by step and is what a run waits for longest: what it needs comes first.
+use rule trajectories as awaited_trajectories with:
+    wildcard_constraints:
+        split="train|val",
+    priority: 1

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Callable
 
+import pytest
 from hypothesis import settings
 
 # Before any test imports torch: one thread a process, and never a look at a model hub.
@@ -13,3 +16,19 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 # The same examples on every machine, however slow it is.
 settings.register_profile("ttsnap", deadline=None, derandomize=True)
 settings.load_profile("ttsnap")
+
+
+@pytest.fixture
+def ttsnap(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Run the command in this process; gives its exit status."""
+    from ttsnap import cli
+
+    def command(*arguments: object) -> int:
+        monkeypatch.setattr(sys, "argv", ["ttsnap", *map(str, arguments)])
+        try:
+            cli.main()
+        except SystemExit as status:
+            return int(status.code or 0)
+        return 0
+
+    return command

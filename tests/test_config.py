@@ -77,6 +77,28 @@ def test_settings_survive_their_yaml(tmp_path: Path) -> None:
     assert load_config(path) == config
 
 
+def test_ensembles_are_given_the_settings_of_their_members() -> None:
+    pick = {"path": "pick", "options": {"factor": 2.0}}
+    both = {"pick": 2, "small": {"mean": 0.5, "std": 0.1}}
+    config = load_config(
+        {
+            "rewards": {
+                "pick": pick,
+                "small": {"kind": "compressibility"},
+                "both": {"kind": "ensemble", "options": {"rewards": both, "by": "zscore"}},
+            },
+            "search": {"reward": "both"},
+        }
+    )
+    members = config.rewards["both"].options["rewards"]
+    common = {"revision": None, "options": {}}
+    assert members == {
+        "pick": common | pick | {"kind": "clip", "weight": 2},
+        "small": common | {"kind": "compressibility", "path": None, **both["small"]},
+    }
+    assert load_config(config.model_dump()) == config
+
+
 def test_a_partial_config_is_completed() -> None:
     config = load_config({"splits": {"val": {"stop": 4050}}, "narf": {"lora": {"rank": 4}}})
     assert config.splits.val == Config().splits.val.model_copy(update={"stop": 4050})
@@ -123,7 +145,11 @@ def test_whole_numbers_pass_as_numbers() -> None:
         ("sampling.scheduler.name", "DDIM", "sampling.scheduler.name: should match pattern"),
         ("rewards", {}, "rewards: dictionary should have at least 1 item"),
         ("rewards", {"a b": HUB}, "rewards.a b: should match pattern"),
-        ("rewards", {"clip": {}}, "rewards.clip.path: is missing"),
+        (
+            "rewards",
+            {"clip": {"path": "a"}, "both": {"kind": "ensemble", "options": {"rewards": {"b": 1}}}},
+            "rewards.both.options.rewards.b: is no reward to build on, which are clip",
+        ),
         ("search.reward", "hps", "search.reward: hps is none of the rewards (clip)"),
         ("costs.rewards", {"hps": 0.3}, "costs.rewards: hps is none of the rewards (clip)"),
         ("costs.denoise", 0.0, "costs.denoise: should be greater than 0, not 0.0"),

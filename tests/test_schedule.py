@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -127,22 +128,66 @@ def test_a_check_at_the_last_step_saves_nothing_and_is_refused() -> None:
         check_steps(Schedule((Check(4, 0.5),)), steps=5)
 
 
-def test_a_plan_is_for_its_reward_and_steps(tmp_path: Path) -> None:
-    one = {"strategy": "ttsp", "reward": "a", "budget": 2.0, "checks": []}
+@pytest.fixture
+def plan_file(tmp_path: Path) -> Path:
+    """A plan for ``COSTS``, whose full run costs 10.75."""
+    about = {"strategy": "ttsp", "reward": "a"}
+    plans = [
+        about | {"budget": budget, "n": 1, "checks": [{"step": step, "keep": 0.5}]}
+        for step, budget in enumerate((20.0, 40.0))
+    ]
+    robust = [about | {"checks": [{"step": 3, "keep": 0.5}]}]
+    prices = {"denoise": COSTS.denoise, "decode": COSTS.decode, "reward": COSTS.reward}
+    whole = {"kind": "plan", "steps": 5, "unit": "TFLOPs", "costs": prices}
     path = tmp_path / "plan.json"
-    path.write_text(json.dumps({"kind": "plan", "steps": 5, "plans": [one]}))
-    plan = read_plan(path)
-    assert planned_schedule(plan, "ttsp", 2.0, reward="a", steps=5) == Schedule()
+    path.write_text(json.dumps(whole | {"plans": plans, "robust": robust}))
+    return path
+
+
+def test_a_plan_is_for_its_reward_and_steps(plan_file: Path) -> None:
+    plan = read_plan(plan_file)
     with pytest.raises(UserError, match="nothing for ttsp and b"):
-        planned_schedule(plan, "ttsp", 2.0, reward="b", steps=5)
+        planned_schedule(plan, "ttsp", 20.0, reward="b", costs=COSTS)
     with pytest.raises(UserError, match="made for 5 steps, the sampler takes 6"):
-        planned_schedule(plan, "ttsp", 2.0, reward="a", steps=6)
+        planned_schedule(plan, "ttsp", 20.0, reward="a", costs=replace(COSTS, steps=6))
 
 
-def test_what_is_no_plan_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("budget", "step"),
+    [(20.0, 0), (16.5, 0), (29.0, 1), (40.0, 1), (49.0, 1), (15.0, 3), (51.0, 3)],
+)
+def test_a_budget_takes_the_nearest_plan_and_far_ones_the_robust(
+    plan_file: Path, budget: float, step: int
+) -> None:
+    found = planned_schedule(read_plan(plan_file), "ttsp", budget, reward="a", costs=COSTS)
+    assert found == Schedule((Check(step, 0.5),))
+
+
+def test_budgets_in_other_units_are_compared_by_full_runs(plan_file: Path) -> None:
+    evaluations = CostModel(denoise=1.0, decode=0.0, reward=0.0, steps=5, unit="NFE")
+    runs = 40.0 / COSTS.cost(1)
+    plan = read_plan(plan_file)
+    found = planned_schedule(plan, "ttsp", 5 * runs, reward="a", costs=evaluations)
+    assert found == Schedule((Check(1, 0.5),))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kind": "model"}, "kind: Input should be 'plan'"),
+        ({"plans": [{"strategy": "ttsp"}]}, "plans.0.reward: Field required"),
+        ({"steps": "5"}, "steps: Input should be a valid integer"),
+        ({"costs": {}}, "costs.denoise: Field required"),
+    ],
+)
+def test_what_is_no_plan_is_refused(plan_file: Path, change: dict, message: str) -> None:
+    plan_file.write_text(json.dumps(json.loads(plan_file.read_text()) | change))
+    with pytest.raises(UserError, match=f"plan.json: not a plan.*{message}"):
+        read_plan(plan_file)
+
+
+def test_a_plan_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no plan here"):
+        read_plan(tmp_path / "plan.json")
     with pytest.raises(UserError, match="not a plan"):
         read_plan(tmp_path)
-    path = tmp_path / "plan.json"
-    path.write_text('{"kind": "plan", "steps": 5, "plans": [{"strategy": "ttsp", "checks": []}]}')
-    with pytest.raises(UserError, match="a plan without budget, reward"):
-        read_plan(path)

@@ -9,6 +9,9 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from ttsnap.config import RewardSettings
+from ttsnap.rewards.clip import ClipReward
+
 SIZE = 32
 CONTEXT = 48
 
@@ -47,3 +50,8 @@ def tiny_clip(folder: Path, seed: int = 0, *, size: int = SIZE) -> Path:
     for part in (model, tokenizer, processor):
         part.save_pretrained(folder)
     return folder
+
+
+def clip_reward(folder: Path, checkpoint: Path | None = None) -> ClipReward:
+    """The reward over what :func:`tiny_clip` wrote."""
+    return ClipReward.load(RewardSettings(path=str(folder)), checkpoint=checkpoint)

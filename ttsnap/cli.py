@@ -17,7 +17,7 @@ from ttsnap.config import DEFAULT_YAML, load_config
 from ttsnap.diffusion.cli import costs
 from ttsnap.errors import UserError
 from ttsnap.progress import quiet_libraries
-from ttsnap.rewards.cli import import_rewards
+from ttsnap.rewards.cli import import_rewards, rewards
 from ttsnap.shapes.cli import app as shapes
 from ttsnap.simulation import cli as simulation_cli
 
@@ -41,6 +41,7 @@ app.command("simulate")(simulation_cli.simulate)
 app.command("plan")(simulation_cli.plan)
 app.command()(costs)
 app.command("import-rewards")(import_rewards)
+app.command()(rewards)
 console = Console()
 
 
@@ -64,7 +65,9 @@ def search(
     ] = Method.ttsnap,
     budget: Annotated[
         float | None,
-        typer.Option(help="TFLOPs to spend; by default the last of search.budgets."),
+        typer.Option(
+            help="Compute to spend, in costs.unit; by default the last of search.budgets."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Root of the candidates' noise seeds.", min=0)] = 0,
     schedule: Annotated[
@@ -89,9 +92,10 @@ def search(
     Example: `ttsnap search "a small red circle left of a large blue ring on a gray background"`
     """
     from ttsnap.diffusion import load_sampler
+    from ttsnap.pricing import cost_model
     from ttsnap.prompts import parse_prompt, seed_of
     from ttsnap.rewards import load_reward
-    from ttsnap.schedule import CostModel, Schedule, planned_schedule, read_plan
+    from ttsnap.schedule import Schedule, planned_schedule, read_plan
     from ttsnap.search import Task, best_of_n
     from ttsnap.search.pruning import prune
 
@@ -100,41 +104,33 @@ def search(
     name = settings.search.reward
     spend = settings.search.budgets[-1] if budget is None else budget
     if not spend > 0:
-        raise UserError(f"--budget {spend:g}: expected TFLOPs above 0")
-    if method is Method.best_of_n:
-        checks = Schedule()
-    elif schedule is not None:
-        checks = Schedule.parse(schedule)
-    else:
-        planned = plan or Path(settings.results, settings.run, "plan", f"{name}.json")
-        checks = planned_schedule(
-            read_plan(planned), method.value, spend, reward=name, steps=settings.sampling.steps
-        )
+        raise UserError(f"--budget {spend:g}: expected {settings.costs.unit} above 0")
+    if method is Method.best_of_n and (schedule or plan):
+        raise UserError("best-of-n prunes nothing; leave out --schedule and --plan")
+    checks = Schedule.parse(schedule or "")
+    found = None
+    if method is not Method.best_of_n and schedule is None:
+        found = read_plan(plan or Path(settings.results, settings.run, "plan", f"{name}.json"))
     load = partial(load_reward, settings.rewards[name], name=name, device=settings.runtime.device)
-    verifiers = (
-        {step: load(checkpoint=folder) for step, folder in _checkpoints(settings, checks).items()}
-        if method is Method.ttsnap
-        else {}
-    )
     with console.status("loading the model"):
         sampler = load_sampler(settings.model, settings.sampling, settings.runtime.device)
         reward = load()
-        costs = sampler.costs()
+        batch = settings.runtime.batch_size
+        costs = cost_model(settings.costs, sampler, reward, settings.sampling, batch)
+        if found:
+            checks = planned_schedule(found, method.value, spend, reward=name, costs=costs)
+        folders = _checkpoints(settings, checks) if method is Method.ttsnap else {}
+        verifiers = {step: load(checkpoint=folder) for step, folder in folders.items()}
         task = Task(
             sampler=sampler,
             conditioning=sampler.encode([asked.text], [asked.negative]),
             prompt=asked.text,
             reward=reward,
-            costs=CostModel(
-                denoise=costs["denoise"],
-                decode=costs["decode"],
-                reward=reward.tflops(settings.sampling.height, settings.sampling.width),
-                steps=sampler.steps,
-            ),
+            costs=costs,
             budget=spend,
             seed_of=partial(seed_of, seed, asked.id),
             model=settings.model.path,
-            batch_size=settings.runtime.batch_size,
+            batch_size=batch,
         )
     result = _watched(
         task,
@@ -148,7 +144,7 @@ def search(
     alive = " → ".join(map(str, fate.counts(len(result.candidates))))
     console.print(
         f"[bold]{name} {result.score:.3f}[/bold], seed {result.seed}; {alive} candidates, "
-        f"{result.nfe} evaluations, {result.spent_tflops:.4g} of {result.budget:.4g} TFLOPs, "
+        f"{result.nfe} evaluations, {result.spent:.4g} of {result.budget:.4g} {result.unit}, "
         f"{result.seconds:.1f} s"
     )
     console.print(f"{folder}/best.png, contact.png, trace.json", soft_wrap=True, highlight=False)

@@ -23,6 +23,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    field_validator,
     model_validator,
 )
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
@@ -156,7 +157,7 @@ class Splits(Settings):
         start=0, stop=3600, images=2, steps=[0, 1, 2, 3, 4, 5, 6, 7], prompts_per_job=600
     )
     val: SplitSettings = SplitSettings(start=4000, stop=4060, images=32, prompts_per_job=30)
-    test: SplitSettings = SplitSettings(start=5000, stop=5080, images=48, prompts_per_job=40)
+    test: SplitSettings = SplitSettings(start=5000, stop=5160, images=24, prompts_per_job=40)
 
     @model_validator(mode="before")
     @classmethod
@@ -174,9 +175,23 @@ class Splits(Settings):
 class RewardSettings(Settings):
     """A model that scores (image, prompt)."""
 
-    kind: Literal["clip"] = Field("clip", description="clip: a PickScore-shaped CLIP model.")
-    path: Text = Field(description="Local folder, or hub id ORG/NAME.")
+    kind: Text = Field(
+        "clip",
+        description="What `ttsnap rewards` lists, or a class of your own, MODULE:CLASS.",
+    )
+    path: Text | None = Field(
+        None, description="Local folder, or hub id ORG/NAME; null for kinds without a model."
+    )
     revision: Text | None = Field(None, description="Commit of a hub id, which must have one.")
+    options: dict[str, Any] = Field(
+        {}, description="Options of the kind; `ttsnap rewards KIND` lists them."
+    )
+
+    @property
+    def members(self) -> dict[str, Any]:
+        """What an ensemble says about each of its rewards, by name; no other kind has any."""
+        named = self.options.get("rewards") if self.kind == "ensemble" else None
+        return named if isinstance(named, dict) else {}
 
 
 class Lora(Settings):
@@ -283,7 +298,7 @@ class Search(Settings):
     )
     reward: str = Field("clip", description="Name of the reward that searches.")
     budgets: Budgets = Field([0.021, 0.041], description="Compute per prompt, TFLOPs, increasing.")
-    prompts_per_job: PositiveInt = Field(40, description="Prompts per job.")
+    prompts_per_job: PositiveInt = Field(80, description="Prompts per job.")
 
 
 class Report(Settings):
@@ -324,6 +339,12 @@ class Config(Settings):
     report: Report = Report()
     runtime: Runtime = Runtime()
 
+    @field_validator("rewards")
+    @classmethod
+    def fill_in_members(cls, rewards: dict[str, RewardSettings]) -> dict[str, RewardSettings]:
+        """Give ensembles the settings of the rewards they name, so that each stands for itself."""
+        return {name: _filled_in(reward, rewards) for name, reward in rewards.items()}
+
     @model_validator(mode="after")
     def cross_check(self) -> Config:
         """Refuse values that are impossible together, each with its key path.
@@ -344,8 +365,26 @@ class Config(Settings):
         return self
 
 
+def _filled_in(reward: RewardSettings, others: dict[str, RewardSettings]) -> RewardSettings:
+    members = reward.members
+    for name, given in members.items():
+        member = {"weight": given} if isinstance(given, int | float) else given
+        other = others.get(name)
+        if other is not None and other.kind != "ensemble" and isinstance(member, dict):
+            members = members | {name: other.model_dump() | member}
+    if not members:
+        return reward
+    return reward.model_copy(update={"options": reward.options | {"rewards": members}})
+
+
 def _problems(config: Config) -> Iterator[Problem]:
     yield from _unpinned(config)
+    for name, reward in config.rewards.items():
+        single = [key for key, other in config.rewards.items() if other.kind != "ensemble"]
+        for member in reward.members:
+            if member not in single:
+                text = f"is no reward to build on, which are {', '.join(single) or 'none here'}"
+                yield ("rewards", name, "options", "rewards", member), text
     yield from _split_problems(config)
     yield from _step_problems(config)
     for place, budgets in [
@@ -371,8 +410,10 @@ def _unpinned(config: Config) -> Iterator[Problem]:
         sources["model", "preview"] = config.model.preview
     sources |= {("rewards", name): reward for name, reward in config.rewards.items()}
     for place, source in sources.items():
+        if source.path is None or source.revision is not None:
+            continue
         looks_like_hub = re.fullmatch(r"\w[\w.-]*/[\w.-]+", source.path)
-        if source.revision is None and looks_like_hub and not Path(source.path).exists():
+        if looks_like_hub and not Path(source.path).exists():
             text = f"must be the commit of {source.path}, which is no local folder but a hub id"
             yield (*place, "revision"), text
 
@@ -447,7 +488,7 @@ def load_config(source: Mapping[str, Any] | str | Path) -> Config:
     try:
         return Config.model_validate(given)
     except ValidationError as error:
-        lines = [f"{label}: {_explain(detail)}" for detail in error.errors()]
+        lines = [f"{label}: {explain(detail)}" for detail in error.errors()]
         raise UserError("\n".join(lines)) from None
 
 
@@ -479,14 +520,14 @@ def _read_yaml(path: Path) -> Any:
     return given or {}
 
 
-def _explain(error: ErrorDetails) -> str:
-    """One line for a pydantic error: the key's path and what was expected there."""
+def explain(error: ErrorDetails, root: type[Settings] = Config) -> str:
+    """One line for a pydantic error about ``root``: the key's path and what was expected there."""
     loc = [part for part in error["loc"] if part != "[key]"]
     value = json.dumps(error["input"], default=str, ensure_ascii=False)
     value = value if len(value) <= 60 else value[:57] + "…"
     match error["type"]:
         case "extra_forbidden":
-            text = "unknown key" + _suggest(loc)
+            text = "unknown key" + _suggest(loc, root)
         case "missing":
             text = "is missing"
         case "model_type":
@@ -501,9 +542,9 @@ def _explain(error: ErrorDetails) -> str:
     return f"{'.'.join(map(str, loc))}: {text}"
 
 
-def _suggest(loc: list[str | int]) -> str:
-    """The nearest known key to the unknown one at ``loc``."""
-    section: Any = Config
+def _suggest(loc: list[str | int], root: type[Settings]) -> str:
+    """The nearest known key to the unknown one at ``loc`` in ``root``."""
+    section: Any = root
     for part in loc[:-1]:
         if type(None) in get_args(section):
             section = get_args(section)[0]  # of what may be null

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
+from pydantic import BaseModel, PositiveFloat, ValidationError
 
 from ttsnap.errors import UserError
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from ttsnap.config import CheckSettings
 
 Accounting = Literal["corrected", "ttsnap"]
+
+NEAR = 1.25  # ratio of budgets up to which the plan for one serves the other
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,7 @@ def keep_best(scores: np.ndarray, count: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class CostModel:
-    """What a candidate costs, in TFLOPs (2 per multiply-add), or in any other single unit.
+    """What a candidate costs, in one unit: TFLOPs (2 per multiply-add), seconds, evaluations.
 
     Attributes:
         denoise: one denoiser evaluation including its guidance.
@@ -120,6 +123,7 @@ class CostModel:
             simulation published with arXiv 2511.22242 does: it charges s, and steps - 1 for a
             pruned run that is finished (best-of-N pays all steps), and what one candidate costs
             follows from the product of the keep ratios, with no rounding to whole survivors.
+        unit: of all prices and of budgets.
     """
 
     denoise: float
@@ -127,6 +131,7 @@ class CostModel:
     reward: float
     steps: int
     accounting: Accounting = "corrected"
+    unit: str = "TFLOPs"
 
     @property
     def verify(self) -> float:
@@ -160,6 +165,39 @@ class CostModel:
         return low
 
 
+class _Check(BaseModel):
+    step: int
+    keep: float
+
+
+class _Robust(BaseModel):
+    strategy: str
+    reward: str
+    checks: list[_Check]
+
+
+class _Planned(_Robust):
+    budget: PositiveFloat
+    n: int
+
+
+class _Prices(BaseModel):
+    denoise: PositiveFloat
+    decode: float
+    reward: float
+
+
+class _Plan(BaseModel):
+    """What is read of a plan file; there is more in it for people."""
+
+    kind: Literal["plan"]
+    steps: int
+    unit: str
+    costs: _Prices
+    plans: list[_Planned]
+    robust: list[_Robust]
+
+
 def read_plan(path: Path) -> dict[str, Any]:
     """Read a plan file, as ``ttsnap plan`` writes it.
 
@@ -168,44 +206,52 @@ def read_plan(path: Path) -> dict[str, Any]:
     """
     try:
         found = json.loads(path.read_bytes())
+        _Plan.model_validate(found, strict=True)
     except FileNotFoundError:
         raise UserError(f"{path}: no plan here") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "it"
+        raise UserError(
+            f"{path}: not a plan, as `ttsnap plan` writes it: {place}: {first['msg']}"
+        ) from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not a plan: {error}") from None
-    if not isinstance(found, dict) or found.get("kind") != "plan":
-        raise UserError(f"{path}: not a plan, as `ttsnap plan` writes it")
-    missing = [key for key in ("steps", "plans") if key not in found]
-    keys = {"strategy", "reward", "budget", "checks"}
-    missing += sorted({key for one in found.get("plans", []) for key in keys - {*one}})
-    if missing:
-        raise UserError(f"{path}: a plan without {', '.join(missing)}")
-    return found
+    return dict(found)
 
 
 def planned_schedule(
-    plan: Mapping[str, Any], strategy: str, budget: float, *, reward: str, steps: int
+    plan: Mapping[str, Any], strategy: str, budget: float, *, reward: str, costs: CostModel
 ) -> Schedule:
-    """What ``plan`` has for the budget that is nearest (as a ratio) to ``budget``.
+    """What ``plan`` says to run at a budget: the plan of the nearest budget that it has.
+
+    A budget more than a quarter below the smallest or above the largest gets the robust schedule.
 
     Args:
         plan: of :func:`read_plan`.
         strategy: ``ttsp`` or ``ttsnap``.
-        budget: in the unit of the plan.
+        budget: in the unit of ``costs``. Where prices are not those of the plan, budgets are equal
+            that buy as many full runs.
         reward: that prunes, or ``joint``.
-        steps: of the sampler that is to run it.
+        costs: of the sampler that is to run it.
 
     Raises:
         UserError: the plan has nothing for the strategy and reward, or is for other steps.
     """
-    if plan["steps"] != steps:
-        raise UserError(f"plan: made for {plan['steps']} steps, the sampler takes {steps}")
-    fitting = [
-        one for one in plan["plans"] if one["strategy"] == strategy and one["reward"] == reward
-    ]
+    if plan["steps"] != costs.steps:
+        raise UserError(f"plan: made for {plan['steps']} steps, the sampler takes {costs.steps}")
+    fitting, robust = (
+        [one for one in plan[kind] if one["strategy"] == strategy and one["reward"] == reward]
+        for kind in ("plans", "robust")
+    )
     if not fitting:
         raise UserError(f"plan: nothing for {strategy} and {reward}")
+    then = CostModel(**plan["costs"], steps=plan["steps"])
+    budget *= then.cost(1) / costs.cost(1)
     nearest = min(fitting, key=lambda one: abs(math.log(one["budget"] / budget)))
-    return Schedule.from_json(nearest["checks"])
+    near = 1 / NEAR <= nearest["budget"] / budget <= NEAR
+    inside = fitting[0]["budget"] <= budget <= fitting[-1]["budget"]
+    return Schedule.from_json((nearest if near or inside or not robust else robust[0])["checks"])
 
 
 def budget_range(text: str) -> list[float]:

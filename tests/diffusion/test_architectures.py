@@ -118,12 +118,13 @@ def test_a_transformer_on_the_meta_device_costs_what_it_costs_on_the_cpu() -> No
         "guidance_embeds": True,
         "axes_dims_rope": [4, 6, 6],
     }
-    counted = []
-    for device in ("cpu", "meta"):
+
+    def counted(device: str) -> float:
         with torch.device(device):
             module, latents = _build(tiny), torch.zeros(1, 4, 8, 12)
-            counted.append(tflops(lambda: _call_flux(module, latents, 7)))  # noqa: B023
-    assert counted[0] == counted[1] > 0
+            return tflops(lambda: _call_flux(module, latents, 7))
+
+    assert counted("cpu") == counted("meta") > 0
 
 
 def test_attention_is_counted_on_the_meta_device() -> None:

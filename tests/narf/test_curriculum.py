@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.tiny_clip import SIZE, tiny_clip
+from tests.tiny_clip import SIZE, clip_reward, tiny_clip
 from ttsnap.config import Lora, Narf, Preference
 from ttsnap.errors import UserError
 from ttsnap.narf.curriculum import finetune_step, validate
@@ -32,9 +32,7 @@ def make_data(folder: Path, seed: int = 0) -> StepData:
     noise = rng.integers(0, 256, (2, *final.shape))
     images = np.stack([(final + noise[0]) // 2, (final + noise[1]) // 2], axis=2).astype(np.uint8)
     prompts = [text for text in TEXTS for _ in range(IMAGES)]
-    teacher = ClipReward.load(folder).score(
-        final.reshape(-1, SIZE, SIZE, 3).astype(np.uint8), prompts
-    )
+    teacher = clip_reward(folder).score(final.reshape(-1, SIZE, SIZE, 3).astype(np.uint8), prompts)
     return StepData(images, (0, 1), TEXTS, teacher.reshape(len(TEXTS), IMAGES))
 
 
@@ -47,7 +45,7 @@ def settings(**options: object) -> Narf:
 def train(
     folder: Path, out: Path, start: Path | None = None, seed: int = 0, **options: object
 ) -> tuple[pd.DataFrame, ClipReward]:
-    reward = ClipReward.load(folder)
+    reward = clip_reward(folder)
     data = make_data(folder)
     history = finetune_step(
         reward, data, settings(**options), start=start, out=out, seed=seed, val_data=data
@@ -76,7 +74,7 @@ def test_a_tiny_set_is_learnt(folder: Path, tmp_path: Path, options: dict[str, o
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_a_checkpoint_is_the_trained_reward(folder: Path, tmp_path: Path, method: str) -> None:
     _, trained = train(folder, tmp_path / "out", method=method, epochs=3)
-    loaded = ClipReward.load(folder, checkpoint=tmp_path / "out")
+    loaded = clip_reward(folder, checkpoint=tmp_path / "out")
     data = make_data(folder)
     images, texts = (
         data.images[:, :, 0].reshape(-1, SIZE, SIZE, 3),
@@ -84,9 +82,9 @@ def test_a_checkpoint_is_the_trained_reward(folder: Path, tmp_path: Path, method
     )
     scores = trained.score(images, texts)
     np.testing.assert_array_equal(loaded.score(images, texts), scores)
-    assert not np.allclose(ClipReward.load(folder).score(images, texts), scores, atol=0.01)
+    assert not np.allclose(clip_reward(folder).score(images, texts), scores, atol=0.01)
     text_tower = (reward.module.text_model.state_dict() for reward in (trained, loaded))
-    untouched = ClipReward.load(folder).module.text_model.state_dict()
+    untouched = clip_reward(folder).module.text_model.state_dict()
     for tower in text_tower:
         assert all(torch.equal(tower[name], weight) for name, weight in untouched.items())
 
@@ -122,11 +120,11 @@ def test_validation_keeps_what_was_best(folder: Path, tmp_path: Path) -> None:
         data.images[:, :, :1],
         (0,),
         TEXTS,
-        ClipReward.load(folder)
+        clip_reward(folder)
         .score(data.images[:, :, 0].reshape(-1, SIZE, SIZE, 3), [t for t in TEXTS for _ in "1234"])
         .reshape(len(TEXTS), IMAGES),
     )
-    reward = ClipReward.load(folder)
+    reward = clip_reward(folder)
     options = settings(learning_rate=1.0, epochs=2)
     out = tmp_path / "out"
     history = finetune_step(reward, data, options, start=None, out=out, seed=0, val_data=clean)
@@ -170,7 +168,7 @@ def test_a_loss_that_is_no_number_stops_at_once(folder: Path, tmp_path: Path) ->
     data.teacher[1, 1] = np.nan
     with pytest.raises(FloatingPointError, match="loss nan in iteration 1"):
         finetune_step(
-            ClipReward.load(folder),
+            clip_reward(folder),
             data,
             settings(),
             start=None,

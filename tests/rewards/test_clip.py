@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModel, AutoTokenizer, CLIPProcessor
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from tests.tiny_clip import CONTEXT, SIZE, tiny_clip
+from tests.tiny_clip import CONTEXT, SIZE, clip_reward, tiny_clip
 from ttsnap.config import RewardSettings
 from ttsnap.errors import UserError
 from ttsnap.rewards import load_judge, load_reward
@@ -27,7 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def reward(folder: Path) -> ClipReward:
-    return ClipReward.load(folder)
+    return clip_reward(folder)
 
 
 def pictures(count: int, height: int = SIZE, width: int = SIZE) -> np.ndarray:
@@ -132,13 +132,22 @@ def test_load_reward_by_settings(folder: Path) -> None:
     assert reward.scale == "cosine of image and text times 14.28"
 
 
+def test_clip_score_is_the_cosine_times_a_constant(folder: Path, reward: ClipReward) -> None:
+    settings = RewardSettings(path=str(folder), options={"factor": 100})
+    scaled = load_reward(settings, name="clipscore")
+    factor = 100 / reward.module.logit_scale.exp().item()
+    expected = factor * model_card_scores(folder, pictures(5), TEXTS)
+    np.testing.assert_allclose(scaled.score(pictures(5), TEXTS), expected, rtol=1e-5)
+    assert scaled.scale == "cosine of image and text times 100"
+
+
 @pytest.mark.parametrize("missing", ["config", "model", "tokenizer", "preprocessor_config"])
 def test_an_incomplete_folder_is_refused(folder: Path, tmp_path: Path, missing: str) -> None:
     broken = tmp_path / "broken"
     shutil.copytree(folder, broken)
     next(broken.glob(f"{missing}.*")).unlink()
     with pytest.raises(UserError, match="broken"):
-        ClipReward.load(broken)
+        clip_reward(broken)
 
 
 def test_other_models_and_lacking_weights_are_refused(folder: Path, tmp_path: Path) -> None:
@@ -147,17 +156,17 @@ def test_other_models_and_lacking_weights_are_refused(folder: Path, tmp_path: Pa
     config["vision_config"]["num_hidden_layers"] = 3
     (tmp_path / "deep/config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match=r"weights lack vision_model.*layers\.2"):
-        ClipReward.load(tmp_path / "deep")
+        clip_reward(tmp_path / "deep")
     (tmp_path / "deep/config.json").write_text(json.dumps({"model_type": "bert"}))
     with pytest.raises(UserError, match="expected a CLIP model, found bert"):
-        ClipReward.load(tmp_path / "deep")
+        clip_reward(tmp_path / "deep")
     with pytest.raises(UserError, match="nowhere"):
-        ClipReward.load(tmp_path / "nowhere")
+        clip_reward(tmp_path / "nowhere")
 
 
 def test_a_folder_without_checkpoint_is_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no checkpoint"):
-        ClipReward.load(folder, checkpoint=tmp_path)
+        clip_reward(folder, checkpoint=tmp_path)
 
 
 def test_judges_are_imported_by_name() -> None:

@@ -5,9 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.tiny_clip import SIZE, tiny_clip
+from tests.tiny_clip import SIZE, clip_reward, tiny_clip
 from ttsnap.prompts import Prompt
-from ttsnap.rewards.clip import ClipReward
 from ttsnap.rewards.tensor import score_step
 from ttsnap.store import create_store, open_store
 
@@ -30,7 +29,7 @@ def test_every_image_is_scored_in_its_place(tmp_path: Path, batch_size: int) -> 
     shape = (2, 3, 2, SIZE, SIZE, 3)
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     store.write_block(0, lambda position: images[position])
-    reward = ClipReward.load(tiny_clip(tmp_path / "clip"))
+    reward = clip_reward(tiny_clip(tmp_path / "clip"))
     scores = score_step(reward, store, 1, batch_size)
     for i, prompt in enumerate(prompts):
         for j in range(2):

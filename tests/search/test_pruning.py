@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.tiny import tiny_stable_diffusion
-from tests.tiny_clip import tiny_clip
+from tests.tiny_clip import clip_reward, tiny_clip
 from ttsnap.config import Sampling, Scheduler
 from ttsnap.diffusion import from_pipeline
 from ttsnap.diffusion.sampler import Sampler
@@ -44,7 +44,7 @@ def sampler() -> Sampler:
 def rewards(tmp_path_factory: pytest.TempPathFactory) -> dict[int, ClipReward]:
     """A reward for each check, and the one of the final image; each sees images its own way."""
     folder = tmp_path_factory.mktemp("clip")
-    return {step: ClipReward.load(tiny_clip(folder / str(step), step)) for step in (0, 2, 4)}
+    return {step: clip_reward(tiny_clip(folder / str(step), step)) for step in (0, 2, 4)}
 
 
 @pytest.fixture
@@ -154,7 +154,7 @@ def test_small_batches_change_nothing(task: Task, rewards: dict[int, ClipReward]
     assert survivors(parts) == survivors(whole)
     assert parts.winner == whole.winner
     assert np.abs(parts.image.astype(int) - whole.image).max() <= 1
-    assert parts.spent_tflops == whole.spent_tflops
+    assert parts.spent == whole.spent
 
 
 def test_the_same_twice(task: Task, rewards: dict[int, ClipReward]) -> None:
@@ -172,8 +172,8 @@ def test_spends_what_was_planned_and_never_more(
         n = len(result.candidates)
         schedule = Schedule.parse(result.schedule)
         corrected = replace(task.costs, accounting="corrected")
-        assert result.spent_tflops == result.planned_tflops == corrected.cost(n, schedule)
-        assert result.spent_tflops <= budget < corrected.cost(n + 1, schedule)
+        assert result.spent == result.planned == corrected.cost(n, schedule)
+        assert result.spent <= budget < corrected.cost(n + 1, schedule)
 
 
 def test_a_budget_for_nothing_names_the_smallest(
@@ -195,7 +195,7 @@ def test_progress_is_observed(task: Task, rewards: dict[int, ClipReward]) -> Non
     assert [p.spent for p in seen] == sorted(p.spent for p in seen)
     assert seen[0].best is None
     assert seen[-1].best == result.score
-    assert seen[-1].spent == result.spent_tflops == seen[-1].budget
+    assert seen[-1].spent == result.spent == seen[-1].budget
 
 
 def test_a_stochastic_sampler_is_refused(task: Task) -> None:
@@ -235,7 +235,8 @@ def test_what_is_saved(task: Task, rewards: dict[int, ClipReward], tmp_path: Pat
         "budget": task.budget,
         "prompt_id": "p0",
         "reward": result.score,
-        "spent_tflops": result.spent_tflops,
+        "spent": result.spent,
+        "unit": "TFLOPs",
         "nfe": 12 * 1 + 6 * 2 + 3 * 2,
         "n": 12,
         "seed": result.seed,

@@ -3,36 +3,19 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from ttsnap import cli
 from ttsnap.errors import UserError
-from ttsnap.schedule import planned_schedule, read_plan
+from ttsnap.schedule import CostModel, planned_schedule, read_plan
 from ttsnap.simulation.source import load_source
-from ttsnap.store import RewardTensor
+from ttsnap.store import RewardTensor, write_receipt
 
 COSTS = ("--denoise", "1", "--verify", "0.2")
 BUDGETS = ("--budgets", "15:45:15")
-
-
-@pytest.fixture
-def ttsnap(monkeypatch: pytest.MonkeyPatch):
-    """Run the command; gives its exit status."""
-
-    def command(*arguments: object) -> int:
-        monkeypatch.setattr(sys, "argv", ["ttsnap", *map(str, arguments)])
-        try:
-            cli.main()
-        except SystemExit as status:
-            return int(status.code or 0)
-        return 0
-
-    return command
 
 
 def arrays() -> dict[str, np.ndarray]:
@@ -76,7 +59,10 @@ def test_simulate_plans_on_some_prompts_and_reports_on_others(
         "schedules_b.png",
     }
     row = curves[(curves.strategy == "ttsnap") & (curves.reward == "b") & (curves.budget == 30)]
-    assert row.schedule.item() == str(planned_schedule(plan, "ttsnap", 30.0, reward="b", steps=7))
+    costs = CostModel(1.0, 0.0, 0.2, steps=7)
+    assert row.schedule.item() == str(
+        planned_schedule(plan, "ttsnap", 30.0, reward="b", costs=costs)
+    )
     # Other rewards on the prompts that are reported leave the plan as it is.
     changed = arrays()
     for values in changed.values():
@@ -150,6 +136,30 @@ def test_plan_of_a_tensor_store(ttsnap, tmp_path: Path) -> None:
     for one in plan["plans"]:
         if one["strategy"] == "ttsnap":
             assert all(check["step"] < 4 for check in one["checks"])
+
+
+def test_every_reward_pays_its_own_price_in_the_unit_of_the_run(ttsnap, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    write_receipt(run / "model.json", {"kind": "model", "steps": 7})
+    for reward, price in (("a", 1.0), ("b", 3.0)):
+        paid = {"unit": "seconds", "denoise": 1.0, "decode": 0.125, "score": price}
+        write_receipt(run / f"rewards/{reward}/cost.json", paid)
+        for kind, name in (("base", "base"), ("finetuned", "naft")):
+            values, seeds = arrays()[f"{reward}_{name}"], np.zeros((16, 30), np.int64)
+            tensor = RewardTensor(values, list(range(7)), [str(i) for i in range(16)], seeds)
+            tensor.save(run / f"tensors/{reward}/val.{kind}.zarr")
+
+    def counts(*options: str) -> list[int]:
+        given = ("--schedule", "5:0.5", "--budgets", "60,100", "--draws", "64", *options)
+        assert ttsnap("simulate", run / "tensors", *given, "--out", tmp_path) == 0
+        assert read_plan(tmp_path / "plan.json")["unit"] == "seconds"
+        curves = pd.read_csv(tmp_path / "curves.csv")
+        found = curves[(curves.strategy == "best-of-n") & (curves.budget == 100)]
+        return found.set_index("reward").n.loc[["a", "b"]].tolist()
+
+    assert counts() == [int(100 / (7.125 + 1)), int(100 / (7.125 + 3))]
+    assert counts("--joint") == 2 * [int(100 / (7.125 + 1 + 3))]
+    assert counts("--verify", "0") == 2 * [int(100 / 7)]
 
 
 @pytest.mark.parametrize(

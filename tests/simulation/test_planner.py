@@ -67,6 +67,11 @@ def test_early_rewards_that_say_nothing_are_not_believed() -> None:
     assert all(len(one.schedule.checks) <= 1 for one in plans)
 
 
+def test_a_single_prompt_is_no_ground_for_pruning() -> None:
+    (one,) = planner(rewards(noise=1.0, prompts=1)).plans([40.0])
+    assert not one.schedule.checks
+
+
 def test_a_perfect_early_reward_needs_one_early_check() -> None:
     scores = np.repeat(rewards(noise=0.0)[:, :, -1:], 8, axis=2)
     (one,) = planner(scores).plans([30.0])

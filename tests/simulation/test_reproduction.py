@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from ttsnap.schedule import CostModel, Schedule
+from ttsnap.schedule import Accounting, CostModel, Schedule
 from ttsnap.simulation.source import RewardPair, load_source
 from ttsnap.simulation.strategies import (
     TTSNAP,
@@ -35,8 +35,8 @@ def rewards() -> dict[str, RewardPair]:
     return load_source(folder / "data/flux_reward_tensors.npz", ["imr", "pic", "hps"])
 
 
-def costs(accounting: str) -> CostModel:
-    return CostModel(9.9, 0.0, 1.2, 20, accounting)  # type: ignore[arg-type]
+def costs(accounting: Accounting) -> CostModel:
+    return CostModel(9.9, 0.0, 1.2, 20, accounting)
 
 
 def omegas(task: Task, schedule: Schedule, budgets: list[float], draws: int) -> pd.DataFrame:

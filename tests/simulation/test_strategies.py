@@ -1,6 +1,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.integrate import simpson
 
@@ -9,7 +10,15 @@ from ttsnap.schedule import CostModel, Schedule
 from ttsnap.simulation.exact import expected_best
 from ttsnap.simulation.omega import BEST_OF_N, gains
 from ttsnap.simulation.source import at_all_steps, pair
-from ttsnap.simulation.strategies import TTSNAP, TTSP, Curves, Task, given_plan, simulate
+from ttsnap.simulation.strategies import (
+    TTSNAP,
+    TTSP,
+    Curves,
+    Task,
+    enough_draws,
+    given_plan,
+    simulate,
+)
 
 COSTS = CostModel(denoise=1.0, decode=0.1, reward=0.1, steps=6)
 SCHEDULE = Schedule.parse("0:0.5,2:0.5")
@@ -184,3 +193,21 @@ def test_no_prompts_are_refused() -> None:
     base = pool(noise=1.0, prompts=1)
     with pytest.raises(UserError, match="no prompts are left"):
         Task({"a": pair(base, base)}, COSTS).of(slice(1, None, 2))
+
+
+def test_draws_are_enough_for_an_error_well_below_that_over_prompts() -> None:
+    scores = pair(pool(noise=2.0), pool(noise=2.0))
+    task = Task({"a": scores}, COSTS)
+    schedules = {(name, budget): SCHEDULE for name in (TTSP, TTSNAP) for budget in (20.0, 40.0)}
+
+    def simulated(draws: int) -> pd.DataFrame:
+        return simulate(task, schedules, [20.0, 40.0], draws, seed=0).table
+
+    def worst(table: pd.DataFrame) -> float:
+        return float((2 * table.error / (table.high - table.low)).max())
+
+    few = simulated(64)
+    assert worst(few) > 0.1
+    many = enough_draws(few, 64)
+    assert worst(simulated(many)) < 0.1
+    assert enough_draws(simulated(many), many) == many

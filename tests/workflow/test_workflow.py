@@ -19,7 +19,8 @@ def test_dry_run_of_a_fresh_folder_plans_every_stage(workflow: Workflow) -> None
     assert jobs == {
         "model": 1,
         "trajectory_store": 3,
-        "trajectories": 2 + 1 + 2,
+        "awaited_trajectories": 2 + 1,
+        "trajectories": 2,
         "reward_cost": 1,
         "rewards": 2,
         "narf": 2,
@@ -72,7 +73,7 @@ def test_a_changed_prompt_redoes_only_its_split(finished: Workflow) -> None:
     jobs = finished.planned()
     file.write_text(before, encoding="utf-8")
     assert jobs["trajectory_store"] == 1
-    assert jobs["trajectories"] == 1
+    assert jobs["awaited_trajectories"] == 1
 
 
 @pytest.mark.parametrize(

@@ -27,8 +27,8 @@ def costs(
     """Count what a candidate costs, in TFLOPs with 2 per multiply-add, from configs alone.
 
     A name stands for a published model at 512 x 512 pixels, 20 steps and guidance 5, without its
-    weights; `all` for a Markdown table of them; a configuration file for its own model, rewards and
-    settings.
+    weights; `all` for a Markdown table of them; a configuration file for its own model, rewards,
+    settings and given prices.
 
     Example: `ttsnap costs sdxl --height 1024 --width 1024`
     """
@@ -56,9 +56,13 @@ def costs(
         sampling = settings.sampling
         height, width = height or sampling.height, width or sampling.width
         guidance, steps = guidance or sampling.guidance_scale, steps or sampling.steps
+        given = settings.costs
+        if given.unit != "TFLOPs":
+            raise UserError(f"{model}: costs.unit is {given.unit}; only TFLOPs can be counted")
         counted = model_tflops(Architecture.of(settings.model), height, width, guidance)
+        counted |= {part: price for part in counted if (price := getattr(given, part)) is not None}
         scores = {
-            name: load_reward(reward, name=name).tflops(height, width)
+            name: given.rewards.get(name) or load_reward(reward, name=name).tflops(height, width)
             for name, reward in settings.rewards.items()
         }
     else:

@@ -43,14 +43,14 @@ def tflops(function: Callable[[], Any]) -> float:
 def seconds(function: Callable[[], Any], repeats: int = 5) -> float:
     """Median seconds of one call of ``function``, after one that warms up.
 
-    Work that waits on a GPU is part of it.
+    Work that waits on a GPU, or another accelerator, is part of it.
     """
     taken = []
     for _ in range(repeats + 1):
         start = time.perf_counter()
         with torch.inference_mode():
             function()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+        if torch.accelerator.is_available():
+            torch.accelerator.synchronize()
         taken.append(time.perf_counter() - start)
     return median(taken[1:])

@@ -34,7 +34,6 @@ from ttsnap.stats import mean_interval
 
 REFERENCE = "best-of-n"
 PRUNING = ("ttsp", "ttsnap")
-PRUNED = {False: "pruned by itself", True: "pruned by all"}  # by joint
 ROW = 0.82  # height of a row of all candidates, of the distance between rows
 HALO = [withStroke(linewidth=2.5, foreground="white")]  # keeps a text readable over lines
 
@@ -80,78 +79,56 @@ def rank_consistency(evaluation: pd.DataFrame, path: Path, *, schedule: Schedule
 
 @styled
 def reward_vs_budget(
-    curves: pd.DataFrame,
-    omega: pd.DataFrame,
-    path: Path,
-    *,
-    reward: str | None = None,
-    unit: str = "TFLOPs",
+    curves: pd.DataFrame, omega: pd.DataFrame, path: Path, *, unit: str = "TFLOPs"
 ) -> None:
-    """Expected final reward against budget, with ω beside each curve.
+    """Expected final reward against budget, with ω beside each curve; a panel for each reward.
 
     Args:
-        curves: strategy, reward, budget, n, mean, low, high; NaN means are left out. Where there is
-            a column prunes_by, its rows "joint" (all rewards prune together) get panels of their
-            own below those of the single rewards.
-        omega: strategy, reward, omega, omega_low, omega_high, and prunes_by as in ``curves``.
+        curves: strategy, reward, prunes_by, budget, n, mean, low, high; NaN means are left out.
+        omega: strategy, reward, omega, omega_low, omega_high.
         path: PNG or SVG to write.
-        reward: the one to draw; by default a panel for each that ``curves`` has.
         unit: of the budgets.
     """
-    shown = _told_apart(curves.dropna(subset=["mean"]))
-    gains = _told_apart(omega)
-    rewards = [reward] if reward else list(shown.reward.unique())
-    kinds = sorted(shown[shown.reward.isin(rewards)].joint.unique())
+    shown = curves.dropna(subset=["mean"])
+    rewards = list(shown.reward.unique())
+    how = ", pruned by all rewards together" if (shown.prunes_by == "joint").any() else ""
     subtitle = (
-        "Expected reward of the best image found, simulated on stored images; bands: 95 % "
-        "interval over prompts.\nω: gain over best-of-N, as a share of what best-of-N gains over "
-        "its smallest budget"
+        f"Expected reward of the best of stored images{how}; bands: 95 % interval over prompts.\n"
+        "ω: gain over best-of-N, as a share of what best-of-N gains over its smallest budget"
     )
     strategies = list(shown.strategy.unique())
-    alone = len(rewards) == len(kinds) == 1
-    height = 3.7 if alone else 1.3 + 2.1 * len(kinds)
+    alone = len(rewards) == 1
+    height = 3.7 if alone else 3.4
     figure = Figure(figsize=(WIDTH, height))
     head(figure, "Reward for the compute spent", subtitle)
-    panels = figure.subplots(len(kinds), len(rewards), sharex=True, squeeze=False)
+    panels = figure.subplots(1, len(rewards), sharex=True, squeeze=False)[0]
     figure.subplots_adjust(
         left=0.098,
         right=0.78 if alone else 0.975,
         top=1 - (0.78 if alone else 1.2) / height,
         bottom=0.46 / height,
         wspace=0.27,
-        hspace=0.24,
     )
-    for row, joint in enumerate(kinds):
-        for column, name in enumerate(rewards):
-            ax = panels[row, column]
-            mine = shown[(shown.reward == name) & (shown.joint == joint)]
-            for strategy in mine.strategy.unique():
-                points = mine[mine.strategy == strategy].sort_values("budget")
-                marker = "o" if alone and len(points) < 25 else None
-                _band(ax, points.budget, points, colour(strategy, strategies), marker=marker)
-            ax.margins(x=0.02)
-            ax.xaxis.set_major_locator(MaxNLocator(5 if alone else 4))
-            ax.yaxis.set_major_locator(MaxNLocator(6 if alone else 5))
-            own = gains[(gains.reward == name) & (gains.joint == joint)].set_index("strategy")
-            if alone:
-                ax.set_ylabel(f"reward ({name})")
-                _omega_at_the_ends(ax, mine, own, strategies)
-            else:
-                ax.set_title(f"{name}, {PRUNED[joint]}" if any(kinds) else name, color=MUTED)
-                _omega_in_the_corner(ax, own, strategies)
-        if not alone:
-            panels[row, 0].set_ylabel("reward")
-    for ax in panels[-1]:
+    for ax, name in zip(panels, rewards, strict=True):
+        mine = shown[shown.reward == name]
+        for strategy in mine.strategy.unique():
+            points = mine[mine.strategy == strategy].sort_values("budget")
+            marker = "o" if alone and len(points) < 25 else None
+            _band(ax, points.budget, points, colour(strategy, strategies), marker=marker)
+        ax.margins(x=0.02)
+        _few_ticks(ax, 5 if alone else 4)
         ax.set_xlabel(f"budget per prompt, {unit}")
+        own = omega[omega.reward == name].set_index("strategy")
+        if alone:
+            ax.set_ylabel(f"reward ({name})")
+            _omega_at_the_ends(ax, mine, own, strategies)
+        else:
+            ax.set_title(name, color=MUTED)
+            _omega_in_the_corner(ax, own, strategies)
     if not alone:
+        panels[0].set_ylabel("reward")
         _key(figure, strategies)
     save(figure, path)
-
-
-def _told_apart(table: pd.DataFrame) -> pd.DataFrame:
-    """``table`` with a column joint: whether all rewards pruned together."""
-    joint = table.prunes_by == "joint" if "prunes_by" in table else False
-    return table.assign(joint=joint)
 
 
 def _omega_words(gains: pd.DataFrame, strategy: str) -> tuple[str, str]:
@@ -213,20 +190,18 @@ def _key(figure: Figure, strategies: list[str]) -> None:
 
 
 @styled
-def schedules_over_budgets(
-    plan: Mapping[str, Any], path: Path, *, reward: str, unit: str = "TFLOPs"
-) -> None:
+def schedules_over_budgets(plan: Mapping[str, Any], path: Path, *, reward: str) -> None:
     """The schedules chosen over budgets: who is alive at each step, TTSp and TTSnap side by side.
 
     Args:
-        plan: what plan.json holds: steps, plans (strategy, reward, budget, n, checks of step and
-            keep), and robust (the same without budget and n: one schedule for all budgets).
+        plan: what plan.json holds: steps, unit of the budgets, plans (strategy, reward, budget, n,
+            checks of step and keep), and robust (the same without budget and n: one schedule for
+            all budgets).
         path: PNG or SVG to write.
         reward: the one to draw, by its name in ``plan``.
-        unit: of the budgets.
     """
     plans = [one for one in plan["plans"] if one["reward"] == reward]
-    robust = [one for one in plan.get("robust", []) if one["reward"] == reward and one["checks"]]
+    robust = [one for one in plan["robust"] if one["reward"] == reward and one["checks"]]
     strategies = [
         name for name in PRUNING if any(one["strategy"] == name for one in [*plans, *robust])
     ]
@@ -269,7 +244,7 @@ def schedules_over_budgets(
         ticks[0.4 - lowest] = "all"
     panels[0].set_yticks(list(ticks), list(ticks.values()))
     panels[0].annotate(
-        unit,
+        plan["unit"],
         (0, 1),
         xycoords="axes fraction",
         xytext=(-4, 6),
@@ -327,18 +302,12 @@ def omega(table: pd.DataFrame, path: Path) -> None:
 
     Args:
         table: strategy, reward, omega (percent), equivalent_n_ratio and compute_for_same_reward
-            (shares of 1), each with _low and _high; NaN is left out. A column prunes_by tells
-            joint pruning apart, see :func:`reward_vs_budget`.
+            (shares of 1), each with _low and _high; NaN is left out.
         path: PNG or SVG to write.
     """
-    rows = _told_apart(table)
-    rows = rows[rows.strategy != REFERENCE]
+    rows = table[table.strategy != REFERENCE]
     strategies = list(rows.strategy.unique())
-    groups = [
-        (f"{reward}\n{PRUNED[True]}" if joint else str(reward), group)
-        for joint, those in rows.groupby("joint")
-        for reward, group in those.groupby("reward", sort=False)
-    ]
+    groups = list(rows.groupby("reward", sort=False))
     inches = 0.25 * len(rows) + 0.1 * len(groups)
     height = 1.5 + inches
     figure = Figure(figsize=(WIDTH, height))
@@ -373,16 +342,8 @@ def omega(table: pd.DataFrame, path: Path) -> None:
                     alpha=0.55,
                 )
                 ax.plot(value, place, "o", color=tint, markersize=5)
-                ax.annotate(
-                    form.format(value).replace("-", "−") if np.isfinite(value) else "",
-                    (value, place),
-                    xytext=(0, 4.5),
-                    textcoords="offset points",
-                    ha="center",
-                    size=7.5,
-                    color=tint,
-                    path_effects=HALO,
-                )
+                words = form.format(value).replace("-", "−") if np.isfinite(value) else ""
+                _above(ax, words, (value, place), tint)
             place += 1
         place += 0.4
     for ax, (title, reference, _, _) in zip(panels, columns.values(), strict=True):
@@ -403,7 +364,7 @@ def live(results: pd.DataFrame, path: Path, *, reward: str) -> None:
     """Reward of the live searches at equal compute, and the paired difference to best-of-N.
 
     Args:
-        results: method, budget, prompt_id, reward, spent_tflops, n.
+        results: method, budget, prompt_id, reward, unit, n.
         path: PNG or SVG to write.
         reward: name of the reward, for the axis.
     """
@@ -423,7 +384,7 @@ def oracle_accuracy(results: pd.DataFrame, path: Path) -> None:
     """Share of captions that hold in the image found, by the oracle no search has seen.
 
     Args:
-        results: method, budget, prompt_id, oracle, n.
+        results: method, budget, prompt_id, oracle, unit, n.
         path: PNG or SVG to write.
     """
     _comparison(
@@ -462,32 +423,15 @@ def _comparison(
         n = results[results.method == name].groupby("budget").n.median()
         for place, budget in zip(y, budgets, strict=True):
             mean = float(tables[name][budget].mean())
-            left.annotate(
-                f"{label(name)}, N = {n[budget]:.0f}",
-                (mean, place),
-                xytext=(0, 4.5),
-                textcoords="offset points",
-                size=7.5,
-                color=tint,
-                ha="center",
-                path_effects=HALO,
-            )
+            _above(left, f"{label(name)}, N = {n[budget]:.0f}", (mean, place), tint)
         if name == REFERENCE:
             continue
         paired = (tables[name] - tables[REFERENCE]).dropna()
         for mean, place in zip(_dots(right, paired.to_numpy(), y, tint), y, strict=True):
-            right.annotate(
-                f"{label(name)} {signed(mean)}",
-                (mean, place),
-                xytext=(0, 4.5),
-                textcoords="offset points",
-                size=7.5,
-                color=tint,
-                ha="center",
-                path_effects=HALO,
-            )
+            _above(right, f"{label(name)} {signed(mean)}", (mean, place), tint)
     right.axvline(0, color=colour(REFERENCE), linewidth=1.2)
-    left.set_yticks(range(len(budgets)), [f"{budget:g}\nTFLOPs" for budget in budgets])
+    unit = results.unit.iloc[0]
+    left.set_yticks(range(len(budgets)), [f"{budget:g}\n{unit}" for budget in budgets])
     left.set_ylim(len(budgets) - 0.4, -0.6)
     for ax in (left, right):
         ax.grid(axis="y", visible=False)
@@ -504,15 +448,15 @@ def costs(prices: CostModel, schedule: Schedule, budget: float, path: Path) -> N
     """What a budget buys: candidates alive by step, whose area is the compute, and the prices.
 
     Args:
-        prices: of evaluation, decode and reward, in TFLOPs.
+        prices: of evaluation, decode and reward.
         schedule: of TTSnap.
-        budget: TFLOPs.
+        budget: in the unit of the prices.
         path: PNG or SVG to write.
     """
     figure = Figure(figsize=(WIDTH, 3.1))
     head(
         figure,
-        f"What {budget:g} TFLOPs buy",
+        f"What {budget:g} {prices.unit} buy",
         "Candidates alive at each step: best-of-N finishes few, pruning starts many",
     )
     ax, bars = figure.subplots(1, 2, width_ratios=(2.1, 1))
@@ -559,7 +503,7 @@ def costs(prices: CostModel, schedule: Schedule, budget: float, path: Path) -> N
             color=INK,
         )
     bars.set_xlim(0, 1.25 * max(parts.values()))
-    bars.set_title("TFLOPs for one candidate", color=MUTED)
+    bars.set_title(f"{prices.unit} for one candidate", color=MUTED)
     bars.grid(visible=False)
     bars.tick_params(axis="y", length=0)
     bars.set_xticks([])
@@ -659,6 +603,26 @@ def _band(
     """Mean with its interval."""
     ax.fill_between(x, rows.low, rows.high, color=tint, alpha=0.13, linewidth=0)
     ax.plot(x, rows["mean"], color=tint, marker=marker, markersize=3.2, label=name)
+
+
+def _above(ax: Axes, words: str, spot: tuple[float, float], tint: str) -> None:
+    """``words`` over the dot at ``spot``."""
+    ax.annotate(
+        words,
+        spot,
+        xytext=(0, 4.5),
+        textcoords="offset points",
+        ha="center",
+        size=7.5,
+        color=tint,
+        path_effects=HALO,
+    )
+
+
+def _few_ticks(ax: Axes, x: int) -> None:
+    """About ``x`` ticks along the budgets, and one more along the rewards."""
+    ax.xaxis.set_major_locator(MaxNLocator(x))
+    ax.yaxis.set_major_locator(MaxNLocator(x + 1))
 
 
 def _dots(ax: Axes, values: np.ndarray, y: np.ndarray, tint: str) -> np.ndarray:

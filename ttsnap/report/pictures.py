@@ -99,7 +99,7 @@ def contact_sheet(result: SearchResult, path: Path) -> None:
         ranked[0].thumbnails[looks[0]].shape[:2],
         result.prompt,
         subtitle=f"{label(result.method)}: {_count(len(ranked), 'candidate')}, "
-        f"{result.spent_tflops:.3g} TFLOPs, best {result.reward} {scored(result.score, largest)}",
+        f"{result.spent:.3g} {result.unit}, best {result.reward} {scored(result.score, largest)}",
         scores=True,
         headed=bool(followed),
     )

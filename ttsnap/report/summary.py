@@ -91,8 +91,9 @@ def live_differences(results: pd.DataFrame) -> list[dict[str, Any]]:
                     column: _interval((pairs[column] - pairs[f"{column}_reference"]).to_numpy())
                     for column in judged
                 },
-                "spent_tflops": float(pairs.spent_tflops.mean()),
-                "spent_tflops_reference": float(pairs.spent_tflops_reference.mean()),
+                "spent": float(pairs.spent.mean()),
+                "spent_reference": float(pairs.spent_reference.mean()),
+                "unit": pairs.unit.iloc[0],
             }
         )
     return rows
@@ -117,7 +118,7 @@ def table(numbers: dict[str, Any]) -> Table:
         )
         _line(lines, f"{name}: ω of TTSnap against best-of-N, %", found["omega"])
     for found in numbers["live"]:
-        where = f"{label(found['method'])} − best-of-N live, {found['budget']:g} TFLOPs"
+        where = f"{label(found['method'])} − best-of-N live, {found['budget']:g} {found['unit']}"
         _line(lines, f"{where}: reward", found["reward"])
         if "oracle" in found:
             _line(lines, f"{where}: oracle accuracy", found["oracle"])

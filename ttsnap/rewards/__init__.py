@@ -1,11 +1,13 @@
-"""Reward models. A kind of reward is one file and one line of `_KINDS`."""
+"""Rewards. A kind is one file with a class and one entry of `KINDS`."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ttsnap.errors import UserError
 from ttsnap.rewards.base import Reward, TrainableReward
@@ -16,32 +18,150 @@ if TYPE_CHECKING:
 
     from ttsnap.config import RewardSettings
 
-__all__ = ["Judge", "Reward", "TrainableReward", "load_judge", "load_reward"]
+__all__ = [
+    "KINDS",
+    "Judge",
+    "Reward",
+    "TrainableReward",
+    "find_kind",
+    "load_judge",
+    "load_reward",
+    "load_trainable_reward",
+]
 
 Judge = Callable[["NDArray[np.uint8]", Sequence[str]], "NDArray[np.generic]"]
 """Takes images (B, H, W, 3) and B prompts, gives B numbers; it only looks at results."""
 
-# Named, not imported: importing torch takes seconds.
-_KINDS = {"clip": ("ttsnap.rewards.clip", "ClipReward")}
+KINDS = {
+    "aesthetic": (
+        "ttsnap.rewards.aesthetic",
+        "AestheticReward",
+        "How much people like the picture (LAION, version 2); path: a CLIP ViT-L/14.",
+    ),
+    "brightness": (
+        "ttsnap.rewards.brightness",
+        "BrightnessReward",
+        "Mean luma; needs nothing, cannot be finetuned.",
+    ),
+    "classifier": (
+        "ttsnap.rewards.classifier",
+        "ClassifierReward",
+        "Probability of a class; path: an image classifier of transformers.",
+    ),
+    "clip": (
+        "ttsnap.rewards.clip",
+        "ClipReward",
+        "Image fits prompt: PickScore, CLIPScore and the like; path: a CLIP.",
+    ),
+    "compressibility": (
+        "ttsnap.rewards.compressibility",
+        "CompressibilityReward",
+        "Smallness as a JPEG; needs nothing, cannot be finetuned.",
+    ),
+    "ensemble": (
+        "ttsnap.rewards.ensemble",
+        "Ensemble",
+        "Weighted sum of z-scores or ranks; options: other rewards of the config.",
+    ),
+    "gemini": (
+        "ttsnap.rewards.vlm",
+        "GeminiJudge",
+        "Grades by Google's Gemini; options: model.",
+    ),
+    "hpsv2": (
+        "ttsnap.rewards.hpsv2",
+        "Hpsv2Reward",
+        "Human preference score, HPSv2 or 2.1; path: its checkpoint.",
+    ),
+    "image-reward": (
+        "ttsnap.rewards.image_reward",
+        "ImageRewardReward",
+        "ImageReward 1.0; path: its folder; runs in envs/image-reward.yaml only.",
+    ),
+    "openai": (
+        "ttsnap.rewards.vlm",
+        "OpenAIJudge",
+        "Grades by a service that speaks OpenAI's protocol; options: model.",
+    ),
+    "qwen-vl": (
+        "ttsnap.rewards.qwen_vl",
+        "QwenJudge",
+        "Grades by a vision-language model on this machine; path: a Qwen-VL.",
+    ),
+}
+"""Kind -> module, class, and in one line what it scores and needs.
+
+Named, not imported: importing torch takes seconds.
+"""
+
+ENTRY_POINTS = "ttsnap.rewards"
+"""Group in which installed packages offer further kinds."""
 
 
 def load_reward(
     settings: RewardSettings, *, name: str, device: str = "cpu", checkpoint: Path | None = None
-) -> TrainableReward:
+) -> Reward:
     """Load the reward that ``settings`` describe.
 
     Args:
-        settings: kind, path and revision.
+        settings: kind, path, revision and options.
         name: as in the config.
-        device: as torch names it.
+        device: as torch names it, or auto.
         checkpoint: folder that noise-aware finetuning wrote; none is the untouched reward.
 
     Raises:
-        UserError: if model or checkpoint is missing or of another kind.
+        UserError: if kind, model or checkpoint is missing or not what it should be.
     """
-    module, kind = _KINDS[settings.kind]
-    loader = getattr(import_module(module), kind)
-    return loader.load(settings.path, settings.revision, device, checkpoint, name=name)
+    kind = find_kind(settings.kind, f"rewards.{name}.kind")
+    reward = kind.load(settings, name=name, device=device, checkpoint=checkpoint)
+    if not isinstance(reward, Reward):
+        raise UserError(
+            f"rewards.{name}.kind: {settings.kind} loads a {type(reward).__name__} without all of "
+            "name, scale, score and tflops"
+        )
+    return reward
+
+
+def load_trainable_reward(
+    settings: RewardSettings, *, name: str, device: str = "cpu"
+) -> TrainableReward:
+    """Load the untouched reward that ``settings`` describe, to finetune it.
+
+    Raises:
+        UserError: as `load_reward`, or if it has nothing to train.
+    """
+    reward = load_reward(settings, name=name, device=device)
+    if not isinstance(reward, TrainableReward):
+        raise UserError(f"rewards.{name}: kind {settings.kind} cannot be finetuned")
+    return reward
+
+
+def find_kind(kind: str, place: str = "kind") -> Any:
+    """The class of a built-in kind, of an entry point, or the one that ``MODULE:CLASS`` names.
+
+    Modules are found in the current folder, too.
+
+    Raises:
+        UserError: there is none; ``place`` names the setting.
+    """
+    if kind in KINDS:
+        module, name, _ = KINDS[kind]
+        return getattr(import_module(module), name)
+    try:
+        for entry in entry_points(group=ENTRY_POINTS, name=kind):
+            return entry.load()
+        module, colon, name = kind.partition(":")
+        if not colon:
+            known = sorted({*KINDS, *entry_points(group=ENTRY_POINTS).names})
+            raise UserError(f"{place}: {kind} is neither MODULE:CLASS nor {', '.join(known)}")
+        if "" not in sys.path and str(Path.cwd()) not in sys.path:
+            sys.path.append(str(Path.cwd()))
+        found = getattr(import_module(module), name)
+    except (ImportError, ValueError, AttributeError) as error:
+        raise UserError(f"{place}: {kind} cannot be imported ({error})") from None
+    if not hasattr(found, "load"):
+        raise UserError(f"{place}: {kind} has no classmethod load")
+    return found
 
 
 def load_judge(place: str) -> Judge:

@@ -13,7 +13,11 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Reward(Protocol):
-    """A model that scores (image, prompt).
+    """What scores (image, prompt).
+
+    Its class has ``load(settings, *, name, device, checkpoint)``, a classmethod that makes it from
+    its section of the config. It may have ``Options``, the settings that ``settings.options`` are
+    checked against.
 
     Attributes:
         name: as in the config and in results.
@@ -31,10 +35,11 @@ class Reward(Protocol):
             prompts: B texts, one for each image.
 
         Returns:
-            (B,), larger is better.
+            (B,), larger is better; NaN where a reward that asks somebody, such as a judge behind
+            a network, got no answer.
 
         Raises:
-            FloatingPointError: if a score is not finite, naming the image.
+            FloatingPointError: if a computed score is not finite, naming the image.
         """
 
     def tflops(self, height: int, width: int) -> float:

@@ -1,13 +1,64 @@
-"""The command ``ttsnap import-rewards``."""
+"""The commands ``ttsnap rewards`` and ``ttsnap import-rewards``."""
 
 from __future__ import annotations
 
+import json
+from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ttsnap.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def rewards(
+    kind: Annotated[
+        str | None, typer.Argument(help="List the options of this kind, or of MODULE:CLASS.")
+    ] = None,
+) -> None:
+    """List the kinds of reward that a config can name, or the options of one.
+
+    Example: `ttsnap rewards clip`
+    """
+    from rich.console import Console
+
+    from ttsnap.rewards import ENTRY_POINTS, KINDS, find_kind
+
+    if kind is not None:
+        Console().print(_options_table(kind, find_kind(kind)))
+        return
+    table = _table("kind", "what it scores, what it needs")
+    for name, (_, _, description) in KINDS.items():
+        table.add_row(name, description)
+    for entry in entry_points(group=ENTRY_POINTS):
+        table.add_row(entry.name, f"Installed: {entry.value}.")
+    table.add_row("MODULE:CLASS", "Your own; docs/adding-a-reward.md shows how.")
+    Console().print(table)
+
+
+def _options_table(kind: str, found: Any) -> Table | str:
+    fields = getattr(found, "Options", None) and found.Options.model_fields
+    if not fields:
+        return f"{kind} has no options."
+    table = _table("option", "default", "meaning")
+    for name, field in fields.items():
+        default = "required" if field.is_required() else json.dumps(field.default)
+        table.add_row(name, default, field.description)
+    return table
+
+
+def _table(*columns: str) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    for number, column in enumerate(columns):
+        style = "bold" if number == 0 else None
+        table.add_column(column, style=style, no_wrap=column != columns[-1])
+    return table
 
 
 def import_rewards(

@@ -41,9 +41,10 @@ class SearchResult:
         model: name of the text-to-image model.
         reward: name of the reward that picked the winner.
         schedule: checks as ``STEP:KEEP,…``; empty for best-of-N.
-        budget: TFLOPs allowed.
-        planned_tflops: cost foreseen by the cost model.
-        spent_tflops: cost as counted while it ran.
+        budget: allowed.
+        planned: cost foreseen by the cost model.
+        spent: cost as counted while it ran.
+        unit: of these three, such as TFLOPs.
         nfe: denoiser evaluations of all candidates together.
         seconds: wall clock.
         winner: index of the best candidate.
@@ -57,8 +58,9 @@ class SearchResult:
     reward: str
     schedule: str
     budget: float
-    planned_tflops: float
-    spent_tflops: float
+    planned: float
+    spent: float
+    unit: str
     nfe: int
     seconds: float
     winner: int
@@ -83,7 +85,8 @@ class SearchResult:
             "budget": self.budget,
             "prompt_id": prompt_id,
             "reward": self.score,
-            "spent_tflops": self.spent_tflops,
+            "spent": self.spent,
+            "unit": self.unit,
             "nfe": self.nfe,
             "n": len(self.candidates),
             "seed": self.seed,
@@ -102,9 +105,10 @@ class SearchResult:
             "seed": self.seed,
             "score": self.score,
             "winner": self.winner,
-            "budget_tflops": self.budget,
-            "planned_tflops": self.planned_tflops,
-            "spent_tflops": self.spent_tflops,
+            "budget": self.budget,
+            "planned": self.planned,
+            "spent": self.spent,
+            "unit": self.unit,
             "nfe": self.nfe,
             "n": len(self.candidates),
             "seconds": self.seconds,

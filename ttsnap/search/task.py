@@ -24,8 +24,8 @@ class Progress:
         alive: candidates not pruned.
         n: candidates started.
         best: highest score at the latest look, None before the first.
-        spent: TFLOPs so far.
-        budget: TFLOPs allowed.
+        spent: so far, in the unit of the costs.
+        budget: allowed, in the same.
     """
 
     step: int
@@ -46,7 +46,7 @@ class Task:
         prompt: its text, for the rewards.
         reward: scores final images and picks the winner.
         costs: prices a candidate; the corrected accounting is used whatever it says.
-        budget: TFLOPs the search may spend.
+        budget: what the search may spend, in the unit of the costs.
         seed_of: noise seed of candidate 0, 1, …
         model: name of the model, for the records.
         batch_size: candidates denoised at once; changes images by rounding at most.
@@ -74,8 +74,8 @@ class Meter:
     """Counts what a search does, as it does it, and stops it before it overspends.
 
     Attributes:
-        costs: price of each thing counted, in TFLOPs.
-        budget: TFLOPs allowed.
+        costs: price of each thing counted.
+        budget: allowed, in their unit.
         evaluations: denoiser evaluations (NFE) of all candidates together.
         decodes: images decoded.
         scores: images scored.
@@ -89,7 +89,7 @@ class Meter:
 
     @property
     def spent(self) -> float:
-        """TFLOPs so far."""
+        """Spent so far, in the unit of the costs."""
         return (
             self.evaluations * self.costs.denoise
             + self.decodes * self.costs.decode
@@ -106,7 +106,9 @@ class Meter:
         self.decodes += decodes
         self.scores += scores
         if self.spent > self.budget and not math.isclose(self.spent, self.budget):
-            raise RuntimeError(f"{self.spent} TFLOPs would exceed the budget of {self.budget}")
+            raise RuntimeError(
+                f"{self.spent} {self.costs.unit} would exceed the budget of {self.budget}"
+            )
 
     def affordable(self, schedule: Schedule) -> int:
         """Largest number of candidates that the budget runs through ``schedule``.
@@ -117,7 +119,7 @@ class Meter:
         n = self.costs.largest_n(self.budget, schedule)
         if n == 0:
             raise UserError(
-                f"budget of {self.budget:g} TFLOPs: one candidate costs "
+                f"budget of {self.budget:g} {self.costs.unit}: one candidate costs "
                 f"{_round_up(self.costs.cost(1, schedule)):g}, the smallest budget that can be used"
             )
         return n

@@ -70,6 +70,9 @@ AccountingOption = Annotated[
     Accounting,
     typer.Option(help="corrected: a check at step s pays s + 1 evaluations; ttsnap: as published."),
 ]
+Unit = Annotated[
+    str | None, typer.Option(help="Unit of costs and budgets; that of the run, or TFLOPs.")
+]
 Rewards = Annotated[
     str | None, typer.Option(help="Names, separated by commas; by default all of the source.")
 ]
@@ -88,6 +91,7 @@ def simulate(
     out: Annotated[Path, typer.Option(help="Folder to write.")],
     denoise: Denoise = None,
     verify: Verify = None,
+    unit: Unit = None,
     steps: Steps = None,
     accounting: AccountingOption = Accounting.corrected,
     schedule: Annotated[
@@ -110,7 +114,9 @@ def simulate(
     draws: Annotated[
         int | None,
         typer.Option(
-            help=f"Random subsets a prompt; {DRAWS} by default, {JOINT_DRAWS} with --joint.", min=1
+            help="Random subsets a prompt; by default so many that their error is a tenth of the "
+            f"interval's half width at most, and {DRAWS} at least ({JOINT_DRAWS} with --joint).",
+            min=1,
         ),
     ] = None,
     seed: Seed = 0,
@@ -126,9 +132,10 @@ def simulate(
     import pandas as pd
     from rich.console import Console
 
-    from ttsnap.schedule import Schedule
+    from ttsnap.schedule import Schedule, budget_range
     from ttsnap.simulation.strategies import (
         STRATEGIES,
+        enough_draws,
         given_plan,
         plan,
         schedules_of,
@@ -138,19 +145,19 @@ def simulate(
     if schedule is not None and choose_on is not None:
         raise UserError("--choose-on: nothing is chosen with --schedule; give one of the two")
     _require_folder(out)
-    task, values = _task(
-        source, budgets, denoise, verify, steps, accounting, rewards, joint, weights
-    )
+    values = budget_range(budgets)
+    task = _task(source, denoise, verify, unit, steps, accounting, rewards, joint, weights)
     if schedule is None:
         choose_on = choose_on or Prompts.even
         report_on = report_on or choose_on.others
         chosen = task.of(choose_on.slice)
         pool = chosen.finals[0].shape[1]
-        possible = [b for b in values if 0 < task.costs.largest_n(b) <= pool]
+        models = [part.costs for part in task.parts()]
+        possible = [b for b in values if all(0 < one.largest_n(b) <= pool for one in models)]
         if not possible:
             raise UserError(
                 f"budgets {budgets}: none can be planned, one candidate costs "
-                f"{task.costs.cost(1):g} and the pool holds {pool}"
+                f"{models[0].cost(1):g} and the pool holds {pool}"
             )
         with _bar("planning", 2 * len(possible) * len(task.parts())) as advance:
             planned = plan(chosen, possible, seed, observe=advance)
@@ -161,19 +168,25 @@ def simulate(
         chosen_by = {"schedule": "given", "prompts": report_on.value}
     _write_plan(out / "plan.json", planned, task, source, chosen_by, seed)
 
-    draws = draws or (JOINT_DRAWS if joint else DRAWS)
-    curves, omegas = [], []
     parts = task.of(report_on.slice).parts()
-    with _bar("simulating", len(STRATEGIES) * len(values) * len(parts)) as advance:
-        for part in parts:
-            chosen_schedules = schedules_of(planned, part.prunes_by)
-            found = simulate_task(part, chosen_schedules, values, draws, seed, observe=advance)
-            curves.append(found.table)
-            omegas.append(found.omega)
-    table, omega = pd.concat(curves, ignore_index=True), pd.concat(omegas, ignore_index=True)
+
+    def simulated(subsets: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+        curves, omegas = [], []
+        with _bar("simulating", len(STRATEGIES) * len(values) * len(parts)) as advance:
+            for part in parts:
+                chosen = schedules_of(planned, part.prunes_by)
+                found = simulate_task(part, chosen, values, subsets, seed, observe=advance)
+                curves.append(found.table)
+                omegas.append(found.omega)
+        return pd.concat(curves, ignore_index=True), pd.concat(omegas, ignore_index=True)
+
+    least = JOINT_DRAWS if joint else DRAWS
+    table, omega = simulated(draws or least)
+    if draws is None and (enough := enough_draws(table, least)) > least:
+        table, omega = simulated(enough)
     table.to_csv(out / "curves.csv", index=False)
     omega.to_csv(out / "omega.csv", index=False)
-    _draw(out, table, omega, planned | {"steps": task.costs.steps})
+    _draw(out, table, omega, planned | {"steps": task.costs.steps, "unit": task.costs.unit})
 
     console = Console()
     words = f"{report_on.value} prompts of {source.name}, {accounting.value} accounting"
@@ -186,8 +199,8 @@ def simulate(
             soft_wrap=True,
         )
     console.print(
-        f"Monte Carlo error of a mean: {table.error.max():.2g} at most, with {draws} draws a "
-        f"prompt. {out}/omega.csv, curves.csv, plan.json, *.png",
+        f"Monte Carlo error of a mean: {table.error.max():.2g} at most. "
+        f"{out}/omega.csv, curves.csv, plan.json, *.png",
         soft_wrap=True,
         highlight=False,
     )
@@ -199,6 +212,7 @@ def plan(
     out: Annotated[Path, typer.Option(help="Plan to write, JSON.")],
     denoise: Denoise = None,
     verify: Verify = None,
+    unit: Unit = None,
     steps: Steps = None,
     accounting: AccountingOption = Accounting.corrected,
     choose_on: Annotated[Prompts, typer.Option(help="Prompts to plan on.")] = Prompts.all,
@@ -216,14 +230,14 @@ def plan(
     """
     from rich.console import Console
 
+    from ttsnap.schedule import budget_range
     from ttsnap.simulation.strategies import plan as plan_task
 
     _require_folder(out.parent)
     if out.is_dir():
         raise UserError(f"--out {out}: is a folder, expected a file to write")
-    task, values = _task(
-        source, budgets, denoise, verify, steps, accounting, rewards, joint, weights
-    )
+    values = budget_range(budgets)
+    task = _task(source, denoise, verify, unit, steps, accounting, rewards, joint, weights)
     with _bar("planning", 2 * len(values) * len(task.parts())) as advance:
         planned = plan_task(task.of(choose_on.slice), values, seed, observe=advance)
     _write_plan(out, planned, task, source, {"prompts": choose_on.value}, seed)
@@ -241,22 +255,21 @@ def _require_folder(path: Path) -> None:
 
 def _task(
     source: Path,
-    budgets: str,
     denoise: float | None,
     verify: float | None,
+    unit: str | None,
     steps: int | None,
     accounting: Accounting,
     rewards: str | None,
     joint: bool,
     weights: str | None,
-) -> tuple[Task, list[float]]:
+) -> Task:
     from dataclasses import replace
 
-    from ttsnap.schedule import CostModel, budget_range
+    from ttsnap.schedule import CostModel
     from ttsnap.simulation.source import load_source, measured_costs
     from ttsnap.simulation.strategies import Task
 
-    values = budget_range(budgets)
     if denoise is not None and not 0 < denoise < math.inf:
         raise UserError(f"--denoise {denoise:g}: expected a finite number above 0")
     if verify is not None and not 0 <= verify < math.inf:
@@ -268,17 +281,17 @@ def _task(
     except ValueError:
         raise UserError(f"--weights {weights}: expected numbers separated by commas") from None
     loaded = load_source(source, rewards.split(",") if rewards else None)
-    costs = measured_costs(source)
-    if costs is None and (denoise is None or verify is None):
+    measured = {name: one for name, one in measured_costs(source).items() if name in loaded}
+    if not measured and (denoise is None or verify is None):
         raise UserError(f"{source}: no measured costs beside it; give --denoise and --verify")
     total = next(iter(loaded.values())).base.shape[2]
-    costs = costs or CostModel(0.0, 0.0, 0.0, total)
-    costs = replace(costs, steps=steps or costs.steps, accounting=accounting.value)
-    if denoise is not None:
-        costs = replace(costs, denoise=denoise)
+    costs = next(iter(measured.values()), CostModel(0.0, 0.0, 0.0, total))
+    costs = replace(costs, accounting=accounting.value, unit=unit or costs.unit)
+    costs = replace(costs, steps=steps or costs.steps, denoise=denoise or costs.denoise)
     if verify is not None:
-        costs = replace(costs, decode=0.0, reward=verify)
-    return Task(loaded, costs, joint, weighted), values
+        return Task(loaded, replace(costs, decode=0.0, reward=verify), joint, weighted)
+    scoring = {name: one.reward for name, one in measured.items()}
+    return Task(loaded, replace(costs, reward=sum(scoring.values())), joint, weighted, scoring)
 
 
 def _write_plan(
@@ -291,8 +304,7 @@ def _write_plan(
 ) -> None:
     from ttsnap.simulation.strategies import write_plan
 
-    provenance = {"source": str(source), **chosen_by, "seed": seed}
-    write_plan(path, planned, task.costs, provenance)
+    write_plan(path, planned, task, {"source": str(source), **chosen_by, "seed": seed})
 
 
 @contextmanager
@@ -312,7 +324,7 @@ def _bar(description: str, total: int) -> Iterator[Callable[[], None]]:
 def _draw(out: Path, curves: pd.DataFrame, omega: pd.DataFrame, planned: dict[str, Any]) -> None:
     from ttsnap.report import figures
 
-    figures.reward_vs_budget(curves, omega, out / "reward_vs_budget.png")
+    figures.reward_vs_budget(curves, omega, out / "reward_vs_budget.png", unit=planned["unit"])
     figures.omega(omega, out / "omega.png")
     for name in curves.prunes_by.unique():
         figures.schedules_over_budgets(planned, out / f"schedules_{name}.png", reward=name)

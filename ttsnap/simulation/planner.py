@@ -239,12 +239,15 @@ class Planner:
 
 
 def _clearly_best(values: Sequence[Floats]) -> int:
-    """Index of the first of ``values`` (P,), best-of-N's first, that none after exceeds clearly."""
+    """Index of the first of ``values`` (P,), best-of-N's first, that none after exceeds clearly.
+
+    The error of a single prompt is unknown, so that nothing is clearly better there.
+    """
     chosen = 0
     for index, other in enumerate(values):
         gain = other - values[chosen]
         wanted = WORTH_MORE if chosen else WORTH_PRUNING
-        if gain.mean() > wanted * gain.std() / np.sqrt(len(gain)):
+        if len(gain) > 1 and gain.mean() > wanted * gain.std(ddof=1) / np.sqrt(len(gain)):
             chosen = index
     return chosen
 

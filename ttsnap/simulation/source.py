@@ -195,15 +195,18 @@ def _tensors(path: Path) -> tuple[list[Path], str]:
     return sorted(store.parent for store in stores if store.name == f"{split}.base.zarr"), split
 
 
-def measured_costs(path: Path) -> CostModel | None:
-    """The costs measured in the run that a source is part of; None if it is of none."""
+def measured_costs(path: Path) -> dict[str, CostModel]:
+    """By reward, the costs measured in the run that a source is part of; empty if of none."""
     if path.suffix == ".npz":
-        return None
-    folder = _tensors(path)[0][0].resolve()
-    run = folder.parents[1]
+        return {}
+    folders = [folder.resolve() for folder in _tensors(path)[0]]
+    run = folders[0].parents[1]
     if not (run / "model.json").is_file():
-        return None
-    return read_costs(run / "model.json", run / f"rewards/{folder.name}/cost.json")
+        return {}
+    return {
+        folder.name: read_costs(run / "model.json", run / f"rewards/{folder.name}/cost.json")
+        for folder in folders
+    }
 
 
 def read_costs(model: Path, reward_cost: Path, accounting: Accounting = "corrected") -> CostModel:
@@ -215,4 +218,5 @@ def read_costs(model: Path, reward_cost: Path, accounting: Accounting = "correct
         reward=prices["score"],
         steps=read_receipt(model)["steps"],
         accounting=accounting,
+        unit=prices["unit"],
     )

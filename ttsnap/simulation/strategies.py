@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from ttsnap.store import write_receipt
 TTSP, TTSNAP = "ttsp", "ttsnap"
 STRATEGIES = (BEST_OF_N, TTSP, TTSNAP)
 JOINT = "joint"
+ERROR_SHARE, MOST_DRAWS = 0.1, 16_384
 SIZES = 16  # of best-of-N, at which it is simulated where there is no exact expectation
 
 Schedules = Mapping[tuple[str, float], Schedule]  # by strategy (TTSp, TTSnap) and budget
@@ -40,12 +42,14 @@ class Task:
         costs: prices a candidate.
         joint: whether pruning and picking go by all rewards together, or each is a task of its own.
         weights: of the rewards' z-scores; None adds up ranks.
+        scoring: what each reward costs where it searches alone; None is ``costs.reward`` for all.
     """
 
     rewards: Mapping[str, RewardPair]
     costs: CostModel
     joint: bool = False
     weights: Sequence[float] | None = None
+    scoring: Mapping[str, float] | None = None
 
     def __post_init__(self) -> None:
         for name, pair in self.rewards.items():
@@ -79,14 +83,27 @@ class Task:
         """Tasks that prune by one thing each."""
         if self.joint:
             return [self]
-        return [Task({name: pair}, self.costs) for name, pair in self.rewards.items()]
+        prices = self.scoring or dict.fromkeys(self.rewards, self.costs.reward)
+        return [
+            Task({name: pair}, replace(self.costs, reward=prices[name]))
+            for name, pair in self.rewards.items()
+        ]
 
     def of(self, prompts: slice) -> Task:
         """The same on some of the prompts."""
         chosen = {name: pair.of(prompts) for name, pair in self.rewards.items()}
         if not all(len(pair.base) for pair in chosen.values()):
             raise UserError("no prompts are left of the source; choose others, or all")
-        return Task(chosen, self.costs, self.joint, self.weights)
+        return replace(self, rewards=chosen)
+
+    def sha256(self) -> str:
+        """Of all rewards, which tells plans of different ones apart."""
+        digest = hashlib.sha256()
+        for name, pair in self.rewards.items():
+            for values in (pair.base, pair.finetuned):
+                digest.update(f"{name} {values.shape}".encode())
+                digest.update(values.tobytes())
+        return digest.hexdigest()
 
     def scores(self, strategy: str) -> list[np.ndarray]:
         """(P, I, S) of each reward, what prunes."""
@@ -177,18 +194,25 @@ def given_plan(
 
 
 def write_plan(
-    path: Path, planned: Mapping[str, Any], costs: CostModel, provenance: Mapping[str, Any]
+    path: Path, planned: Mapping[str, Any], task: Task, provenance: Mapping[str, Any]
 ) -> None:
-    """Write what :func:`plan` found as a plan file, with the costs and where it comes from."""
+    """Write what :func:`plan` found for ``task`` as a plan file, with the costs and its origin."""
+    costs = task.costs
     write_receipt(
         path,
         {
             "kind": "plan",
             "accounting": costs.accounting,
+            "unit": costs.unit,
             "costs": {"denoise": costs.denoise, "decode": costs.decode, "reward": costs.reward},
             "steps": costs.steps,
             **planned,
-            "provenance": {**provenance, "subsets": SUBSETS},
+            "provenance": {
+                **provenance,
+                "rewards_sha256": task.sha256(),
+                "subsets": SUBSETS,
+                "expected": "on the prompts planned on, which flatters plans",
+            },
         },
     )
 
@@ -290,6 +314,22 @@ def simulate(
     return Curves(
         table[columns.split()], _omega(task, per_prompt, budgets, subsets, seed), per_prompt
     )
+
+
+def enough_draws(table: pd.DataFrame, draws: int) -> int:
+    """Random subsets a prompt for a Monte Carlo error well below that over prompts.
+
+    Args:
+        table: of :class:`Curves`, simulated with ``draws`` subsets.
+        draws: what is enough if no error is more than a tenth of its interval's half width.
+
+    Returns:
+        ``draws`` or more, ``MOST_DRAWS`` at most.
+    """
+    share = 2 * table.error / (table.high - table.low)
+    worst = float(share[np.isfinite(share)].max())
+    wanted = draws * (worst / ERROR_SHARE) ** 2 if worst > ERROR_SHARE else draws
+    return min(MOST_DRAWS, math.ceil(wanted))
 
 
 def _omega(

@@ -10,6 +10,7 @@ import inspect
 import logging
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
@@ -35,6 +36,13 @@ RuntimeOption = Annotated[
         help="Site settings, which change no result.",
     ),
 ]
+
+
+RewardName = Annotated[str, typer.Option(help="Name of the reward.")]
+ModelReceipt = Annotated[Path, typer.Option(help="Receipt of the model stage.")]
+CostReceipt = Annotated[Path, typer.Option(help="Receipt of the reward cost stage.")]
+BaseReceipt = Annotated[Path, typer.Option(help="Receipt of the base tensor.")]
+FinetunedReceipt = Annotated[Path, typer.Option(help="Receipt of the finetuned tensor.")]
 
 
 def run(main: Callable[..., None]) -> None:

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from ttsnap.stages import run
+from ttsnap.stages import BaseReceipt, FinetunedReceipt, run
 from ttsnap.store import RewardTensor
 
 
 def main(
-    base: Annotated[Path, typer.Option(help="Receipt of the base tensor.")],
-    finetuned: Annotated[Path, typer.Option(help="Receipt of the finetuned tensor.")],
+    base: BaseReceipt,
+    finetuned: FinetunedReceipt,
     out: Annotated[Path, typer.Option()],
 ) -> None:
     from ttsnap.narf.evaluate import evaluate

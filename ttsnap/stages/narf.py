@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ttsnap import config
-from ttsnap.stages import RuntimeOption, json_option, run
+from ttsnap.stages import RewardName, RuntimeOption, json_option, run
 from ttsnap.store import open_store, read_table, reward_matrix, sha256_of, write_receipt
 
 VERSION = 1
@@ -25,7 +25,7 @@ class Settings(config.Settings):
 def main(
     settings: Annotated[Settings, json_option(Settings)],
     runtime: RuntimeOption,
-    reward: Annotated[str, typer.Option(help="Name of the reward.")],
+    reward: RewardName,
     step: Annotated[int, typer.Option(help="Step index.", min=0)],
     stores: Annotated[Path, typer.Option(help="Folder of the trajectory stores.")],
     train_rewards: Annotated[Path, typer.Option(help="Ground truth of the train split.")],
@@ -37,7 +37,7 @@ def main(
 ) -> None:
     from ttsnap.narf.curriculum import finetune_step
     from ttsnap.narf.data import StepData
-    from ttsnap.rewards import load_reward
+    from ttsnap.rewards import load_trainable_reward
 
     def data(split: str, table: Path, neighbours: int) -> StepData:
         store = open_store(stores / f"{split}.zarr")
@@ -47,7 +47,7 @@ def main(
     began = time.perf_counter()
     folder = out.with_suffix("")
     history = finetune_step(
-        load_reward(settings.reward, name=reward, device=runtime.device),
+        load_trainable_reward(settings.reward, name=reward, device=runtime.device),
         data("train", train_rewards, settings.narf.neighbours),
         settings.narf,
         start=cleaner.with_suffix("") if cleaner else None,

@@ -10,7 +10,15 @@ import typer
 
 from ttsnap import config
 from ttsnap.schedule import Schedule
-from ttsnap.stages import json_option, run
+from ttsnap.stages import (
+    BaseReceipt,
+    CostReceipt,
+    FinetunedReceipt,
+    ModelReceipt,
+    RewardName,
+    json_option,
+    run,
+)
 
 
 class Settings(config.Settings):
@@ -23,11 +31,11 @@ class Settings(config.Settings):
 
 def main(
     settings: Annotated[Settings, json_option(Settings)],
-    reward: Annotated[str, typer.Option(help="Name of the reward.")],
-    model: Annotated[Path, typer.Option(help="Receipt of the model stage.")],
-    reward_cost: Annotated[Path, typer.Option(help="Receipt of the reward cost stage.")],
-    base: Annotated[Path, typer.Option(help="Receipt of the base tensor.")],
-    finetuned: Annotated[Path, typer.Option(help="Receipt of the finetuned tensor.")],
+    reward: RewardName,
+    model: ModelReceipt,
+    reward_cost: CostReceipt,
+    base: BaseReceipt,
+    finetuned: FinetunedReceipt,
     out: Annotated[Path, typer.Option(help="Plan to write.")],
 ) -> None:
     from ttsnap.simulation.source import load_pair, read_costs
@@ -42,7 +50,7 @@ def main(
         given = Schedule.of(settings.checks)
         planned = given_plan(task, given, settings.budgets, settings.seed)
     provenance = {"source": str(base.parent), "prompts": "val", "seed": settings.seed}
-    write_plan(out, planned, costs, provenance)
+    write_plan(out, planned, task, provenance)
     for one in planned["plans"]:
         schedule = Schedule.from_json(one["checks"])
         logging.info("%s at %g: N = %d, %s", one["strategy"], one["budget"], one["n"], schedule)

@@ -43,7 +43,8 @@ def main(
     figures_folder = folder / "report"
     figures_folder.mkdir(exist_ok=True)
     plan = read_plan(folder / f"plan/{name}.json")
-    schedule = planned_schedule(plan, "ttsnap", settings.budget, reward=name, steps=plan["steps"])
+    costs = read_costs(folder / "model.json", folder / f"rewards/{name}/cost.json")
+    schedule = planned_schedule(plan, "ttsnap", settings.budget, reward=name, costs=costs)
 
     searched = pd.concat([pd.read_parquet(table) for table in results], ignore_index=True)
     write_table(folder / "search/results.parquet", searched)
@@ -56,7 +57,9 @@ def main(
     curves, omega = (
         pd.read_csv(folder / f"simulation/{name}/{table}.csv") for table in ("curves", "omega")
     )
-    figures.reward_vs_budget(curves, omega, figures_folder / "reward_vs_budget.png", reward=name)
+    figures.reward_vs_budget(
+        curves, omega, figures_folder / "reward_vs_budget.png", unit=costs.unit
+    )
     figures.omega(omega, figures_folder / "omega.png")
     figures.schedules_over_budgets(plan, figures_folder / "schedules.png", reward=name)
     histories = {
@@ -64,12 +67,7 @@ def main(
         for receipt in checkpoint
     }
     figures.training(histories, figures_folder / "training.png")
-    figures.costs(
-        read_costs(folder / "model.json", folder / f"rewards/{name}/cost.json"),
-        schedule,
-        settings.budget,
-        figures_folder / "costs.png",
-    )
+    figures.costs(costs, schedule, settings.budget, figures_folder / "costs.png")
 
     _draw_trajectories(settings, schedule, folder, figures_folder)
     last, first = settings.methods[-1], settings.prompt_ids[0]

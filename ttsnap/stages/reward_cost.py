@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ttsnap import config
-from ttsnap.stages import RuntimeOption, json_option, run
+from ttsnap.stages import ModelReceipt, RewardName, RuntimeOption, json_option, run
 from ttsnap.store import read_receipt, write_receipt
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ class Settings(config.Settings):
 def main(
     settings: Annotated[Settings, json_option(Settings)],
     runtime: RuntimeOption,
-    reward: Annotated[str, typer.Option(help="Name of the reward.")],
-    model: Annotated[Path, typer.Option(help="Receipt of the model stage.")],
+    reward: RewardName,
+    model: ModelReceipt,
     out: Annotated[Path, typer.Option()],
 ) -> None:
     from ttsnap.rewards import load_reward
@@ -76,22 +76,11 @@ def _tflops(settings: Settings, reward: Reward, model: Path) -> dict[str, float]
 
 
 def _seconds(settings: Settings, runtime: config.Runtime, reward: Reward) -> dict[str, float]:
-    import numpy as np
-    import torch
-
     from ttsnap.diffusion import load_sampler
-    from ttsnap.diffusion.architectures import preview_decoder
-    from ttsnap.diffusion.flops import seconds
+    from ttsnap.pricing import measure
 
-    batch = runtime.batch_size
     sampler = load_sampler(settings.model, settings.sampling, runtime.device)
-    preview = preview_decoder(sampler.pipe.vae).to(sampler.device, sampler.dtype)
-    latents = torch.zeros(batch, *sampler.latent_shape, device=sampler.device, dtype=sampler.dtype)
-    images = np.zeros((batch, settings.sampling.height, settings.sampling.width, 3), np.uint8)
-    return sampler.costs(seconds, batch) | {
-        "preview": seconds(lambda: preview.decode(latents)) / batch,
-        "score": seconds(lambda: reward.score(images, [""] * batch)) / batch,
-    }
+    return measure("seconds", sampler, reward, settings.sampling, runtime.batch_size)
 
 
 if __name__ == "__main__":

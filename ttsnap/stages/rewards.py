@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ttsnap import config
-from ttsnap.stages import RuntimeOption, json_option, run
+from ttsnap.stages import RewardName, RuntimeOption, json_option, run
 from ttsnap.store import open_store, reward_table, write_table
 
 VERSION = 1
@@ -24,7 +24,7 @@ def main(
     settings: Annotated[Settings, json_option(Settings)],
     runtime: RuntimeOption,
     store: Annotated[Path, typer.Option()],
-    reward: Annotated[str, typer.Option(help="Name of the reward.")],
+    reward: RewardName,
     out: Annotated[Path, typer.Option()],
 ) -> None:
     from ttsnap.rewards import load_reward

@@ -13,7 +13,7 @@ import typer
 from ttsnap import config
 from ttsnap.prompts import load_split, seed_of
 from ttsnap.schedule import Schedule, planned_schedule, read_plan
-from ttsnap.stages import RuntimeOption, json_option, run
+from ttsnap.stages import CostReceipt, ModelReceipt, RuntimeOption, json_option, run
 from ttsnap.store import read_receipt, write_table
 
 VERSION = 2
@@ -38,8 +38,8 @@ def main(
     runtime: RuntimeOption,
     method: Annotated[str, typer.Option()],
     block: Annotated[int, typer.Option(min=0)],
-    model: Annotated[Path, typer.Option(help="Receipt of the model stage.")],
-    reward_cost: Annotated[Path, typer.Option(help="Receipt of the reward cost stage.")],
+    model: ModelReceipt,
+    reward_cost: CostReceipt,
     out: Annotated[Path, typer.Option()],
     checkpoint: Annotated[
         list[Path] | None, typer.Option(help="Receipts of NARF checkpoints.")
@@ -56,9 +56,10 @@ def main(
     sampler = load_sampler(settings.model, settings.sampling, runtime.device)
     load = partial(load_reward, settings.reward, name=settings.reward_name, device=runtime.device)
     reward = load()
+    costs = read_costs(model, reward_cost)
     schedules = {
         budget: planned_schedule(
-            read_plan(plan), method, budget, reward=settings.reward_name, steps=sampler.steps
+            read_plan(plan), method, budget, reward=settings.reward_name, costs=costs
         )
         if plan
         else Schedule()
@@ -82,7 +83,7 @@ def main(
                 conditioning=conditioning,
                 prompt=prompt.text,
                 reward=reward,
-                costs=read_costs(model, reward_cost),
+                costs=costs,
                 budget=budget,
                 seed_of=partial(seed_of, settings.seed, prompt.id),
                 model=settings.model.path,
@@ -99,7 +100,7 @@ def main(
             )
     table = pd.DataFrame(rows)
     write_table(out, table)
-    logging.info("%s", table[["reward", "spent_tflops", "n", "seconds"]].mean().to_string())
+    logging.info("%s", table[["reward", "spent", "n", "seconds"]].mean().to_string())
 
 
 if __name__ == "__main__":

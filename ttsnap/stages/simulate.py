@@ -8,7 +8,15 @@ from typing import Annotated
 import typer
 
 from ttsnap import config
-from ttsnap.stages import json_option, run
+from ttsnap.stages import (
+    BaseReceipt,
+    CostReceipt,
+    FinetunedReceipt,
+    ModelReceipt,
+    RewardName,
+    json_option,
+    run,
+)
 
 
 class Settings(config.Settings):
@@ -20,11 +28,11 @@ class Settings(config.Settings):
 
 def main(
     settings: Annotated[Settings, json_option(Settings)],
-    reward: Annotated[str, typer.Option(help="Name of the reward.")],
-    model: Annotated[Path, typer.Option(help="Receipt of the model stage.")],
-    reward_cost: Annotated[Path, typer.Option(help="Receipt of the reward cost stage.")],
-    base: Annotated[Path, typer.Option(help="Receipt of the base tensor.")],
-    finetuned: Annotated[Path, typer.Option(help="Receipt of the finetuned tensor.")],
+    reward: RewardName,
+    model: ModelReceipt,
+    reward_cost: CostReceipt,
+    base: BaseReceipt,
+    finetuned: FinetunedReceipt,
     plan: Annotated[Path, typer.Option(help="Plan of the reward.")],
     curves: Annotated[Path, typer.Option(help="Table to write.")],
     omega: Annotated[Path, typer.Option(help="Table to write.")],

@@ -8,7 +8,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from ttsnap.stages import RuntimeOption, json_option, run
+from ttsnap.stages import RewardName, RuntimeOption, json_option, run
 from ttsnap.stages.rewards import Settings
 from ttsnap.store import RewardTensor, open_store, read_receipt, sha256_of, write_receipt
 
@@ -19,7 +19,7 @@ def main(
     settings: Annotated[Settings, json_option(Settings)],
     runtime: RuntimeOption,
     store: Annotated[Path, typer.Option()],
-    reward: Annotated[str, typer.Option(help="Name of the reward.")],
+    reward: RewardName,
     out: Annotated[Path, typer.Option()],
     checkpoint: Annotated[
         list[Path] | None,

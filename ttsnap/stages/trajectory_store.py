@@ -11,7 +11,7 @@ import typer
 from ttsnap import config
 from ttsnap.errors import UserError
 from ttsnap.prompts import load_split, prompts_hash, seed_of
-from ttsnap.stages import json_option, run
+from ttsnap.stages import ModelReceipt, json_option, run
 from ttsnap.store import create_store, read_receipt, store_receipt, write_receipt
 
 
@@ -26,7 +26,7 @@ class Settings(config.Settings):
 
 def main(
     settings: Annotated[Settings, json_option(Settings)],
-    model: Annotated[Path, typer.Option(help="Receipt of the model stage.")],
+    model: ModelReceipt,
     store: Annotated[Path, typer.Option()],
     out: Annotated[Path, typer.Option()],
 ) -> None:

@@ -1,0 +1,107 @@
+"""ImageReward 1.0 (arXiv 2304.05977) by its own package, ``image-reward``.
+
+The package needs versions of other packages that nothing else here runs with, so it lives in an
+environment of its own, ``envs/image-reward.yaml``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from pydantic import Field
+
+from ttsnap.config import Settings, Text
+from ttsnap.diffusion.loading import torch_device
+from ttsnap.errors import UserError
+from ttsnap.rewards.checkpoint import load_checkpoint
+from ttsnap.rewards.model import ModelReward
+from ttsnap.rewards.options import read_options, required_path
+from ttsnap.rewards.pixels import Preparation
+from ttsnap.rewards.stock import file_in, load_tokenizer, read_weights, repository
+
+if TYPE_CHECKING:
+    from ttsnap.config import RewardSettings
+
+SIZE = 224
+TOKENS = 35
+
+
+class ImageRewardOptions(Settings):
+    tokenizer: Text = Field(
+        description="That of bert-base-uncased: a local folder, or ORG/NAME@COMMIT."
+    )
+    file: Text = Field(
+        "ImageReward.pt",
+        description="Weights in the folder or repository that path names, beside med_config.json.",
+    )
+
+
+class ImageRewardReward(ModelReward):
+    """A `TrainableReward` over the package's model.
+
+    Image and text meet in its text encoder, so a row of a text is its tokens and their mask, and
+    all of the model sees the image.
+    """
+
+    Options = ImageRewardOptions
+    tower = r"blip\.visual_encoder|blip\.text_encoder|mlp"
+
+    def __init__(self, model: Any, tokenizer: Any, name: str = "image-reward") -> None:
+        prepare = Preparation(SIZE, (SIZE, SIZE), rounds=True)
+        super().__init__(name, "deviations from the mean of its training set", model, prepare)
+        self.tokenizer = tokenizer
+
+    @classmethod
+    def load(
+        cls,
+        settings: RewardSettings,
+        *,
+        name: str = "image-reward",
+        device: str = "cpu",
+        checkpoint: Path | None = None,
+    ) -> Self:
+        """Load weights and ``med_config.json`` from ``settings.path``, in float32.
+
+        Raises:
+            UserError: if the package or a part of the model is missing.
+        """
+        try:
+            from ImageReward.ImageReward import ImageReward
+            from ImageReward.models.BLIP import blip_pretrain
+            from transformers import BertTokenizer
+        except ImportError as error:
+            raise UserError(
+                f"rewards.{name}: kind image-reward runs in the environment that "
+                f"envs/image-reward.yaml describes, as with snakemake --sdm conda ({error})"
+            ) from None
+        options = read_options(ImageRewardOptions, settings, name)
+        path, revision = required_path(settings, name), settings.revision
+        place = repository(options.tokenizer, f"rewards.{name}.options.tokenizer")
+        tokenizer = load_tokenizer(*place, BertTokenizer)
+        target = torch_device(device)
+        # The package would fetch a tokenizer for its own `score`, which is not used.
+        blip_pretrain.init_tokenizer = lambda: None
+        med_config = file_in(path, revision, "med_config.json")
+        model = ImageReward(device=target, med_config=str(med_config))
+        file = file_in(path, revision, options.file)
+        lacking = model.load_state_dict(read_weights(file), strict=False).missing_keys
+        if weights := sorted({*lacking} & {key for key, _ in model.named_parameters()}):
+            raise UserError(f"{file}: the weights lack {weights[0]}")
+        if checkpoint is not None:
+            load_checkpoint(model, checkpoint)
+        return cls(model.to(target), tokenizer, name)
+
+    def forward(self, pixel_values: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
+        """See `TrainableReward.forward`."""
+        tokens, mask = texts.long().unbind(1)
+        return self.module.score_gard(tokens, mask, pixel_values).squeeze(1)
+
+    def _encode(self, texts: list[str]) -> torch.Tensor:
+        """Tokens and their mask (B, 2, 35) int64."""
+        self._warn_if_cut(texts, self.tokenizer, TOKENS)
+        rows = self.tokenizer(
+            texts, padding="max_length", truncation=True, max_length=TOKENS, return_tensors="pt"
+        )
+        return torch.stack([rows["input_ids"], rows["attention_mask"]], dim=1).to(self.device)
