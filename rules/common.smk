@@ -3,6 +3,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -15,17 +16,24 @@ sys.path.insert(0, str(workflow.basedir))
 from ttsnap.config import load_config, typed
 from ttsnap.errors import UserError
 from ttsnap.prompts import load_splits, prompts_hash
+from ttsnap.search.methods import METHODS
+from ttsnap.search.setup import looks_by_narf, method_options, prunes
 
 update_config(config, typed(workflow.config_settings.overwrite_config))
 try:
     CONFIG = load_config(config)
     PROMPTS = load_splits(CONFIG.splits)
+    for name, given in CONFIG.search.options.items():
+        planned = {"schedule": "-"} if prunes(METHODS[name]) else {}
+        method_options(METHODS[name], planned | given)
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
 RUN = f"{CONFIG.results}/{CONFIG.run}"
 SPLITS = list(PROMPTS)
-REWARDS = list(CONFIG.rewards)
+# The reward that judges is held out: no checkpoint is trained for it, nothing planned by it.
+REWARDS = [name for name in CONFIG.rewards if name != CONFIG.search.judge_reward]
+JUDGE = CONFIG.rewards.get(CONFIG.search.judge_reward)
 # Site matters reach the jobs through the environment, where Snakemake does not track them.
 os.environ.update(TTSNAP_RUNTIME=CONFIG.runtime.model_dump_json())
 GPU = 0 if CONFIG.runtime.device == "cpu" else 1
@@ -35,7 +43,7 @@ wildcard_constraints:
     split="|".join(SPLITS),
     reward="|".join(REWARDS),
     kind="base|finetuned",
-    method="|".join(CONFIG.search.methods),
+    method="|".join(map(re.escape, CONFIG.search.methods)),
     block=r"\d{4}",
     step=r"\d{2}",
 

@@ -1,5 +1,6 @@
 # Figures and numbers of a run; `snakemake --report FILE.html` binds them into one page.
 REWARD = CONFIG.search.reward
+METRICS = ["reward", *["held_out"] * bool(JUDGE), *["oracle"] * bool(CONFIG.judge), "diversity"]
 
 
 rule report:
@@ -32,7 +33,15 @@ rule report:
             figure(f"trajectories_{number + 1}.png", "Trajectories", "trajectories.rst")
             for number in range(CONFIG.report.prompts)
         ],
-        judged=([figure("oracle.png", "Live search", "oracle.rst")] if CONFIG.judge else []),
+        judged=[
+            figure(f"{metric}.png", "Live search", f"{metric}.rst")
+            for metric in METRICS
+            if metric in ("held_out", "oracle")
+        ],
+        compute=[
+            figure(f"compute_{metric}.png", "Live search", "compute.rst") for metric in METRICS
+        ],
+        gallery=figure("gallery.png", "Live search", "gallery.rst"),
         results=f"{RUN}/search/results.parquet",
         summary=report(
             f"{RUN}/summary.json",
@@ -55,7 +64,8 @@ rule report:
             budget=CONFIG.search.budgets[-1],
             methods=CONFIG.search.methods,
             reward=REWARD,
-            judge=CONFIG.judge,
+            judge_reward=CONFIG.search.judge_reward,
+            metrics=METRICS,
             prompt_ids=[prompt.id for prompt in PROMPTS["test"][: CONFIG.report.prompts]],
         ),
         run=lambda wildcards, output: Path(output.summary).parent.as_posix(),

@@ -5,13 +5,16 @@ from ttsnap.stages import search
 rule search:
     input:
         weights=weights_of(CONFIG.search.reward),
+        judge=weights_of(CONFIG.search.judge_reward) if CONFIG.search.judge_reward else [],
         model=rules.model.output,
         reward_cost=f"{RUN}/rewards/{CONFIG.search.reward}/cost.json",
         checkpoints=lambda wildcards: (
-            checkpoint_receipts(CONFIG.search.reward) if wildcards.method == "ttsnap" else []
+            checkpoint_receipts(CONFIG.search.reward)
+            if looks_by_narf(METHODS[wildcards.method])
+            else []
         ),
         plan=lambda wildcards: (
-            f"{RUN}/plan/{CONFIG.search.reward}.json" if wildcards.method == "ttsnap" else []
+            f"{RUN}/plan/{CONFIG.search.reward}.json" if prunes(METHODS[wildcards.method]) else []
         ),
     output:
         f"{RUN}/search/{{method}}/block_{{block}}.parquet",
@@ -34,9 +37,13 @@ rule search:
             seed=CONFIG.seed,
             reward=CONFIG.rewards[CONFIG.search.reward],
             reward_name=CONFIG.search.reward,
-            search=CONFIG.search,
+            budgets=CONFIG.search.budgets,
+            options=CONFIG.search.options.get(wildcards.method, {}),
+            prompts_per_job=CONFIG.search.prompts_per_job,
+            judge_reward=JUDGE,
+            judge_reward_name=CONFIG.search.judge_reward,
             judge=CONFIG.judge,
-            contact_sheets=CONFIG.report.prompts,
+            pictured=CONFIG.report.prompts,
             prompts=prompts_hash(PROMPTS["test"]),
             version=search.VERSION,
         ),

@@ -37,7 +37,7 @@ def test_a_total_may_be_unknown_given_or_nothing(capsys: pytest.CaptureFixture[s
 
 
 def test_long_times_have_hours() -> None:
-    assert [progress._clock(s) for s in (5, 601, 3725)] == ["0:05", "10:01", "1:02:05"]
+    assert [progress.clock(s) for s in (5, 601, 3725)] == ["0:05", "10:01", "1:02:05"]
 
 
 def test_a_terminal_gets_a_bar(

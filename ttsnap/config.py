@@ -43,6 +43,20 @@ Pixels = Annotated[int, Field(gt=0, multiple_of=4)]
 Price = Annotated[float, Field(ge=0)]
 Budgets = Annotated[list[PositiveFloat], Field(min_length=1)]
 Accounting = Literal["corrected", "ttsnap"]
+MethodName = Literal[
+    "best-of-n",
+    "ttsnap",
+    "ttsp",
+    "random",
+    "zero-order",
+    "ttsnap+zero-order",
+    "rejection",
+    "beam",
+    "mcts",
+    "noise-zero-order",
+    "eps-greedy",
+    "smc",
+]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:[0-9]+)?)$")]
 
 WIDTH = 92  # of the generated YAML, before indentation
@@ -292,11 +306,18 @@ class Costs(Settings):
 class Search(Settings):
     """The search itself, run live on the test prompts."""
 
-    methods: Annotated[list[Literal["best-of-n", "ttsnap"]], Field(min_length=1)] = Field(
+    methods: Annotated[list[MethodName], Field(min_length=1)] = Field(
         ["best-of-n", "ttsnap"],
-        description="Methods to compare: best-of-n, ttsnap (as planned).",
+        description="Methods to compare at the same budgets; `ttsnap methods` lists them.",
+    )
+    options: dict[MethodName, dict[str, Any]] = Field(
+        {}, description="Settings of single methods, as `ttsnap methods` lists them."
     )
     reward: str = Field("clip", description="Name of the reward that searches.")
+    judge_reward: str | None = Field(
+        None,
+        description="Name of another reward, held out to judge what was found; null is none.",
+    )
     budgets: Budgets = Field([0.021, 0.041], description="Compute per prompt, TFLOPs, increasing.")
     prompts_per_job: PositiveInt = Field(80, description="Prompts per job.")
 
@@ -398,6 +419,10 @@ def _problems(config: Config) -> Iterator[Problem]:
             yield ("search", "methods", index), f"{method} is listed twice"
     named = [(("search", "reward"), config.search.reward)]
     named += [(("costs", "rewards"), name) for name in config.costs.rewards]
+    if judge := config.search.judge_reward:
+        named.append((("search", "judge_reward"), judge))
+        if judge == config.search.reward:
+            yield ("search", "judge_reward"), f"{judge} is the reward that searches; name another"
     for place, name in named:
         if name not in config.rewards:
             yield place, f"{name} is none of the rewards ({', '.join(config.rewards)})"

@@ -60,7 +60,7 @@ def _lines(iterable: Iterable[T], description: str, total: int | None) -> Iterat
             shown = now
             _say(_line(description, done, total, now - start))
     of_total = f"/{total}" if total else ""
-    _say(f"{description} {done}{of_total} done in {_clock(time.monotonic() - start)}")
+    _say(f"{description} {done}{of_total} done in {clock(time.monotonic() - start)}")
 
 
 def _line(description: str, done: int, total: int | None, elapsed: float) -> str:
@@ -68,11 +68,11 @@ def _line(description: str, done: int, total: int | None, elapsed: float) -> str
     rate = done / elapsed
     if not total:
         return f"{description} {done} {rate:.2g}/s"
-    left = _clock((total - done) / rate)
+    left = clock((total - done) / rate)
     return f"{description} {done}/{total} {100 * done // total} % {rate:.2g}/s, {left} left"
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
     """Hours, minutes and seconds, the hours only where there are any."""
     return str(timedelta(seconds=round(seconds))).removeprefix("0:").removeprefix("0")
 

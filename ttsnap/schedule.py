@@ -1,7 +1,8 @@
 """Pruning schedules and their cost, shared by the simulation and the live search.
 
-Two rules here make both keep the same candidates: how many survive a check
-(:meth:`Check.survivors`) and which (:func:`keep_best`).
+The rules here make both keep the same candidates: how many survive a check
+(:meth:`Check.survivors`), which (:func:`keep_best`), and what several rewards add up to
+(:func:`combine`).
 """
 
 from __future__ import annotations
@@ -107,6 +108,25 @@ def keep_best(scores: np.ndarray, count: int) -> np.ndarray:
     """Indices (count,) of the highest of ``scores`` (n,), ascending; ties go to the lower index."""
     order = np.lexsort((np.arange(len(scores)), -scores))
     return np.sort(order[:count])
+
+
+def combine(values: np.ndarray, weights: Sequence[float] | None = None) -> np.ndarray:
+    """One score for several rewards, comparable among these candidates only.
+
+    Args:
+        values: (R, ..., n), the rewards of the n candidates alive.
+        weights: one per reward, for the sum of their z-scores. Without them ranks are added up,
+            which no reward's scale can dominate; equal rewards rank in the candidates' order.
+
+    Returns:
+        (..., n), the higher the better.
+    """
+    if weights is None:
+        order = np.argsort(-values, axis=-1, kind="stable")
+        return -np.argsort(order, axis=-1).sum(axis=0)
+    deviation = values.std(axis=-1, keepdims=True)
+    z = (values - values.mean(axis=-1, keepdims=True)) / np.where(deviation > 0, deviation, 1)
+    return np.tensordot(np.asarray(weights, np.float64), z, axes=1)
 
 
 @dataclass(frozen=True)

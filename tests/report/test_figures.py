@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
+from ttsnap.config import MethodName
 from ttsnap.report import figures
 from ttsnap.schedule import CostModel, Schedule
 
@@ -36,6 +38,9 @@ def results(methods: list[str], budgets: list[float]) -> pd.DataFrame:
                 "prompt_id": f"p{prompt}",
                 "reward": 20 + rng.normal(),
                 "oracle": float(rng.random() < 0.6),
+                "held_out": rng.normal(),
+                "diversity": np.nan if method == "beam" else rng.random(),
+                "spent": 0.97 * budget,
                 "unit": "TFLOPs",
                 "n": 8,
             }
@@ -139,17 +144,22 @@ def test_schedules_over_budgets(
     assert len(pixels) < 1600  # 8 inches, however many budgets
 
 
-@pytest.mark.parametrize("budgets", [[0.1], [0.05, 0.1, 0.2, 0.4]])
-def test_live_with_further_methods(tmp_path: Path, budgets: list[float]) -> None:
-    methods = ["ttsnap", "best-of-n", "smc", "beam"]
+@pytest.mark.parametrize("budgets", [[0.1], [0.05, 0.1, 0.2]])
+@pytest.mark.parametrize("methods", [["best-of-n", "ttsnap"], list(get_args(MethodName))])
+def test_live_with_any_methods(tmp_path: Path, budgets: list[float], methods: list[str]) -> None:
     found = results(methods, budgets)
+    tints = {figures.colour(name) for name in methods}
+    assert len(tints) == len(methods)
     figures.live(found, tmp_path / "live.png", reward="clip")
     figures.oracle_accuracy(found, tmp_path / "oracle.png")
-    tints = {figures.colour(name, sorted(methods)) for name in methods}
-    assert len(tints) == 4
-    for name in ("live.png", "oracle.png"):
-        pixels = read(tmp_path / name)
-        assert all(has(pixels, tint) for tint in tints)
+    figures.held_out(found, tmp_path / "held_out.png", reward="hps")
+    for metric in ("reward", "diversity"):
+        figures.against_compute(found, metric, tmp_path / f"compute_{metric}.png", axis=metric)
+    for path in tmp_path.glob("*.png"):
+        pixels = read(path)
+        assert all(has(pixels, tint) for tint in tints - {figures.colour("beam")})
+        nothing = path.name == "compute_diversity.png"  # beam has none
+        assert has(pixels, figures.colour("beam")) is ("beam" in methods) or nothing
 
 
 def test_costs(tmp_path: Path) -> None:

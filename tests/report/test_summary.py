@@ -1,4 +1,5 @@
 import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,7 @@ def run(tmp_path: Path) -> Path:
             "budget": budget,
             "prompt_id": ids[i],
             "reward": i + budget + gain * (1 + i % 2),
+            "held_out": i + gain,
             "oracle": float(i % 3 == 0),
             "spent": 0.9 * budget,
             "unit": "TFLOPs",
@@ -64,6 +66,7 @@ def test_numbers_are_those_of_the_tables(run: Path) -> None:
         assert row["prompts"] == PROMPTS
         assert row["reward"]["mean"] == pytest.approx(0.75)
         assert 0.5 <= row["reward"]["low"] < 0.75 < row["reward"]["high"] <= 1
+        assert row["held_out"]["mean"] == pytest.approx(0.5)
         assert row["oracle"] == {"mean": 0, "low": 0, "high": 0}
         assert row["spent"] == row["spent_reference"] == 0.9 * row["budget"]
 
@@ -92,7 +95,11 @@ def test_tau_gain_by_scipy(run: Path) -> None:
 def test_without_a_judge_there_is_no_oracle(run: Path) -> None:
     path = run / "search/results.parquet"
     pd.read_parquet(path).assign(oracle=np.nan).to_parquet(path)
-    assert all("oracle" not in row for row in headline(run)["live"])
+    numbers = headline(run)
+    assert all("oracle" not in row for row in numbers["live"])
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(table(numbers))
+    assert "oracle" not in console.export_text()
 
 
 def test_the_terminal_shows_them(run: Path) -> None:
@@ -101,7 +108,7 @@ def test_the_terminal_shows_them(run: Path) -> None:
     text = console.export_text()
     assert "+22.0" in text
     assert "[+19.0, +24.5]" in text
-    assert "TTSnap − best-of-N live, 2 TFLOPs: reward" in text
+    assert re.search(r"2 TFLOPs +TTSnap +\+0\.750 \[\+0\.5", text)
     assert "report.html" in text
 
 

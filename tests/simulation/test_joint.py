@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from ttsnap.errors import UserError
-from ttsnap.schedule import CostModel, Schedule
-from ttsnap.simulation.joint import combine, search_jointly
+from ttsnap.schedule import CostModel, Schedule, combine
+from ttsnap.simulation.joint import search_jointly
 from ttsnap.simulation.montecarlo import Pool, Subsets
 from ttsnap.simulation.source import pair
 from ttsnap.simulation.strategies import TTSNAP, TTSP, Task, simulate

@@ -75,6 +75,7 @@ def workflow(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
     folder = tmp_path_factory.mktemp("workflow")
     tiny_stable_diffusion(folder / "generator")
     tiny_clip(folder / "clip")
+    tiny_clip(folder / "other", seed=1)
     (folder / "prompts.json").write_text(json.dumps(PROMPTS), encoding="utf-8")
     split = {"file": "prompts.json", "prompts_per_job": 3}
     settings = {
@@ -86,10 +87,16 @@ def workflow(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
             "val": {**split, "start": 6, "stop": 9, "images": 8, "steps": None},
             "test": {**split, "start": 9, "stop": 14, "images": 8, "steps": None},
         },
-        "rewards": {"clip": {"kind": "clip", "path": "clip"}},
+        "rewards": {"clip": {"path": "clip"}, "other": {"path": "other"}},
         "narf": {"steps": [1, 2], "epochs": 1, "batch_size": 4},
         "simulation": {"budgets": [0.0, 0.0, 0.0], "draws": 64},
-        "search": {"budgets": [0.0], "prompts_per_job": 3},
+        "search": {
+            "methods": ["best-of-n", "ttsnap", "beam"],
+            "options": {"beam": {"noises": 2}},
+            "judge_reward": "other",
+            "budgets": [0.0],
+            "prompts_per_job": 3,
+        },
         "report": {"prompts": 1, "candidates": 2},
         "runtime": {"device": "cpu", "batch_size": 8},
         "judge": None,

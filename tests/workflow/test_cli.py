@@ -11,8 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.workflow.conftest import PROMPTS, Workflow
-from ttsnap.schedule import planned_schedule, read_plan
-from ttsnap.simulation.source import read_costs
+from ttsnap.schedule import CostModel, planned_schedule, read_plan
 from ttsnap.store import open_store
 
 
@@ -21,50 +20,46 @@ def in_the_finished_run(finished: Workflow, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.chdir(finished.folder)
 
 
-@pytest.mark.parametrize("method", ["ttsnap", "ttsp", "best-of-n"])
-def test_search_writes_image_sheet_and_trace(ttsnap, tmp_path: Path, method: str) -> None:
-    prompt = PROMPTS[2]
-    out = tmp_path / "found"
-    assert (
-        ttsnap("search", prompt, "--config", "tiny.yaml", "--method", method, "--out", str(out))
-        == 0
-    )
-    with Image.open(out / "best.png") as image:
+def found(out: Path) -> Path:
+    """The folder of the only prompt."""
+    (folder,) = (path for path in out.iterdir() if path.is_dir())
+    return folder
+
+
+@pytest.mark.parametrize("method", ["ttsnap", "beam"])
+def test_search_uses_what_the_run_left(ttsnap, tmp_path: Path, method: str) -> None:
+    prompt, narf = PROMPTS[2], () if method == "ttsnap" else ("--narf",)
+    common = ("--config", "tiny.yaml", "--method", method, "--out", str(tmp_path))
+    assert ttsnap("search", prompt, *common, *narf) == 0
+    folder = found(tmp_path)
+    with Image.open(folder / "best.png") as image:
         assert image.text["prompt"] == prompt
         assert image.text["method"] == method
-    assert (out / "contact.png").is_file()
-    trace = json.loads((out / "trace.json").read_text(encoding="utf-8"))
-    assert trace["spent"] <= trace["budget"]
-    assert trace["spent"] == pytest.approx(trace["planned"])
+    assert (folder / "contact.png").is_file()
+    assert (folder / "rounds/round_1.json").is_file()
+    events = [json.loads(line) for line in (folder / "trace.jsonl").read_text().splitlines()]
+    assert events[-1]["spent"] <= events[0]["budget"]
+    settings = json.loads((tmp_path / "config.json").read_text())
+    assert settings["verifiers"]
 
 
 def test_search_is_the_same_for_a_seed(ttsnap, tmp_path: Path) -> None:
     for name, seed in (("a", "3"), ("b", "3"), ("c", "4")):
         options = ("--config", "tiny.yaml", "--seed", seed, "--out", str(tmp_path / name))
         assert ttsnap("search", "a plain prompt", *options) == 0
-    a, b, c = ((tmp_path / name / "best.png").read_bytes() for name in "abc")
+    a, b, c = ((found(tmp_path / name) / "best.png").read_bytes() for name in "abc")
     assert a == b
     assert a != c
 
 
-def test_a_budget_too_small_names_the_smallest(ttsnap, capsys: pytest.CaptureFixture[str]) -> None:
-    assert ttsnap("search", "a plain prompt", "--config", "tiny.yaml", "--budget", "1e-9") == 1
+def test_a_budget_too_small_names_the_smallest(
+    ttsnap, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--config", "tiny.yaml", "--budget", "1e-9", "--out", str(tmp_path))
+    assert ttsnap("search", "a plain prompt", *options) == 1
     message = capsys.readouterr().err
     assert message.startswith("ttsnap: budget of 1e-09 TFLOPs: one candidate costs")
     assert message.count("\n") == 1
-
-
-def test_a_budget_of_nothing_is_refused(ttsnap, capsys: pytest.CaptureFixture[str]) -> None:
-    assert ttsnap("search", "a plain prompt", "--config", "tiny.yaml", "--budget", "0") == 1
-    assert "--budget 0: expected TFLOPs above 0" in capsys.readouterr().err
-
-
-def test_a_check_without_a_checkpoint_says_what_to_do(
-    ttsnap, capsys: pytest.CaptureFixture[str]
-) -> None:
-    options = ("--config", "tiny.yaml", "--schedule", "0:0.5")
-    assert ttsnap("search", "a plain prompt", *options) == 1
-    assert "no NARF checkpoint for step 0" in capsys.readouterr().err
 
 
 def test_search_takes_a_plan_or_a_schedule(ttsnap, finished: Workflow, tmp_path: Path) -> None:
@@ -77,11 +72,11 @@ def test_search_takes_a_plan_or_a_schedule(ttsnap, finished: Workflow, tmp_path:
         out = tmp_path / name
         common = ("--config", "tiny.yaml", "--budget", budget, "--out", str(out))
         assert ttsnap("search", "a plain prompt", *common, *options) == 0
-        schedules[name] = json.loads((out / "trace.json").read_text())["schedule"]
+        schedules[name] = json.loads((out / "config.json").read_text())["options"]["schedule"]
     assert schedules["given"] == "2:0.5"
-    costs = read_costs(finished.run / "model.json", finished.run / "rewards/clip/cost.json")
-    found = read_plan(plan)
-    expected = planned_schedule(found, "ttsnap", float(budget), reward="clip", costs=costs)
+    planned = read_plan(plan)
+    costs = CostModel(**planned["costs"], steps=planned["steps"])
+    expected = planned_schedule(planned, "ttsnap", float(budget), reward="clip", costs=costs)
     assert schedules["plan"] == str(expected)
 
 

@@ -28,7 +28,7 @@ def test_dry_run_of_a_fresh_folder_plans_every_stage(workflow: Workflow) -> None
         "evaluate": 1,
         "plan": 1,
         "simulate": 1,
-        "search": 2 * 2,
+        "search": 3 * 2,
         "report": 1,
     }
 
@@ -45,6 +45,14 @@ def test_new_budgets_rerun_planning_and_what_follows(finished: Workflow) -> None
     jobs = finished.planned(f"simulation={changed}")
     # Of the live searches only TTSnap's take their schedule from the plan.
     assert jobs == {"plan": 1, "simulate": 1, "search": 2, "report": 1}
+
+
+def test_another_method_reruns_no_other(finished: Workflow) -> None:
+    methods = [*finished.settings["search"]["methods"], "ttsnap+zero-order"]
+    assert finished.planned(f"search={json.dumps({'methods': methods})}") == {
+        "search": 2,
+        "report": 1,
+    }
 
 
 def test_a_new_learning_rate_leaves_trajectories_and_ground_truth_alone(
@@ -81,6 +89,7 @@ def test_a_changed_prompt_redoes_only_its_split(finished: Workflow) -> None:
     [
         ('simulation={"checks": [{"step": 3, "keep": 0.5}]}', "simulation.checks.0.step"),
         ('simulation={"checks": [{"step": 1, "keep": 1.5}]}', "simulation.checks.0.keep"),
+        ('search={"options": {"beam": {"noise": 2}}}', "method beam: has no option noise"),
         ("smapling=3", "smapling: unknown key; did you mean sampling?"),
         ('sampling={"steps": "many"}', "sampling.steps"),
         ('splits={"val": {"start": 2}}', "splits.val"),
@@ -112,7 +121,9 @@ def test_what_a_run_leaves_is_whole(finished: Workflow) -> None:
     assert checked <= {1, 2}  # where there are checkpoints
     summary = json.loads((run / "summary.json").read_text())
     assert summary["live"]
-    assert (run / "search/ttsnap").is_dir()
+    found = read_table(run / "search/results.parquet")
+    assert set(found.method) == {"best-of-n", "ttsnap", "beam"}
+    assert found[["reward", "held_out"]].notna().all(axis=None)
 
 
 def test_report_is_one_page_with_every_figure(finished: Workflow) -> None:

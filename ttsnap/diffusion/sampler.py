@@ -320,7 +320,36 @@ class Sampler(ABC):
         )
 
     @torch.inference_mode()
-    def step(self, state: State, noise: torch.Tensor | None = None) -> tuple[State, torch.Tensor]:
+    def evaluate(self, state: State) -> torch.Tensor:
+        """What the denoiser says of every candidate: the costly part of :meth:`step`.
+
+        Returns:
+            Its output (B, *latent_shape) with guidance, which :meth:`step` takes as often as
+            branches from this state are to be opened.
+
+        Raises:
+            UserError: the output is not finite.
+        """
+        if state.done:
+            raise ValueError(f"all {state.steps} steps are done")
+        scheduler = schedulers.fork(state.scheduler)
+        timestep = scheduler.timesteps[state.index]
+        model_input = schedulers.scale_model_input(scheduler, state.latents, timestep)
+        output = self.denoise(model_input, timestep, state.conditioning)
+        if not torch.isfinite(output).all():
+            raise UserError(
+                f"the denoiser's output is not finite at step {state.index} of {self.steps} "
+                f"({self.dtype}): try model.dtype float32 or bfloat16, or less guidance"
+            )
+        return output
+
+    @torch.inference_mode()
+    def step(
+        self,
+        state: State,
+        noise: torch.Tensor | None = None,
+        output: torch.Tensor | None = None,
+    ) -> tuple[State, torch.Tensor]:
         """One denoiser evaluation for every candidate.
 
         ``state`` is left as it was: stepping it again, with other noise say, opens a branch.
@@ -328,6 +357,7 @@ class Sampler(ABC):
         Args:
             noise: standard normal noise (B, *latent_shape) that a stochastic scheduler adds; its
                 variance is the scheduler's.
+            output: of :meth:`evaluate` for this state, which then is not evaluated again.
 
         Returns:
             The next state, and the Tweedie estimates x0 (B, *latent_shape) of this step: the
@@ -338,20 +368,14 @@ class Sampler(ABC):
         Raises:
             UserError: the denoiser's output is not finite.
         """
-        if state.done:
-            raise ValueError(f"all {state.steps} steps are done")
         if self.stochastic == (noise is None):
             needs = "needs" if self.stochastic else "is deterministic and takes no"
             raise ValueError(f"{type(self._scheduler).__name__} {needs} noise for its steps")
+        if output is None:
+            output = self.evaluate(state)
         scheduler = schedulers.fork(state.scheduler)
         timestep = scheduler.timesteps[state.index]
         model_input = schedulers.scale_model_input(scheduler, state.latents, timestep)
-        output = self.denoise(model_input, timestep, state.conditioning)
-        if not torch.isfinite(output).all():
-            raise UserError(
-                f"the denoiser's output is not finite at step {state.index} of {self.steps} "
-                f"({self.dtype}): try model.dtype float32 or bfloat16, or less guidance"
-            )
         options: dict[str, Any] = {"eta": self._eta} if self._eta else {}
         if noise is not None:
             options["variance_noise"] = noise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,8 @@ from ttsnap.report.style import (
     MUTED,
     WIDTH,
     caption,
+    colour,
+    head,
     label,
     save,
     scored,
@@ -71,12 +74,82 @@ def trajectories(
 
 
 @styled
+def gallery(
+    images: Sequence[Sequence[np.ndarray]],
+    scores: np.ndarray,
+    prompts: Sequence[str],
+    methods: Sequence[str],
+    path: Path,
+    *,
+    subtitle: str,
+) -> None:
+    """What each method returned: a row for each prompt, a column for each method.
+
+    Args:
+        images: by prompt and method, uint8 (H, W, 3), all of one size.
+        scores: (prompts, methods); the highest of a row is marked.
+        prompts: above the rows; shortened.
+        methods: above the columns.
+        path: PNG or SVG to write.
+        subtitle: what the images have in common, such as the budget.
+    """
+    margin, top, gap = 0.1, 0.88, 0.06
+    cell = min(1.1, (WIDTH - 2 * margin) / len(methods) - gap)
+    tall = cell * images[0][0].shape[0] / images[0][0].shape[1]
+    line, row = 0.2, tall + 0.2 + 0.24  # inches: of a prompt, of all that belongs to it
+    height = top + len(prompts) * row + margin
+    figure = Figure(figsize=(WIDTH, height))
+    head(figure, "What each method found", subtitle)
+    largest = float(np.abs(scores).max())
+    for i, prompt in enumerate(prompts):
+        y = height - top - i * row
+        figure.text(
+            margin / WIDTH,
+            (y - 0.03) / height,
+            caption(prompt, WIDTH - 2 * margin, lines=1),
+            size=8,
+            color=MUTED,
+            va="top",
+        )
+        for j, method in enumerate(methods):
+            x = margin + j * (cell + gap)
+            box = (x / WIDTH, (y - line - tall) / height, cell / WIDTH, tall / height)
+            ax = figure.add_axes(box)
+            ax.imshow(_enlarged(images[i][j]), interpolation="antialiased", aspect="auto")
+            ax.set(xticks=[], yticks=[])
+            best = j == int(scores[i].argmax())
+            for spine in ax.spines.values():
+                spine.set(visible=best, color=BLUE, linewidth=2.2)
+            ax.set_xlabel(
+                scored(float(scores[i, j]), largest),
+                size=7.5,
+                labelpad=2.5,
+                color=BLUE if best else MUTED,
+                weight="bold" if best else "normal",
+            )
+            if i == 0:
+                name = label(method).replace(" ", "\n") if cell < 0.8 else label(method)
+                figure.text(
+                    (x + cell / 2) / WIDTH,
+                    (y + 0.03) / height,
+                    name,
+                    size=7.5 if cell > 0.55 else 6.5,
+                    color=colour(method, methods),
+                    weight="bold",
+                    ha="center",
+                    va="bottom",
+                )
+    save(figure, path)
+
+
+@styled
 def contact_sheet(result: SearchResult, path: Path) -> None:
     """Looks across, candidates down, best fate first; each is dimmed where it was pruned.
 
-    The score of each look stands below its picture. Candidates that the first check dropped fill
-    the columns to the right, as do all candidates of a search without checks; what does not fit
-    is counted below.
+    The score of each look stands below its picture. A candidate that finished as a branch of
+    another one begins with the other's looks. Candidates seen once stand below, in the column of
+    their step; those that the first look dropped fill the columns to the right, as do all
+    candidates of a search that only looks at final images. What does not fit is counted below.
 
     Args:
         result: of any method.
@@ -84,49 +157,71 @@ def contact_sheet(result: SearchResult, path: Path) -> None:
     """
     candidates = result.candidates
     looks = sorted({step for candidate in candidates for step in candidate.scores})
-    largest = max(abs(score) for candidate in candidates for score in candidate.scores.values())
-    ranked = sorted(candidates, key=_fate, reverse=True)
-    followed = [c for c in ranked if len(c.scores) > 1]
-    others = ranked[len(followed) :]
-    rows = min(max(len(followed), -(-len(others) // ACROSS)), ROWS)
+    scores = [score for candidate in candidates for score in candidate.scores.values()]
+    largest = max((abs(score) for score in scores if math.isfinite(score)), default=1.0)
+    seen = sorted((one for one in candidates if one.scores), key=_fate, reverse=True)
+    pasts = {id(one): _past(one, candidates) if one.rewards else {} for one in seen}
+    followed = [one for one in seen if len(one.scores) + len(pasts[id(one)]) > 1]
+    once = [one for one in seen if len(one.scores) + len(pasts[id(one)]) == 1]
+    first = [one for one in once if looks[0] in one.scores]
+    later = {step: [one for one in once if step in one.scores] for step in looks[1:]}
+
+    rows = max([len(followed), *(len(followed) + len(those) for those in later.values())])
+    rows = min(max(rows, -(-len(first) // ACROSS)), ROWS)
     right = len(looks) + 0.3 if followed else 0
-    across = min(-(-len(others) // rows), max(ACROSS - round(right), 1))
-    shown = followed[:rows], others[: rows * across]
-    hidden = len(ranked) - sum(map(len, shown))
+    across = min(-(-len(first) // rows), max(ACROSS - round(right), 1))
+    cells: list[tuple[Candidate, int, int, float]] = []
+    for row, one in enumerate(followed[:rows]):
+        shown = {**pasts[id(one)], **dict.fromkeys(one.scores, one)}
+        cells += [(other, step, row, looks.index(step)) for step, other in shown.items()]
+    for step, those in later.items():
+        below = zip(range(len(followed), rows), those, strict=False)
+        cells += [(one, step, row, looks.index(step)) for row, one in below]
+    cells += [
+        (one, looks[0], i // across, right + i % across)
+        for i, one in enumerate(first[: rows * across])
+    ]
+    hidden = len(seen) - len({id(one) for one, *_ in cells})
+
     grid = _Grid(
         rows,
-        right + across if others else len(looks),
-        ranked[0].thumbnails[looks[0]].shape[:2],
+        right + across if first else len(looks),
+        seen[0].thumbnails[max(seen[0].scores)].shape[:2],
         result.prompt,
-        subtitle=f"{label(result.method)}: {_count(len(ranked), 'candidate')}, "
+        subtitle=f"{label(result.method)}: {_count(len(candidates), 'candidate')}, "
         f"{result.spent:.3g} {result.unit}, best {result.reward} {scored(result.score, largest)}",
         scores=True,
         headed=bool(followed),
     )
-    cells: list[tuple[Candidate, int, int, float]] = [
-        *(
-            (c, step, row, float(i))
-            for row, c in enumerate(shown[0])
-            for i, step in enumerate(looks)
-            if step in c.scores
-        ),
-        *((c, looks[0], i // across, right + i % across) for i, c in enumerate(shown[1])),
-    ]
-    for candidate, step, row, column in cells:
-        won = candidate is candidates[result.winner] and step == looks[-1]
-        grid.picture(row, column, candidate.thumbnails[step], candidate.pruned_at == step)
-        grid.below(row, column, scored(candidate.scores[step], largest), highlighted=won)
+    for one, step, row, column in cells:
+        won = one is candidates[result.winner] and step == looks[-1]
+        score = one.scores[step]
+        words = scored(score, largest) if math.isfinite(score) else "failed"
+        grid.picture(row, column, one.thumbnails[step], one.pruned_at == step)
+        grid.below(row, column, words, highlighted=won)
         if won:
             grid.frame(row, column)
     if followed:
         for i, step in enumerate(looks):
-            alive = sum(step in candidate.scores for candidate in candidates)
-            grid.above(i, f"step {step}\n{alive} alive")
-        if others:
-            grid.above(right, f"dropped at step {looks[0]}", align="left")
+            number = sum(step in one.scores for one in seen)
+            grid.above(i, f"step {step}\n{number} alive")
+        if first:
+            grid.above(right, f"dropped\nat step {looks[0]}", align="left")
     if hidden:
-        grid.foot(f"and {hidden} more that scored lower")
+        grid.foot(f"and {hidden} more")
     grid.save(path)
+
+
+def _past(candidate: Candidate, candidates: Sequence[Candidate]) -> dict[int, Candidate]:
+    """Whose looks came before a candidate's own, by step: its parent's, then theirs."""
+    past: dict[int, Candidate] = {}
+    earliest, parent = min(candidate.scores), candidate.parent
+    while parent is not None:
+        ancestor = candidates[parent]
+        own = [step for step in ancestor.scores if step < earliest]
+        past |= dict.fromkeys(own, ancestor)
+        earliest, parent = min([earliest, *own]), ancestor.parent
+    return past
 
 
 def _count(number: int, noun: str) -> str:
@@ -134,9 +229,19 @@ def _count(number: int, noun: str) -> str:
 
 
 def _fate(candidate: Candidate) -> tuple[int, float]:
-    """Orders candidates: how far one came, then its last score."""
+    """Orders candidates: how far one came, then its last score; one that failed comes last."""
     last = max(candidate.scores)
-    return last, candidate.scores[last]
+    score = candidate.scores[last]
+    return last, score if math.isfinite(score) else -math.inf
+
+
+def _enlarged(image: np.ndarray) -> np.ndarray:
+    """A small picture smoothly enlarged to what is drawn."""
+    scale = PIXELS / max(image.shape[:2])
+    if scale <= 1:
+        return image
+    size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
+    return np.array(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
 
 
 class _Grid:
@@ -206,13 +311,9 @@ class _Grid:
 
     def picture(self, row: int, column: float, image: np.ndarray, dimmed: bool) -> None:
         """Put ``image`` uint8 (H, W, 3) into a cell."""
-        scale = PIXELS / max(image.shape[:2])
-        if scale > 1:
-            size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
-            image = np.array(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
         left, right, top, bottom = self._box(row, column)
         self.ax.imshow(
-            image,
+            _enlarged(image),
             extent=(left, right, bottom, top),
             alpha=0.28 if dimmed else 1,
             interpolation="antialiased",

@@ -20,7 +20,7 @@ WIDTH = 7.2  # inches, the text width of the report
 HEADING = 9.5  # points, the type of captions
 INK, MUTED, FAINT = "#222222", "#6f6f6f", "#d9d9d9"
 GREY, ORANGE, BLUE = "#7f7f7f", "#e08214", "#0b6fb8"
-OTHERS = ("#009e73", "#cc79a7", "#8c6d31", "#56b4e9", "#5e3c99", "#b2182b")
+OTHERS = ("#d1495b", "#1b998b", "#7768ae", "#b5a642")
 COLOURS = {
     "base": GREY,
     "finetuned": BLUE,
@@ -28,6 +28,15 @@ COLOURS = {
     "best-of-n": GREY,
     "ttsp": ORANGE,
     "ttsnap": BLUE,
+    "random": "#009e73",
+    "zero-order": "#8fb51c",
+    "ttsnap+zero-order": "#1b2f6b",
+    "rejection": "#cc79a7",
+    "beam": "#5e3c99",
+    "mcts": "#b2182b",
+    "noise-zero-order": "#2f6f73",
+    "eps-greedy": "#8c6d31",
+    "smc": "#56b4e9",
 }
 LABELS = {
     "base": "untouched reward",
@@ -35,6 +44,11 @@ LABELS = {
     "best-of-n": "best-of-N",
     "ttsp": "TTSp",
     "ttsnap": "TTSnap",
+    "ttsnap+zero-order": "TTSnap + zero-order",
+    "mcts": "MCTS",
+    "noise-zero-order": "noise zero-order",
+    "eps-greedy": "ε-greedy",
+    "smc": "SMC",
 }
 STYLE: Any = {
     "font.family": "DejaVu Sans",

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from ttsnap.errors import UserError
 from ttsnap.report.style import label, signed
@@ -18,6 +20,7 @@ from ttsnap.stats import kendall_tau_rows, mean_interval
 from ttsnap.store import RewardTensor
 
 PAGE = "report.html"
+JUDGED = {"reward": "reward", "held_out": "held-out reward", "oracle": "oracle accuracy"}
 
 
 def headline(run: Path) -> dict[str, Any]:
@@ -30,7 +33,8 @@ def headline(run: Path) -> dict[str, Any]:
         JSON types. ``rewards``: per reward ``tau_gain``, the finetuned minus the base reward's
         Kendall τ, averaged over the first half of the steps, and ``omega``, TTSnap's in percent.
         ``live``: per budget and method other than best-of-N the paired differences to it in
-        ``reward`` and, if there is a judge, ``oracle``, with what was spent on average.
+        ``reward`` and, if there is such a judge, ``held_out`` and ``oracle``, with what was spent
+        on average.
         ``report``: where the page is written. Every number is {mean, low, high}.
 
     Raises:
@@ -72,10 +76,10 @@ def tau_gain(tensors: Path) -> dict[str, float]:
 
 
 def live_differences(results: pd.DataFrame) -> list[dict[str, Any]]:
-    """Paired differences to best-of-N of the same budget and prompt."""
-    judged = ["reward", *(["oracle"] if results.oracle.notna().all() else [])]
+    """Paired differences to best-of-N of the same budget and prompt, the largest gain first."""
+    judged = [name for name in JUDGED if results[name].notna().all()]
     rows = []
-    for (method, budget), found in results.groupby(["method", "budget"]):
+    for (budget, method), found in results.groupby(["budget", "method"]):
         if method == BEST_OF_N:
             continue
         reference = results[(results.method == BEST_OF_N) & (results.budget == budget)]
@@ -96,16 +100,14 @@ def live_differences(results: pd.DataFrame) -> list[dict[str, Any]]:
                 "unit": pairs.unit.iloc[0],
             }
         )
-    return rows
+    return sorted(rows, key=lambda row: (row["budget"], -row["reward"]["mean"]))
 
 
-def table(numbers: dict[str, Any]) -> Table:
+def table(numbers: dict[str, Any]) -> Group:
     """``numbers`` of :func:`headline` for the terminal."""
     lines = Table(
         title="On test prompts, with 95 % intervals over prompts",
-        caption=f"report: {numbers['report']}",
         title_justify="left",
-        caption_justify="left",
         box=None,
         pad_edge=False,
     )
@@ -117,12 +119,42 @@ def table(numbers: dict[str, Any]) -> Table:
             lines, f"{name}: Kendall τ gained over the first half of the steps", found["tau_gain"]
         )
         _line(lines, f"{name}: ω of TTSnap against best-of-N, %", found["omega"])
-    for found in numbers["live"]:
-        where = f"{label(found['method'])} − best-of-N live, {found['budget']:g} {found['unit']}"
-        _line(lines, f"{where}: reward", found["reward"])
-        if "oracle" in found:
-            _line(lines, f"{where}: oracle accuracy", found["oracle"])
+    report = Text(f"report: {numbers['report']}", style="dim")
+    return Group(lines, "", _live_table(numbers["live"]), "", report)
+
+
+def _live_table(rows: list[dict[str, Any]]) -> Table:
+    """Differences to best-of-N: a row for each budget and method, a column for each judge."""
+    judged = {name: title for name, title in JUDGED.items() if any(name in row for row in rows)}
+    lines = Table(
+        title="Live, minus best-of-N at the same compute and on the same prompts",
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+    )
+    lines.add_column("budget", justify="right", no_wrap=True)
+    lines.add_column("method", no_wrap=True)
+    for title in judged.values():
+        lines.add_column(title, justify="right")
+    before = None
+    for row in rows:
+        budget = f"{row['budget']:g} {row['unit']}"
+        lines.add_row(
+            budget if budget != before else "",
+            label(row["method"]),
+            *(_difference(row[name]) for name in judged),
+        )
+        before = budget
     return lines
+
+
+def _difference(found: dict[str, float]) -> Text:
+    """A mean, bold where its interval excludes zero, and the interval."""
+    clear = found["low"] > 0 or found["high"] < 0
+    return Text.assemble(
+        (signed(found["mean"], 3), "bold" if clear else ""),
+        (f" [{signed(found['low'], 3)}, {signed(found['high'], 3)}]", "dim"),
+    )
 
 
 def _line(lines: Table, what: str, found: dict[str, float]) -> None:

@@ -1,125 +1,77 @@
-"""TTSnap (arXiv 2511.22242, section 3): prune by early estimates of the reward, finish the rest."""
+"""Best-of-N, and TTSnap (arXiv 2511.22242, section 3): prune by early estimates of the reward."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from operator import mul
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ttsnap.errors import UserError
 from ttsnap.schedule import Schedule, check_steps, keep_best
-from ttsnap.search.result import Candidate, SearchResult, thumbnail
-from ttsnap.search.task import Progress, Task
+from ttsnap.search.engine import Group, Run, merit
 
 if TYPE_CHECKING:
-    from ttsnap.diffusion.sampler import Sampler, State
-    from ttsnap.rewards.base import Reward
+    from ttsnap.search.methods import NoOptions, Pruning
 
 
-def ttsnap_search(task: Task, schedule: Schedule, verifiers: Mapping[int, Reward]) -> SearchResult:
-    """Start as many candidates as the budget affords and prune them at the checks of ``schedule``.
+def best_of_n(run: Run, options: NoOptions) -> None:
+    """Finish as many candidates as the budget affords."""
+    prune(run, Schedule(), run.meter.affordable())
 
-    Args:
-        task: the prompt, the models and the budget.
-        schedule: the checks.
-        verifiers: check step -> NARF checkpoint of that step. A step without one is checked by the
-            task's own reward; with none at all this is TTSp.
 
-    Raises:
-        UserError: the budget does not afford one candidate, a check lies beyond the sampler's
-            steps, or the sampler is stochastic.
+def ttsnap(run: Run, options: Pruning) -> None:
+    """Prune at the checks of a schedule, by the verifiers of their steps.
+
+    A step without a verifier is checked by the rewards themselves.
     """
-    return prune(task, schedule, verifiers, "ttsnap" if verifiers else "ttsp")
+    schedule = Schedule.parse(options.schedule)
+    check_steps(schedule, run.sampler.steps)
+    prune(run, schedule, run.meter.affordable(schedule))
 
 
-def prune(
-    task: Task, schedule: Schedule, verifiers: Mapping[int, Reward], method: str
-) -> SearchResult:
-    """Run ``schedule``; all candidates alive reach a check before any is pruned."""
-    sampler = task.sampler
-    check_steps(schedule, sampler.steps)
-    if sampler.stochastic:
-        raise UserError(
-            f"method {method}: needs a deterministic scheduler, whose images follow from their "
-            "seeds; choose another sampling.scheduler, or eta 0"
-        )
-    meter = task.meter()
-    n = meter.affordable(schedule)
-    began = time.perf_counter()
-    seeds = [task.seed_of(i) for i in range(n)]
-    states = [
-        sampler.start(task.conditioning, seeds[i : i + task.batch_size], rows=[0] * size)
-        for i, size in _batches(n, task.batch_size)
-    ]
-    candidates = [Candidate(seed) for seed in seeds]
-    alive = np.arange(n)
-    best: float | None = None
-    looks = [
-        (check.step, verifiers.get(check.step, task.reward), count)
-        for check, count in zip(schedule.checks, schedule.counts(n)[1:], strict=True)
-    ]
-    for step, reward, count in [*looks, (sampler.steps - 1, task.reward, 1)]:
-        scores = np.empty(len(alive), dtype=np.float32)
-        done = 0
-        for batch, state in enumerate(states):
-            size = len(state)
-            while state.index <= step:
-                meter.charge(evaluations=size)
-                state, x0 = sampler.step(state)
-                task.observe(
-                    Progress(state.index - 1, len(alive), n, best, meter.spent, task.budget)
-                )
-            states[batch] = state
-            meter.charge(decodes=size, scores=size)
-            images = sampler.decode(x0)
-            scores[done : done + size] = reward.score(images, [task.prompt] * size)
-            leader = keep_best(scores[: done + size], 1)[0]
-            if leader >= done:
-                image = images[leader - done]
-            for i, picture in zip(alive[done : done + size], images, strict=True):
-                candidates[i].thumbnails[step] = thumbnail(picture)
-            done += size
-        for i, score in zip(alive, scores, strict=True):
-            candidates[i].scores[step] = float(score)
-        best = float(scores.max())
-        kept = keep_best(scores, count)
-        if step < sampler.steps - 1:
-            for i in np.delete(alive, kept):
-                candidates[i].pruned_at = step
-            states = _regroup(sampler, states, kept, task.batch_size)
-        alive = alive[kept]
-        task.observe(Progress(step, len(alive), n, best, meter.spent, task.budget))
-    return SearchResult(
-        method=method,
-        prompt=task.prompt,
-        model=task.model,
-        reward=task.reward.name,
-        schedule=str(schedule),
-        budget=task.budget,
-        planned=meter.costs.cost(n, schedule),
-        spent=meter.spent,
-        unit=meter.costs.unit,
-        nfe=meter.evaluations,
-        seconds=time.perf_counter() - began,
-        winner=int(alive[0]),
-        image=image,
-        candidates=candidates,
-    )
+def ttsp(run: Run, options: Pruning) -> None:
+    """Prune at the checks of a schedule, by the rewards themselves."""
+    run.task = replace(run.task, verifiers={})
+    ttsnap(run, options)
 
 
-def _batches(n: int, batch_size: int) -> Iterator[tuple[int, int]]:
-    """Start and size of each batch of ``n`` candidates."""
-    return ((i, min(batch_size, n - i)) for i in range(0, n, batch_size))
+def prune(run: Run, schedule: Schedule, n: int) -> None:
+    """Run ``n`` candidates through ``schedule``; all alive reach a check before any is pruned.
+
+    Where seconds are what is spent and they run short, fewer are begun or survive.
+    """
+    run.planned += run.meter.costs.cost(n, schedule)
+    run.message = "pruning" if schedule.checks else "finishing all"
+    group, scores = begin(run, schedule, n)
+    steps = [check.step for check in schedule.checks]
+    counts = schedule.counts(len(group))[1:]
+    for i, (following, count) in enumerate(zip([*steps[1:], run.last], counts, strict=False)):
+        rest, prices = Schedule(schedule.checks[i + 1 :]), run.meter.costs.prices(steps)[i + 1 :]
+        while count > 1 and not run.meter.affords(sum(map(mul, rest.counts(count), prices))):
+            count -= 1
+        kept = keep_best(merit(scores), count)
+        run.drop(group, kept)
+        group, scores = run.reach(run.select(group, kept), following)
 
 
-def _regroup(
-    sampler: Sampler, states: list[State], kept: np.ndarray, batch_size: int
-) -> list[State]:
-    """The candidates at positions ``kept`` of ``states``, in as few full batches as possible."""
-    together = sampler.concat(states)
-    return [
-        sampler.select(together, kept[i : i + size].tolist())
-        for i, size in _batches(len(kept), batch_size)
-    ]
+def begin(run: Run, schedule: Schedule, n: int) -> tuple[Group, np.ndarray]:
+    """Bring ``n`` new candidates to the first check, or to the end if there is none.
+
+    Where seconds are what is spent and they run short, fewer are begun.
+
+    Returns:
+        The candidates evaluated there, and their scores (R, n).
+    """
+    run.alive = n
+    step = [*(check.step for check in schedule.checks), run.last][0]
+    groups: list[Group] = []
+    values: list[np.ndarray] = []
+    begun = 0
+    while begun < n:
+        group, seen = run.reach(run.start(min(run.task.batch_size, n - begun)), step)
+        groups.append(group)
+        values.append(seen)
+        begun += len(group)
+        n = min(n, max(begun, run.meter.affordable(schedule, begun)))
+    return run.concat(groups), np.concatenate(values, axis=1)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from ttsnap.errors import UserError
 from ttsnap.schedule import CostModel, Schedule
@@ -23,9 +24,12 @@ class Progress:
         step: step index just reached.
         alive: candidates not pruned.
         n: candidates started.
-        best: highest score at the latest look, None before the first.
-        spent: so far, in the unit of the costs.
+        best: highest score of a final image or, before the first, at the latest look; None before.
+        spent: so far, in ``unit``.
         budget: allowed, in the same.
+        unit: such as TFLOPs.
+        round: of the method (a restart, a wave of candidates), counted from 1.
+        message: what the method is doing, in a few words.
     """
 
     step: int
@@ -34,6 +38,9 @@ class Progress:
     best: float | None
     spent: float
     budget: float
+    unit: str
+    round: int
+    message: str
 
 
 @dataclass(frozen=True)
@@ -44,25 +51,39 @@ class Task:
         sampler: draws the images.
         conditioning: the encoded prompt, its only row.
         prompt: its text, for the rewards.
-        reward: scores final images and picks the winner.
-        costs: prices a candidate; the corrected accounting is used whatever it says.
+        rewards: score final images and pick the winner; several by the sum of their ranks.
+        costs: prices; ``reward`` is that of one image by all rewards, and the corrected accounting
+            is used whatever it says. NFE are prices of 1 an evaluation and 0 for all else.
         budget: what the search may spend, in the unit of the costs.
         seed_of: noise seed of candidate 0, 1, …
+        verifiers: step index -> what looks at the estimates of that step in place of the rewards,
+            in their order: their NARF checkpoints.
         model: name of the model, for the records.
         batch_size: candidates denoised at once; changes images by rounding at most.
+        keep_finals: whether the result keeps every final image.
         observe: called with the :class:`Progress`.
+        cancelled: asked before every batch. Once it says yes, the best so far is returned; if no
+            image is finished by then, one is.
     """
 
     sampler: Sampler
     conditioning: Conditioning
     prompt: str
-    reward: Reward
+    rewards: tuple[Reward, ...]
     costs: CostModel
     budget: float
     seed_of: Callable[[int], int]
+    verifiers: Mapping[int, tuple[Reward, ...]] = field(default_factory=dict)
     model: str = ""
     batch_size: int = 64
+    keep_finals: bool = False
     observe: Callable[[Progress], None] = lambda progress: None
+    cancelled: Callable[[], bool] = lambda: False
+
+    @property
+    def reward(self) -> Reward:
+        """The first reward, whose score is shown."""
+        return self.rewards[0]
 
     def meter(self) -> Meter:
         """A meter that has spent nothing yet."""
@@ -73,12 +94,16 @@ class Task:
 class Meter:
     """Counts what a search does, as it does it, and stops it before it overspends.
 
+    A budget in seconds is spent by the clock. Prices are then replaced by those that are measured
+    meanwhile, so that what is planned next fits the machine; what has begun is finished.
+
     Attributes:
         costs: price of each thing counted.
         budget: allowed, in their unit.
         evaluations: denoiser evaluations (NFE) of all candidates together.
         decodes: images decoded.
-        scores: images scored.
+        scores: images scored, each by all rewards.
+        began: when the clock started, as ``time.perf_counter`` tells it.
     """
 
     costs: CostModel
@@ -86,15 +111,39 @@ class Meter:
     evaluations: int = 0
     decodes: int = 0
     scores: int = 0
+    began: float = field(default_factory=time.perf_counter)
+    _measured: dict[str, tuple[float, int]] = field(default_factory=dict, repr=False)
+
+    @property
+    def timed(self) -> bool:
+        """Whether the budget is wall clock."""
+        return self.costs.unit == "seconds"
+
+    @property
+    def seconds(self) -> float:
+        """Wall clock since it began."""
+        return time.perf_counter() - self.began
 
     @property
     def spent(self) -> float:
         """Spent so far, in the unit of the costs."""
+        if self.timed:
+            return self.seconds
         return (
             self.evaluations * self.costs.denoise
             + self.decodes * self.costs.decode
             + self.scores * self.costs.reward
         )
+
+    @property
+    def left(self) -> float:
+        """What may still be spent."""
+        return max(0.0, self.budget - self.spent)
+
+    def affords(self, cost: float) -> bool:
+        """Whether what is left of the budget covers ``cost``."""
+        total = self.spent + cost
+        return total <= self.budget or math.isclose(total, self.budget)
 
     def charge(self, *, evaluations: int = 0, decodes: int = 0, scores: int = 0) -> None:
         """Count work that is about to be done.
@@ -105,19 +154,39 @@ class Meter:
         self.evaluations += evaluations
         self.decodes += decodes
         self.scores += scores
-        if self.spent > self.budget and not math.isclose(self.spent, self.budget):
+        if not self.timed and not self.affords(0):
             raise RuntimeError(
                 f"{self.spent} {self.costs.unit} would exceed the budget of {self.budget}"
             )
 
-    def affordable(self, schedule: Schedule) -> int:
-        """Largest number of candidates that the budget runs through ``schedule``.
+    def took(self, price: str, seconds: float, count: int) -> None:
+        """Learn from work done what it costs, where seconds are what is paid with.
+
+        Args:
+            price: denoise, decode or reward.
+            seconds: that the work took.
+            count: candidates that it was done for.
+        """
+        if self.timed:
+            before, number = self._measured.get(price, (0.0, 0))
+            self._measured[price] = total, number = before + seconds, number + count
+            changed: dict[str, Any] = {price: total / number}
+            self.costs = replace(self.costs, **changed)
+
+    def affordable(self, schedule: Schedule = Schedule(), begun: int = 0) -> int:
+        """Largest number of candidates that what is left runs through ``schedule``.
+
+        Args:
+            schedule: the checks.
+            begun: of these candidates, how many have been to the first check already.
 
         Raises:
-            UserError: it is zero; names the smallest budget that is enough.
+            UserError: nothing is spent yet and it is zero; names the smallest budget that is
+                enough.
         """
-        n = self.costs.largest_n(self.budget, schedule)
-        if n == 0:
+        paid = begun * self.costs.prices([check.step for check in schedule.checks])[0]
+        n = self.costs.largest_n((self.left + paid) * (1 + 1e-9), schedule)
+        if n == 0 and not self.evaluations:
             raise UserError(
                 f"budget of {self.budget:g} {self.costs.unit}: one candidate costs "
                 f"{_round_up(self.costs.cost(1, schedule)):g}, the smallest budget that can be used"

@@ -6,26 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ttsnap.schedule import combine
 from ttsnap.simulation.montecarlo import Estimate, Subsets
-
-
-def combine(values: np.ndarray, weights: Sequence[float] | None = None) -> np.ndarray:
-    """One score for several rewards, comparable among these candidates only.
-
-    Args:
-        values: (R, ..., n), the rewards of the n candidates alive.
-        weights: one per reward, for the sum of their z-scores. Without them ranks are added up,
-            which no reward's scale can dominate; equal rewards rank in the candidates' order.
-
-    Returns:
-        (..., n), the higher the better.
-    """
-    if weights is None:
-        order = np.argsort(-values, axis=-1, kind="stable")
-        return -np.argsort(order, axis=-1).sum(axis=0)
-    deviation = values.std(axis=-1, keepdims=True)
-    z = (values - values.mean(axis=-1, keepdims=True)) / np.where(deviation > 0, deviation, 1)
-    return np.tensordot(np.asarray(weights, np.float64), z, axes=1)
 
 
 def search_jointly(

@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 
 from ttsnap.errors import UserError
-from ttsnap.schedule import CostModel, Schedule, check_steps
+from ttsnap.schedule import CostModel, Schedule, check_steps, combine
 from ttsnap.simulation.exact import expected_best
-from ttsnap.simulation.joint import combine, search_jointly
+from ttsnap.simulation.joint import search_jointly
 from ttsnap.simulation.montecarlo import Estimate, Floats, Pool, Subsets
 from ttsnap.simulation.omega import BEST_OF_N, gains
 from ttsnap.simulation.planner import SUBSETS, Plan, Planner, planning_subsets

@@ -13,6 +13,8 @@ import typer
 
 from ttsnap import config
 from ttsnap.schedule import Schedule, planned_schedule, read_plan
+from ttsnap.search.methods import METHODS
+from ttsnap.search.setup import prunes
 from ttsnap.stages import json_option, run
 from ttsnap.store import open_store, read_receipt, write_table
 
@@ -22,7 +24,8 @@ class Settings(config.Settings):
     budget: float
     methods: list[str]
     reward: str
-    judge: str | None
+    judge_reward: str | None
+    metrics: list[str]
     prompt_ids: list[str]
 
 
@@ -49,8 +52,20 @@ def main(
     searched = pd.concat([pd.read_parquet(table) for table in results], ignore_index=True)
     write_table(folder / "search/results.parquet", searched)
     figures.live(searched, figures_folder / "live.png", reward=name)
-    if settings.judge:
+    if "oracle" in settings.metrics:
         figures.oracle_accuracy(searched, figures_folder / "oracle.png")
+    if settings.judge_reward:
+        figures.held_out(searched, figures_folder / "held_out.png", reward=settings.judge_reward)
+    axes = {
+        "reward": f"reward ({name})",
+        "held_out": f"held-out reward ({settings.judge_reward})",
+        "oracle": "oracle accuracy",
+        "diversity": "diversity of finals",
+    }
+    for metric in settings.metrics:
+        path = figures_folder / f"compute_{metric}.png"
+        figures.against_compute(searched, metric, path, axis=axes[metric])
+    _draw_gallery(settings, searched, folder, figures_folder / "gallery.png")
 
     evaluation = pd.read_csv(folder / f"evaluation/{name}.csv")
     figures.rank_consistency(evaluation, figures_folder / "rank_consistency.png", schedule=schedule)
@@ -70,10 +85,43 @@ def main(
     figures.costs(costs, schedule, settings.budget, figures_folder / "costs.png")
 
     _draw_trajectories(settings, schedule, folder, figures_folder)
-    last, first = settings.methods[-1], settings.prompt_ids[0]
+    # The last method that prunes has most to show.
+    pruning = [one for one in settings.methods if prunes(METHODS[one])]
+    last, first = [*settings.methods, *pruning][-1], settings.prompt_ids[0]
     contact = folder / f"search/{last}/{settings.budget:g}/{first}/contact.png"
     shutil.copyfile(contact, figures_folder / "contact.png")
     out.write_text(json.dumps(headline(folder), indent=2) + "\n")
+
+
+def _draw_gallery(settings: Settings, searched: pd.DataFrame, folder: Path, path: Path) -> None:
+    """What every method returned for the first prompts at the largest budget."""
+    from PIL import Image
+
+    from ttsnap.report import pictures
+    from ttsnap.report.figures import ranked_methods
+
+    methods = ranked_methods(searched)
+    largest = searched[searched.budget == settings.budget]
+    scores = largest.pivot(index="prompt_id", columns="method", values="reward")
+    where = folder / "search"
+    texts = {
+        prompt.id: prompt.text for prompt in open_store(folder / "trajectories/test.zarr").prompts
+    }
+    pictures.gallery(
+        [
+            [
+                np.array(Image.open(where / method / f"{settings.budget:g}" / one / "best.png"))
+                for method in methods
+            ]
+            for one in settings.prompt_ids
+        ],
+        scores.loc[settings.prompt_ids, methods].to_numpy(),
+        [texts[one] for one in settings.prompt_ids],
+        methods,
+        path,
+        subtitle=f"The best image at {settings.budget:g} {searched.unit.iloc[0]} per prompt, with "
+        f"its reward ({settings.reward}); framed: the highest",
+    )
 
 
 def _draw_trajectories(

@@ -5,18 +5,18 @@ from __future__ import annotations
 import logging
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import pandas as pd
 import typer
 
 from ttsnap import config
 from ttsnap.prompts import load_split, seed_of
-from ttsnap.schedule import Schedule, planned_schedule, read_plan
+from ttsnap.schedule import Schedule, read_plan
 from ttsnap.stages import CostReceipt, ModelReceipt, RuntimeOption, json_option, run
 from ttsnap.store import read_receipt, write_table
 
-VERSION = 2
+VERSION = 3
 
 
 class Settings(config.Settings):
@@ -26,9 +26,13 @@ class Settings(config.Settings):
     seed: int
     reward: config.RewardSettings
     reward_name: str
-    search: config.Search
+    budgets: list[float]
+    options: dict[str, Any]
+    prompts_per_job: int
+    judge_reward: config.RewardSettings | None
+    judge_reward_name: str | None
     judge: str | None
-    contact_sheets: int
+    pictured: int
     prompts: str
     version: int
 
@@ -44,59 +48,77 @@ def main(
     checkpoint: Annotated[
         list[Path] | None, typer.Option(help="Receipts of NARF checkpoints.")
     ] = None,
-    plan: Annotated[Path | None, typer.Option(help="Plan of the reward; none: best-of-n.")] = None,
+    plan: Annotated[
+        Path | None, typer.Option(help="Plan of the reward, for a method that prunes.")
+    ] = None,
 ) -> None:
     from ttsnap.diffusion import load_sampler
     from ttsnap.progress import track
     from ttsnap.rewards import load_judge, load_reward
-    from ttsnap.search import Task, best_of_n
-    from ttsnap.search.pruning import prune
+    from ttsnap.search import METHODS, Task, run_method
+    from ttsnap.search.setup import method_options, planned_options, sampling_for
     from ttsnap.simulation.source import read_costs
 
-    sampler = load_sampler(settings.model, settings.sampling, runtime.device)
+    how = METHODS[method]
+    sampling = sampling_for(how, settings.sampling)
+    sampler = load_sampler(settings.model, sampling, runtime.device)
     load = partial(load_reward, settings.reward, name=settings.reward_name, device=runtime.device)
     reward = load()
     costs = read_costs(model, reward_cost)
-    schedules = {
-        budget: planned_schedule(
-            read_plan(plan), method, budget, reward=settings.reward_name, costs=costs
+    found = read_plan(plan) if plan else None
+    options = {
+        budget: method_options(
+            how,
+            (planned_options(found, how, budget, settings.reward_name, costs) if found else {})
+            | settings.options,
         )
-        if plan
-        else Schedule()
-        for budget in settings.search.budgets
+        for budget in settings.budgets
     }
     receipts = {read_receipt(path)["step"]: path for path in checkpoint or []}
-    checked = {check.step for schedule in schedules.values() for check in schedule.checks}
-    verifiers = {
-        step: load(checkpoint=receipts[step].with_suffix("")) for step in checked & {*receipts}
+    checked = {
+        check.step
+        for chosen in options.values()
+        for check in Schedule.parse(getattr(chosen, "schedule", "")).checks
     }
-    judge = load_judge(settings.judge) if settings.judge else None
+    verifiers = {
+        step: (load(checkpoint=receipts[step].with_suffix("")),) for step in checked & {*receipts}
+    }
+    oracle = load_judge(settings.judge) if settings.judge else None
+    judge = None
+    if settings.judge_reward and settings.judge_reward_name:
+        judge = load_reward(
+            settings.judge_reward, name=settings.judge_reward_name, device=runtime.device
+        )
 
-    size = settings.search.prompts_per_job
+    size = settings.prompts_per_job
     prompts = load_split(settings.split)[block * size : (block + 1) * size]
     rows = []
     for number, prompt in enumerate(track(prompts, f"{method}, prompts"), start=block * size):
         conditioning = sampler.encode([prompt.text], [prompt.negative])
-        for budget in settings.search.budgets:
+        for budget in settings.budgets:
             task = Task(
                 sampler=sampler,
                 conditioning=conditioning,
                 prompt=prompt.text,
-                reward=reward,
+                rewards=(reward,),
                 costs=costs,
                 budget=budget,
                 seed_of=partial(seed_of, settings.seed, prompt.id),
+                verifiers=verifiers,
                 model=settings.model.path,
                 batch_size=runtime.batch_size,
             )
-            if method == "best-of-n":
-                result = best_of_n(task)
-            else:
-                result = prune(task, schedules[budget], verifiers, method)
-            oracle = float(judge(result.image[None], [prompt.text])[0]) if judge else None
-            rows.append(result.row(prompt.id, oracle))
+            result = run_method(method, task, options[budget])
+            image, texts = result.image[None], [prompt.text]
+            judged = {
+                "held_out": float(judge.score(image, texts)[0]) if judge else None,
+                "oracle": float(oracle(image, texts)[0]) if oracle else None,
+            }
+            rows.append(result.row(prompt.id, **judged))
             result.save(
-                out.parent / f"{budget:g}" / prompt.id, contact=number < settings.contact_sheets
+                out.parent / f"{budget:g}" / prompt.id,
+                contact=number < settings.pictured,
+                settings={"seed": settings.seed, "prompt_id": prompt.id},
             )
     table = pd.DataFrame(rows)
     write_table(out, table)
