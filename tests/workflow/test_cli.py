@@ -120,30 +120,3 @@ def test_help_imports_nothing_heavy() -> None:
     code = "import sys, ttsnap.cli; print({'torch', 'pandas', 'matplotlib'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
-
-
-def test_status_of_a_finished_run_has_nothing_left(
-    ttsnap, finished: Workflow, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert ttsnap("status", finished.run) == 0
-    said = capsys.readouterr().out
-    jobs = sum(finished.planned("run=fresh").values())
-    assert f"{jobs} of {jobs} jobs done" in said
-    assert "left" not in said.splitlines()[-1]
-    config = load_config(finished.run / SETTINGS)
-    for stage in workload(config):
-        rule, *about = stage.name.split()
-        if rule == "trajectories":
-            folder = finished.run / "trajectories"
-            shards = (folder / f"{about[0]}.zarr/images/c").rglob("*")
-            records = (folder / f"{about[0]}.zarr.parts").rglob("*.json")
-            found = [path for path in (*shards, *records) if path.is_file()]
-            assert len(found) == stage.stored
-            assert open_store(folder / f"{about[0]}.zarr").array.nbytes == stage.bytes
-
-
-def test_the_report_tells_what_each_stage_took(finished: Workflow) -> None:
-    table = pd.read_csv(finished.run / "report/stages.csv").set_index("stage")
-    assert (table.seconds > 0).all()
-    assert (table.loc[["trajectories val", "rewards", "narf", "tensor"], "tflops"] > 0).all()
-    assert table.loc["trajectories val", "memory_gb"] > 0.1
