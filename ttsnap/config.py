@@ -267,6 +267,9 @@ class Narf(Settings):
     )
     lora: Lora = Lora()
     learning_rate: PositiveFloat = Field(3e-4, description="Peak rate of AdamW.")
+    learning_rates: dict[Name, PositiveFloat] = Field(
+        {}, description="Rates of single rewards in its place, by name."
+    )
     epochs: PositiveInt = Field(2, description="Passes over the training images of a step.")
     batch_size: PositiveInt = Field(100, description="Images per optimiser step.")
     weight_decay: float = Field(0.01, ge=0, description="Weight decay of AdamW.")
@@ -275,6 +278,11 @@ class Narf(Settings):
         0, ge=0, description="Stored steps to either side whose images are mixed in."
     )
     preference: Preference = Preference()
+
+    def of(self, reward: str) -> Narf:
+        """What this says about finetuning ``reward``."""
+        rate = self.learning_rates.get(reward, self.learning_rate)
+        return self.model_copy(update={"learning_rate": rate, "learning_rates": {}})
 
 
 class CheckSettings(Settings):
@@ -446,6 +454,7 @@ def _problems(config: Config) -> Iterator[Problem]:
             yield ("search", "methods", index), f"{method} is listed twice"
     named = [(("search", "reward"), config.search.reward)]
     named += [(("costs", "rewards"), name) for name in config.costs.rewards]
+    named += [(("narf", "learning_rates"), name) for name in config.narf.learning_rates]
     if judge := config.search.judge_reward:
         named.append((("search", "judge_reward"), judge))
         if judge == config.search.reward:
