@@ -41,9 +41,13 @@ class Workflow:
     def run(self) -> Path:
         return self.folder / "results" / "tiny"
 
-    def snakemake(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        config = self.folder / "tiny.yaml"
-        config.write_text(yaml.safe_dump(self.settings))
+    def snakemake(
+        self, *arguments: str, config: Path | None = None, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run it with the settings, or another configuration, and variables of its environment."""
+        if config is None:
+            config = self.folder / "tiny.yaml"
+            config.write_text(yaml.safe_dump(self.settings))
         command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile"]
         command += ["--directory", self.folder, "--configfile", config, "--cores", "2"]
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -51,7 +55,7 @@ class Workflow:
             [*command, *arguments],
             capture_output=True,
             text=True,
-            env={**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", **environment},
             cwd=ROOT,
             check=False,
         )

@@ -61,6 +61,11 @@ def from_pipeline(pipe: Any, sampling: config.Sampling) -> Sampler:
     )
 
 
+def pipeline_class(family: str) -> str:
+    """Name of the diffusers pipeline class of a family."""
+    return _sampler_class(family).pipeline_class
+
+
 def _sampler_class(family: str) -> type[Sampler]:
     module, _, name = SAMPLERS[family].partition(":")
     return getattr(import_module(module), name)
