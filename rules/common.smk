@@ -16,6 +16,7 @@ sys.path.insert(0, str(workflow.basedir))
 from ttsnap.config import load_config, typed
 from ttsnap.diffusion import VIDEOS
 from ttsnap.errors import UserError
+from ttsnap.fetch import missing
 from ttsnap.prompts import load_splits, prompts_hash
 from ttsnap.search.methods import METHODS
 from ttsnap.search.setup import looks_by_narf, method_options, prunes
@@ -33,6 +34,9 @@ try:
     for name, given in CONFIG.search.options.items():
         planned = {"schedule": "-"} if prunes(METHODS[name]) else {}
         method_options(METHODS[name], planned | given)
+    # A dry run queues nothing, and is to be had before anything is downloaded.
+    if not workflow.output_settings.dryrun and (lacking := list(missing(CONFIG))):
+        raise UserError("\n".join(lacking))
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
@@ -42,7 +46,7 @@ SPLITS = list(PROMPTS)
 REWARDS = [name for name in CONFIG.rewards if name != CONFIG.search.judge_reward]
 JUDGE = CONFIG.rewards.get(CONFIG.search.judge_reward)
 # Site matters reach the jobs through the environment, where Snakemake does not track them.
-os.environ.update(TTSNAP_RUNTIME=CONFIG.runtime.model_dump_json())
+os.environ.update(TTSNAP_RUNTIME=CONFIG.runtime.model_dump_json(), HF_HUB_OFFLINE="1")
 GPU = 0 if CONFIG.runtime.device == "cpu" else 1
 
 

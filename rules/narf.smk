@@ -28,7 +28,7 @@ rule narf:
     params:
         settings=lambda wildcards: leaves(
             reward=CONFIG.rewards[wildcards.reward],
-            narf=CONFIG.narf,
+            narf=CONFIG.narf.of(wildcards.reward),
             seed=CONFIG.seed,
             version=narf.VERSION,
         ),

@@ -9,8 +9,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from ttsnap.config import DEFAULT_YAML, load_config
 from ttsnap.diffusion.cli import costs
 from ttsnap.errors import UserError, explain
+from ttsnap.fetch import fetch
 from ttsnap.progress import quiet_libraries
 from ttsnap.rewards.cli import import_rewards, rewards
 from ttsnap.run_cli import estimate, status
@@ -106,6 +108,20 @@ def repair(
         print("`snakemake stores`, with the configuration of the run, generates what is missing")
     if left:
         raise typer.Exit(1)
+
+
+@app.command("fetch")
+def fetch_weights(
+    config: Annotated[Path, typer.Option(help="Configuration of the run.")] = DEFAULT_YAML,
+) -> None:
+    """Download the models and rewards of a configuration, and prove them by their hashes.
+
+    Runs afterwards need no network. Gated models want a token in the variable HF_TOKEN.
+    """
+
+    for one in fetch(load_config(config)):
+        print(f"{one.source}: {one.files} files, {one.gigabytes:.2f} GB, licence {one.licence}")
+    print(f"{config}: all that it takes from the hub is here")
 
 
 @app.command("export")

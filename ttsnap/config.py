@@ -133,6 +133,29 @@ class Scheduler(Settings):
     )
 
 
+class NegToMe(Settings):
+    """Negative token merging (arXiv 2412.01339): images leave the reference of their group."""
+
+    alpha: float = Field(1.2, ge=0, description="Strength; 0 changes nothing.")
+    threshold: Annotated[float, Field(ge=-1, le=1)] = Field(
+        0.65, description="Cosine similarity to its best match above which a token is pushed."
+    )
+    t_start: float = Field(1000, ge=0, description="First timestep, noisiest, of 1000 to 0.")
+    t_end: float = Field(900, ge=0, description="Last timestep.")
+    where: Literal["up", "all"] = Field(
+        "all", description="up: self-attention of a U-Net's up blocks; all: of all blocks."
+    )
+    min_width: PositiveInt = Field(32, description="Least width of a feature map, tokens.")
+    group: Annotated[int, Field(ge=2)] = Field(
+        8, description="Consecutive images of a prompt that share a reference."
+    )
+    reference: int = Field(0, ge=0, description="Which of its group is the reference.")
+
+    def reference_of(self, image: int) -> int:
+        """The image of a prompt that is the reference of its ``image``."""
+        return image - image % self.group + self.reference
+
+
 class Sampling(Settings):
     """How the model is sampled."""
 
@@ -150,6 +173,9 @@ class Sampling(Settings):
     )
     scheduler: Scheduler = Scheduler(
         options={"timestep_spacing": "linspace", "use_exponential_sigmas": True}
+    )
+    negtome: NegToMe | None = Field(
+        None, description="Negative token merging, for images that differ more; null is none."
     )
 
 
@@ -258,6 +284,9 @@ class Narf(Settings):
     )
     lora: Lora = Lora()
     learning_rate: PositiveFloat = Field(3e-4, description="Peak rate of AdamW.")
+    learning_rates: dict[Name, PositiveFloat] = Field(
+        {}, description="Rates of single rewards in its place, by name."
+    )
     epochs: PositiveInt = Field(2, description="Passes over the training images of a step.")
     batch_size: PositiveInt = Field(100, description="Images per optimiser step.")
     weight_decay: float = Field(0.01, ge=0, description="Weight decay of AdamW.")
@@ -266,6 +295,11 @@ class Narf(Settings):
         0, ge=0, description="Stored steps to either side whose images are mixed in."
     )
     preference: Preference = Preference()
+
+    def of(self, reward: str) -> Narf:
+        """What this says about finetuning ``reward``."""
+        rate = self.learning_rates.get(reward, self.learning_rate)
+        return self.model_copy(update={"learning_rate": rate, "learning_rates": {}})
 
 
 class CheckSettings(Settings):
@@ -417,6 +451,7 @@ def _filled_in(reward: RewardSettings, others: dict[str, RewardSettings]) -> Rew
 
 def _problems(config: Config) -> Iterator[Problem]:
     yield from _unpinned(config)
+    yield from _negtome_problems(config)
     for name, reward in config.rewards.items():
         single = [key for key, other in config.rewards.items() if other.kind != "ensemble"]
         for member in reward.members:
@@ -438,6 +473,7 @@ def _problems(config: Config) -> Iterator[Problem]:
         yield ("costs", "preview"), "is the price of a decoder that model.preview does not name"
     named = [(("search", "reward"), config.search.reward)]
     named += [(("costs", "rewards"), name) for name in config.costs.rewards]
+    named += [(("narf", "learning_rates"), name) for name in config.narf.learning_rates]
     if judge := config.search.judge_reward:
         named.append((("search", "judge_reward"), judge))
         if judge == config.search.reward:
@@ -460,6 +496,27 @@ def _unpinned(config: Config) -> Iterator[Problem]:
         if looks_like_hub and not Path(source.path).exists():
             text = f"must be the commit of {source.path}, which is no local folder but a hub id"
             yield (*place, "revision"), text
+
+
+def _negtome_problems(config: Config) -> Iterator[Problem]:
+    settings, place = config.sampling.negtome, ("sampling", "negtome")
+    if settings is None:
+        return
+    if settings.t_end > settings.t_start:
+        text = f"{settings.t_end:g} is above t_start {settings.t_start:g}; timesteps fall"
+        yield (*place, "t_end"), text
+    if settings.reference >= settings.group:
+        text = f"{settings.reference} is none of a group of {settings.group}, counted from 0"
+        yield (*place, "reference"), text
+    if config.model.compile:
+        yield ("model", "compile"), "cannot be combined with sampling.negtome"
+    whole = f"sampling.negtome.group, {settings.group}"
+    if config.runtime.batch_size < settings.group:
+        text = f"{config.runtime.batch_size} is less than {whole}, whose images run together"
+        yield ("runtime", "batch_size"), text
+    for name, split in _splits(config):
+        if split.images % settings.group:
+            yield ("splits", name, "images"), f"{split.images} is no multiple of {whole}"
 
 
 def _splits(config: Config) -> list[tuple[Split, SplitSettings]]:

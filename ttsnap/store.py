@@ -212,6 +212,7 @@ def create_store(
     width: int,
     block: int,
     settings: Mapping[str, Any],
+    groups: tuple[int, int] | None = None,
 ) -> TrajectoryStore:
     """Write the metadata and coordinates of a trajectory store.
 
@@ -228,6 +229,8 @@ def create_store(
         height, width: of the images, in pixels.
         block: prompts per job.
         settings: JSON types; everything else that decides what the images look like.
+        groups: where images of a prompt depend on each other, how many consecutive ones form a
+            group, and which of them all others depend on.
 
     Raises:
         UserError: if something that is not a trajectory store lies at ``path``.
@@ -255,6 +258,8 @@ def create_store(
         "prompts_per_block": block,
         "settings": json.loads(json.dumps(settings)),
     }
+    if groups is not None:
+        attributes |= {"group_size": groups[0], "group_reference": groups[1]}
     attributes["fingerprint"] = _fingerprint(
         shape, attributes, [values for values, _ in coordinates.values()]
     )
@@ -327,6 +332,9 @@ class TrajectoryStore:
         seeds: (prompt, image) int64, ``UNKNOWN_SEED`` in imported stores.
         sigmas: (step) float32, NaN in imported stores.
         settings: what else decided how the images look.
+        group_size: how many consecutive images of a prompt share a reference; 1 where all are
+            independent.
+        group_reference: which image of a group that is.
         fingerprint: sha256 over all of these; receipts and parts carry it.
         array: ``images`` itself. Blocks that are not there yet read as black, so prefer
             :meth:`images` and :meth:`trajectory`.
@@ -345,6 +353,8 @@ class TrajectoryStore:
         if attributes.get("fingerprint") != _fingerprint(self.array.shape, attributes, coordinates):
             raise UserError(f"{path}: damaged: attributes, seeds, sigmas or steps were changed")
         self.settings: dict[str, Any] = attributes["settings"]
+        self.group_size: int = attributes.get("group_size", 1)
+        self.group_reference: int = attributes.get("group_reference", 0)
         self.fingerprint: str = attributes["fingerprint"]
         self.prompt_ids: list[str] = attributes["prompt_ids"]
         self._texts: list[str] = attributes["texts"]
@@ -362,6 +372,14 @@ class TrajectoryStore:
     @property
     def images_per_prompt(self) -> int:
         return int(self.array.shape[1])
+
+    @property
+    def reference_seeds(self) -> np.ndarray:
+        """(prompt, image) int64, seed of each one's reference; its own where independent."""
+        images = np.arange(self.images_per_prompt)
+        chosen = images - images % self.group_size + self.group_reference
+        seeds: np.ndarray = self.seeds[:, chosen]
+        return seeds
 
     @property
     def final(self) -> int:

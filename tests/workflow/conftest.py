@@ -41,10 +41,16 @@ class Workflow:
     def run(self) -> Path:
         return self.folder / "results" / "tiny"
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start `snakemake` and do not wait for it."""
-        config = self.folder / "tiny.yaml"
-        config.write_text(yaml.safe_dump(self.settings))
+    def start(
+        self, *arguments: str, config: Path | None = None, **environment: str
+    ) -> subprocess.Popen[str]:
+        """Start `snakemake` and do not wait for it.
+
+        It has the settings, or another configuration, and variables of its environment.
+        """
+        if config is None:
+            config = self.folder / "tiny.yaml"
+            config.write_text(yaml.safe_dump(self.settings))
         command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile"]
         command += ["--directory", self.folder, "--configfile", config, "--cores", "2"]
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -53,12 +59,15 @@ class Workflow:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", **environment},
             cwd=ROOT,
         )
 
-    def snakemake(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        with self.start(*arguments) as process:
+    def snakemake(
+        self, *arguments: str, config: Path | None = None, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `snakemake` as :meth:`start` does."""
+        with self.start(*arguments, config=config, **environment) as process:
             out, err = process.communicate()
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 

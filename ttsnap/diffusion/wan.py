@@ -58,9 +58,16 @@ class WanSampler(VideoSampler):
 
     @torch.inference_mode()
     def denoise(
-        self, model_input: torch.Tensor, timestep: torch.Tensor, conditioning: Conditioning
+        self,
+        model_input: torch.Tensor,
+        timestep: torch.Tensor,
+        conditioning: Conditioning,
+        references: Sequence[int] = (),
     ) -> torch.Tensor:
-        """One denoiser evaluation, in two passes under guidance, since videos are large."""
+        """One denoiser evaluation, in two passes under guidance, since videos are large.
+
+        There are never ``references``: NegToMe is not for videos.
+        """
         tensors = conditioning.tensors
         positive = self.predict(model_input, timestep, tensors)
         if not self.guided:

@@ -99,6 +99,7 @@ def events(result: SearchResult, settings: Mapping[str, Any] = {}) -> Iterator[d
             "parent": candidate.parent,
             "origin": candidate.origin,
             "noises": candidate.noises,
+            **({} if candidate.reference is None else {"reference": candidate.reference}),
         }
     for step in sorted({step for candidate in result.candidates for step in candidate.scores}):
         here = [(i, one) for i, one in enumerate(result.candidates) if step in one.scores]
@@ -181,6 +182,7 @@ def _save_image(result: SearchResult, index: int, image: np.ndarray, path: Path)
         "score": candidate.rewards[result.reward],
         "budget": f"{result.budget:g} {result.unit}",
         "noises": _json(candidate.noises),
+        **({} if candidate.reference is None else {"reference": candidate.reference}),
     }
     text = PngInfo()
     for key, value in origin.items():

@@ -30,6 +30,7 @@ class Candidate:
         parent: index of the candidate that it is a neighbour or a branch of.
         origin: where it comes from, in words.
         noises: one tuple of seeds per noise.
+        reference: with NegToMe, seed of the image that it was pushed away from.
         scores: step index -> score by the first reward, at the looks it lived to see; NaN is one
             that failed.
         rewards: reward name -> score of the final image; empty for those that did not finish.
@@ -41,6 +42,7 @@ class Candidate:
     parent: int | None = None
     origin: str = ""
     noises: tuple[tuple[int, ...], ...] = ()
+    reference: int | None = None
     scores: dict[int, float] = field(default_factory=dict)
     rewards: dict[str, float] = field(default_factory=dict)
     pruned_at: int | None = None

@@ -42,6 +42,7 @@ def main(
         [seed_of(settings.seed, prompt.id, image) for image in range(split.images)]
         for prompt in prompts
     ]
+    negtome = settings.sampling.negtome
     created = create_store(
         store,
         prompts=prompts,
@@ -55,6 +56,7 @@ def main(
             **settings.model_dump(mode="json", include={"model", "sampling", "version"}),
             "weights": measured["weights"],
         },
+        groups=None if negtome is None else (negtome.group, negtome.reference),
     )
     logging.info(
         "%s: %d prompts x %d images, %d steps stored, %d blocks",
