@@ -147,7 +147,9 @@ def test_the_best_video_is_found_and_saved(tmp_path: Path):
     found.save(tmp_path)
     frames, rate = read_mp4(tmp_path / "best.mp4")
     assert rate == 25
-    assert np.abs(frames.astype(int) - found.image).mean() < 8
+    # Colours have half the resolution, and these pictures have only noise for colours.
+    luma = [0.299, 0.587, 0.114]
+    assert np.abs(frames @ luma - found.image @ luma).mean() < 6
     np.testing.assert_array_equal(Image.open(tmp_path / "best.png"), found.image[2])
     assert (tmp_path / "contact.png").is_file()
     written = sorted(path.name for path in (tmp_path / "finals").glob("*.mp4"))

@@ -339,13 +339,13 @@ def wan(**settings: Any) -> Any:
         num_res_blocks=1,
         temperal_downsample=[False, True, True],
         latents_mean=[-0.7, 0.1, 0.9, 0.0],
-        latents_std=[2.8, 1.4, 2.3, 1.2],
+        latents_std=[9.0, 5.0, 8.0, 4.0],
     )
     return diffusers.WanPipeline(
         tokenizer=tokenizer,
         text_encoder=encoder,
         vae=vae,
-        transformer=_louder(transformer, "attn2.to_out", 30),
+        transformer=_louder(transformer, "attn2.to_out", 100),
         scheduler=diffusers.UniPCMultistepScheduler(
             use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=3.0
         ),
