@@ -106,6 +106,8 @@ class EDMHeunScheduler(diffusers.EDMEulerScheduler):
     The schedule t_i (eq. 5) and the preconditioning (table 1) are those of the class it is made of.
     """
 
+    sigmas: torch.Tensor
+
     @register_to_config
     def __init__(
         self,
