@@ -14,6 +14,8 @@ from ttsnap.config import Config, load_config
 from ttsnap.standing import SETTINGS, rows, standings, sum_up
 from ttsnap.workload import Prices, Stage, workload
 
+ROOT = Path(__file__).parents[1]
+
 CONFIG = {
     "run": "tiny",
     "sampling": {"steps": 10, "height": 64, "width": 32},
@@ -133,3 +135,11 @@ def test_status_imports_nothing_heavy(tmp_path: Path) -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
     )
     assert done.stdout.splitlines()[-1] == "set()"
+
+
+@pytest.mark.parametrize("name", ["flux", "sdxl"])
+def test_published_rewards_are_counted_without_their_weights(
+    ttsnap, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    assert ttsnap("estimate", ROOT / f"config/{name}.yaml", "--model", name) == 0
+    assert "GPU hours" in capsys.readouterr().out

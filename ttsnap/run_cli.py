@@ -94,17 +94,19 @@ def _prices(settings: Config, model: str | None) -> Prices:
 
 
 def _score(settings: Config, name: str) -> float:
-    """TFLOPs of a score: as given, as published by this name, or counted on the reward itself."""
+    """TFLOPs of a score: as given, as of the published reward, or counted on the reward itself."""
     given = settings.costs.rewards.get(name)
     if given is not None:
         return given
     from ttsnap.diffusion.architectures import REWARDS, reward_tflops
     from ttsnap.rewards import load_reward
 
+    asked = settings.rewards[name]
+    words = f"{asked.kind} {asked.path}".replace("-", "").lower()
     for published in REWARDS:
-        if published.lower() == name.lower():
+        if published.lower() in words:
             return reward_tflops(published)
-    reward = load_reward(settings.rewards[name], name=name)
+    reward = load_reward(asked, name=name)
     return reward.tflops(settings.sampling.height, settings.sampling.width)
 
 
