@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.workflow.conftest import Workflow
+from ttsnap.standing import SETTINGS
 from ttsnap.store import open_store, verify
 
 
@@ -31,6 +32,7 @@ def test_a_repaired_run_makes_anew_what_was_damaged_and_nothing_else(
         "trajectories/test/block_0001.json",
         "logs/trajectories/test/block_0001.log",
         "benchmarks/trajectories/test/block_0001.jsonl",
+        SETTINGS,  # written whenever a run starts
     }
     inject("last byte of a shard cut off in a finished run: 1 job, then nothing to be done")
 
