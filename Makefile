@@ -5,7 +5,7 @@ CORES ?= 2
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test style check clean
+.PHONY: demo test test-slurm style check clean
 
 demo: $(INSTALLED)  ## Run the whole pipeline on the embedded default, and write the report.
 	. $(BIN)/activate && snakemake --cores $(CORES)
@@ -14,6 +14,9 @@ demo: $(INSTALLED)  ## Run the whole pipeline on the embedded default, and write
 
 test: $(INSTALLED)  ## Run the tests.
 	$(BIN)/python -m pytest
+
+test-slurm: $(INSTALLED)  ## Run the tests on a Slurm cluster of this machine (installs Slurm; root).
+	$(BIN)/python -m pytest -m slurm tests/slurm
 
 check: $(INSTALLED)  ## Check style, types and the workflow.
 	. $(BIN)/activate && ruff check . && ruff format --check . && mypy ttsnap && codespell \
@@ -27,5 +30,5 @@ clean:  ## Remove the environment; results stay.
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --progress-bar off -c constraints.txt -e ".[dev,judges]"
+	$(BIN)/pip install --progress-bar off -c constraints.txt -e ".[dev,judges,slurm]"
 	touch $@

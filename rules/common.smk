@@ -14,15 +14,22 @@ from snakemake.utils import update_config
 sys.path.insert(0, str(workflow.basedir))
 
 from ttsnap.config import load_config, typed
+from ttsnap.diffusion import VIDEOS
 from ttsnap.errors import UserError
 from ttsnap.fetch import missing
 from ttsnap.prompts import load_splits, prompts_hash
 from ttsnap.search.methods import METHODS
 from ttsnap.search.setup import looks_by_narf, method_options, prunes
+from ttsnap.standing import SETTINGS
 
 update_config(config, typed(workflow.config_settings.overwrite_config))
 try:
     CONFIG = load_config(config)
+    if CONFIG.model.family in VIDEOS:
+        raise UserError(
+            f"model.family: {CONFIG.model.family} makes videos, whose steps are not stored; "
+            "search them live by `ttsnap search`"
+        )
     PROMPTS = load_splits(CONFIG.splits)
     for name, given in CONFIG.search.options.items():
         planned = {"schedule": "-"} if prunes(METHODS[name]) else {}
@@ -50,6 +57,11 @@ wildcard_constraints:
     method="|".join(map(re.escape, CONFIG.search.methods)),
     block=r"\d{4}",
     step=r"\d{2}",
+
+
+def scaled(amount):
+    """A resource that grows with every attempt."""
+    return lambda wildcards, attempt: attempt * amount
 
 
 def weights(*paths):
@@ -94,13 +106,6 @@ def block_names(count, per_job):
 def block_prompts(split, block):
     per_job = getattr(CONFIG.splits, split).prompts_per_job
     return PROMPTS[split][int(block) * per_job : (int(block) + 1) * per_job]
-
-
-def stored_steps(split):
-    """Step indices of a split's trajectories, the last always among them."""
-    steps = getattr(CONFIG.splits, split).steps
-    every = range(CONFIG.sampling.steps)
-    return list(every) if steps is None else sorted({*steps, every[-1]})
 
 
 def trajectory_receipts(split):

@@ -22,8 +22,9 @@ rule narf:
     threads: 1
     resources:
         gpu=GPU,
-        mem_mb=16000,
-        runtime=720,
+        gpu_job=GPU,
+        mem_mb=scaled(16000),
+        runtime=scaled(720),
     params:
         settings=lambda wildcards: leaves(
             reward=CONFIG.rewards[wildcards.reward],
@@ -56,8 +57,8 @@ rule evaluate:
         "../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=scaled(4000),
+        runtime=scaled(30),
     params:
         source=source_hash(
             "ttsnap/narf/evaluate.py", "ttsnap/stats.py", "ttsnap/stages/evaluate.py"

@@ -17,8 +17,9 @@ rule reward_cost:
     threads: 1
     resources:
         gpu=GPU if CONFIG.costs.unit == "seconds" else 0,
-        mem_mb=8000,
-        runtime=30,
+        gpu_job=GPU if CONFIG.costs.unit == "seconds" else 0,
+        mem_mb=scaled(8000),
+        runtime=scaled(30),
     params:
         settings=lambda wildcards: leaves(
             reward=CONFIG.rewards[wildcards.reward],
@@ -50,8 +51,9 @@ rule rewards:
     threads: 1
     resources:
         gpu=GPU,
-        mem_mb=16000,
-        runtime=240,
+        gpu_job=GPU,
+        mem_mb=scaled(16000),
+        runtime=scaled(240),
     params:
         settings=lambda wildcards: leaves(
             reward=CONFIG.rewards[wildcards.reward],
@@ -84,8 +86,9 @@ rule tensor:
     threads: 1
     resources:
         gpu=GPU,
-        mem_mb=16000,
-        runtime=480,
+        gpu_job=GPU,
+        mem_mb=scaled(16000),
+        runtime=scaled(480),
     params:
         settings=lambda wildcards: leaves(
             reward=CONFIG.rewards[wildcards.reward],

@@ -27,8 +27,9 @@ rule search:
     threads: 1
     resources:
         gpu=GPU,
-        mem_mb=16000,
-        runtime=720,
+        gpu_job=GPU,
+        mem_mb=scaled(16000),
+        runtime=scaled(720),
     params:
         settings=lambda wildcards: leaves(
             model=CONFIG.model,

@@ -17,8 +17,8 @@ rule plan:
         "../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=scaled(4000),
+        runtime=scaled(60),
     params:
         settings=leaves(
             checks=(
@@ -28,7 +28,7 @@ rule plan:
             ),
             budgets=sorted({*CONFIG.simulation.budgets, *CONFIG.search.budgets}),
             accounting=CONFIG.simulation.accounting,
-            steps=stored_steps("test"),
+            steps=CONFIG.splits.test.stored(CONFIG.sampling.steps),
             seed=CONFIG.seed,
         ),
         source=source_hash(
@@ -63,8 +63,8 @@ rule simulate:
         "../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=scaled(4000),
+        runtime=scaled(30),
     params:
         settings=leaves(
             budgets=CONFIG.simulation.budgets,

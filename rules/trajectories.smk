@@ -17,8 +17,9 @@ rule model:
     threads: 1
     resources:
         gpu=GPU,
-        mem_mb=8000,
-        runtime=30,
+        gpu_job=GPU,
+        mem_mb=scaled(8000),
+        runtime=scaled(30),
     params:
         settings=leaves(model=CONFIG.model, sampling=CONFIG.sampling, version=model.VERSION),
     message:
@@ -38,12 +39,13 @@ rule trajectory_store:
     benchmark:
         f"{RUN}/benchmarks/trajectories/{{split}}/init.jsonl"
     priority: 1
+    localrule: True
     conda:
         "../envs/generate.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=scaled(2000),
+        runtime=scaled(10),
     params:
         settings=lambda wildcards: leaves(
             model=CONFIG.model,
@@ -77,8 +79,9 @@ rule trajectories:
     threads: 1
     resources:
         gpu=GPU,
-        mem_mb=16000,
-        runtime=720,
+        gpu_job=GPU,
+        mem_mb=scaled(16000),
+        runtime=scaled(720),
     params:
         settings=lambda wildcards: leaves(
             model=CONFIG.model,

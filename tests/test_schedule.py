@@ -69,6 +69,14 @@ def test_a_check_pays_one_evaluation_more_than_its_index() -> None:
     assert COSTS.cost(4, schedule) == 4 * (2 * 2.0 + 0.75) + 2 * (3 * 2.0 + 0.75)
 
 
+def test_a_check_may_make_do_with_a_preview() -> None:
+    costs = replace(COSTS, preview=0.125)
+    schedule = Schedule((Check(1, 0.5),))
+    saved = 4 * (COSTS.decode - 0.125)
+    assert costs.cost(4, schedule) == COSTS.cost(4, schedule) - saved
+    assert costs.cost(4) == COSTS.cost(4)
+
+
 def test_published_accounting_pays_one_evaluation_less() -> None:
     published = CostModel(2.0, 0.5, 0.25, steps=5, accounting="ttsnap")
     schedule = Schedule((Check(1, 0.5),))
@@ -137,7 +145,7 @@ def plan_file(tmp_path: Path) -> Path:
         for step, budget in enumerate((20.0, 40.0))
     ]
     robust = [about | {"checks": [{"step": 3, "keep": 0.5}]}]
-    prices = {"denoise": COSTS.denoise, "decode": COSTS.decode, "reward": COSTS.reward}
+    prices = {"denoise": 2.0, "decode": 0.5, "reward": 0.25, "preview": None}
     whole = {"kind": "plan", "steps": 5, "unit": "TFLOPs", "costs": prices}
     path = tmp_path / "plan.json"
     path.write_text(json.dumps(whole | {"plans": plans, "robust": robust}))

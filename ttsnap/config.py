@@ -82,10 +82,18 @@ class Model(Settings):
     """Text-to-image model."""
 
     family: Literal[
-        "stable-diffusion", "sdxl", "flux", "stable-diffusion-3", "pixart-sigma", "sana"
+        "stable-diffusion",
+        "sdxl",
+        "flux",
+        "stable-diffusion-3",
+        "pixart-sigma",
+        "sana",
+        "edm",
+        "ltx",
+        "wan",
     ] = Field(
         "stable-diffusion",
-        description="stable-diffusion (1, 2), sdxl, flux, stable-diffusion-3, pixart-sigma, sana.",
+        description="One that `ttsnap models` lists, such as sdxl, flux, edm or, of videos, ltx.",
     )
     path: Text = Field(
         "ttsnap/shapes/weights/generator", description="Local folder, or hub id ORG/NAME."
@@ -159,6 +167,10 @@ class Sampling(Settings):
     )
     height: Pixels = Field(32, description="Height of an image, pixels.")
     width: Pixels = Field(32, description="Width of an image, pixels.")
+    frames: PositiveInt = Field(1, description="Frames of a video; 1 of an image.")
+    scored_frames: PositiveInt = Field(
+        4, description="Frames of a video that are scored, evenly spaced; their mean counts."
+    )
     scheduler: Scheduler = Scheduler(
         options={"timestep_spacing": "linspace", "use_exponential_sigmas": True}
     )
@@ -188,6 +200,11 @@ class SplitSettings(Settings):
         description="Step indices stored, beside the last, which always is; null stores all.",
     )
     prompts_per_job: PositiveInt = Field(description="Prompts per job, which writes one shard.")
+
+    def stored(self, steps: int) -> list[int]:
+        """Step indices stored of trajectories of ``steps`` steps, the last always among them."""
+        last = steps - 1
+        return list(range(steps)) if self.steps is None else sorted({*self.steps, last})
 
 
 class Splits(Settings):
@@ -322,19 +339,19 @@ class Costs(Settings):
         None, description="One denoiser evaluation with its guidance."
     )
     decode: Price | None = Field(None, description="Latents of one candidate to pixels.")
-    preview: Price | None = Field(None, description="The same by a small preview decoder.")
+    preview: Price | None = Field(None, description="The same by model.preview, for checks.")
     rewards: dict[Name, Price] = Field(
         {}, description="Scoring one image, by the name of the reward."
     )
 
-    def given(self, reward: str) -> dict[str, float | None]:
-        """Prices of searching with ``reward``: denoise, decode, preview, score."""
-        return {
+    def given(self, reward: str, *, preview: bool) -> dict[str, float | None]:
+        """Prices of searching with ``reward``: denoise, decode, score, and ``preview`` if asked."""
+        given = {
             "denoise": self.denoise,
             "decode": self.decode,
-            "preview": self.preview,
             "score": self.rewards.get(reward),
         }
+        return given | {"preview": self.preview} if preview else given
 
 
 class Search(Settings):
@@ -452,6 +469,8 @@ def _problems(config: Config) -> Iterator[Problem]:
     for index, method in enumerate(config.search.methods):
         if method in config.search.methods[:index]:
             yield ("search", "methods", index), f"{method} is listed twice"
+    if config.costs.preview is not None and config.model.preview is None:
+        yield ("costs", "preview"), "is the price of a decoder that model.preview does not name"
     named = [(("search", "reward"), config.search.reward)]
     named += [(("costs", "rewards"), name) for name in config.costs.rewards]
     named += [(("narf", "learning_rates"), name) for name in config.narf.learning_rates]

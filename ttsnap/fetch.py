@@ -140,13 +140,12 @@ def _download(source: Source, family: str) -> str:
         return snapshot_download(
             source.repository, revision=source.revision, allow_patterns=list(source.files)
         )
-    import diffusers
 
-    from ttsnap.diffusion import pipeline_class
+    from ttsnap.diffusion import sampler_class
     from ttsnap.diffusion.loading import NOT_LOADED
 
     # diffusers knows which of the variants of a repository it is going to load.
-    pipeline = getattr(diffusers, pipeline_class(family))
+    pipeline = sampler_class(family).pipeline()
     return str(
         pipeline.download(
             source.repository,

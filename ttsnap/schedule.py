@@ -144,6 +144,7 @@ class CostModel:
             pruned run that is finished (best-of-N pays all steps), and what one candidate costs
             follows from the product of the keep ratios, with no rounding to whole survivors.
         unit: of all prices and of budgets.
+        preview: the decode that checks make do with; None where they decode in full.
     """
 
     denoise: float
@@ -152,19 +153,33 @@ class CostModel:
     steps: int
     accounting: Accounting = "corrected"
     unit: str = "TFLOPs"
+    preview: float | None = None
+
+    @classmethod
+    def of(cls, prices: Mapping[str, Any], **others: Any) -> Self:
+        """From prices by their names in a cost receipt: denoise, decode, score, preview if any."""
+        denoise, decode, score = (float(prices[part]) for part in ("denoise", "decode", "score"))
+        return cls(denoise, decode, score, preview=prices.get("preview"), **others)
 
     @property
     def verify(self) -> float:
-        """One look at a candidate: its decode and its score."""
+        """A look at a final image: its decode and its score."""
         return self.decode + self.reward
+
+    @property
+    def check(self) -> float:
+        """A look at a Tweedie estimate."""
+        return (self.decode if self.preview is None else self.preview) + self.reward
 
     def prices(self, steps: Sequence[int] = ()) -> list[float]:
         """What a candidate pays from one check at ``steps`` to the next, and then to the end."""
         uncharged = 1 if steps and self.accounting == "ttsnap" else 0
         ends = [*(step + 1 for step in steps), self.steps]
         evaluated = [0, *(end - uncharged for end in ends)]
+        looks = [self.check] * len(steps) + [self.verify]
         return [
-            (after - before) * self.denoise + self.verify for before, after in pairwise(evaluated)
+            (after - before) * self.denoise + look
+            for (before, after), look in zip(pairwise(evaluated), looks, strict=True)
         ]
 
     def cost(self, n: int, schedule: Schedule = Schedule()) -> float:
@@ -205,6 +220,7 @@ class _Prices(BaseModel):
     denoise: PositiveFloat
     decode: float
     reward: float
+    preview: float | None
 
 
 class _Plan(BaseModel):

@@ -5,7 +5,9 @@ prompts together as long as they fit, else equal pieces of one prompt. A finishe
 file in ``<store>.parts/<fingerprint>/block_0003/``. A killed job redoes the batch it was in and
 nothing else, so what it ends with is bit-identical to an uninterrupted run. When all parts are
 there they become the block's shards. A record beside the parts outlives them: it lets a job whose
-receipt was lost, or removed by the workflow, see that its shards are whole.
+receipt was lost, or removed by the workflow, see that its shards are whole. Shards that had to be
+made anew and came out the same get the same receipt again, byte by byte, so that nothing which
+follows from them is redone.
 """
 
 from __future__ import annotations
@@ -103,11 +105,13 @@ def generate_block(
     finished = _finished(store, record)
     if finished is None:
         fields = _generate(sampler, store, block, parts, batch_size)
-        write_receipt(record, fields)
-        finished = read_receipt(record)
+        finished = _recorded(record)
+        if finished is None or finished["shards"] != fields["shards"]:
+            write_receipt(record, fields)
+            finished = read_receipt(record)
     else:
         log.info("block %d of %s is already there", block, store.path.name)
-    if not receipt.is_file() or read_receipt(receipt) != finished:
+    if _recorded(receipt) != finished:
         with atomic(receipt) as file:
             file.write(record.read_bytes())
     shutil.rmtree(parts, ignore_errors=True)
@@ -115,10 +119,15 @@ def generate_block(
 
 def _finished(store: TrajectoryStore, record: Path) -> dict[str, Any] | None:
     """The record of a block whose shards are whole."""
-    if not record.is_file():
+    finished = _recorded(record)
+    return None if finished is None or any(store.damage(finished)) else finished
+
+
+def _recorded(record: Path) -> dict[str, Any] | None:
+    try:
+        return read_receipt(record)
+    except UserError:
         return None
-    finished = read_receipt(record)
-    return None if any(store.damage(finished)) else finished
 
 
 def _generate(
@@ -197,7 +206,7 @@ def _sample(
     for step in range(sampler.steps):
         state, estimate = sampler.step(state)
         if step in stored:
-            images.append(sampler.decode(estimate))
+            images.append(sampler.decode(estimate) if state.done else sampler.preview(estimate))
     return images
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 import typer
 
-from tests.sampling import make
+from tests.sampling import frames_of, make
 from tests.tiny import tiny_stable_diffusion
 from tests.tiny_families import TINY, tiny
 from ttsnap.config import Model, Sampling
@@ -100,7 +100,7 @@ def test_configs_alone_cost_what_any_family_costs(tmp_path: Path, family: str) -
         weights.unlink()
     architecture = Architecture.of(Model(family=family, path=str(tmp_path)))
     for scale in (1.0, 5.0):
-        counted = model_tflops(architecture, 64, 32, scale)
+        counted = model_tflops(architecture, 64, 32, scale, frames_of(pipe))
         expected = make(pipe, scale, size=64).costs()
         assert {name: counted[name] for name in expected} == pytest.approx(expected)
 

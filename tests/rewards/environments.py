@@ -24,7 +24,8 @@ def folder_of_packages(config: pytest.Config, packages: Sequence[str]) -> dict[s
     folder = _cached(config, packages)
     if not folder.is_dir():
         _pip(sys.executable, ["--no-deps", "--target", folder, *packages], folder)
-    return os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(folder)])}
+    places = [str(ROOT), str(folder), os.environ.get("PYTHONPATH", "")]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, places))}
 
 
 def environment(config: pytest.Config, packages: Sequence[str]) -> Path:
@@ -47,7 +48,7 @@ def _cached(config: pytest.Config, packages: Sequence[str]) -> Path:
 
 
 def _pip(python: str | Path, arguments: Sequence[str | Path], folder: Path) -> None:
-    command = [python, "-m", "pip", "install", "--quiet", *arguments]
+    command = [python, "-I", "-m", "pip", "install", "--quiet", *arguments]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         shutil.rmtree(folder, ignore_errors=True)

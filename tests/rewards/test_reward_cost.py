@@ -40,19 +40,18 @@ def test_tflops_are_counted(folder: Path) -> None:
     reward = load_reward(RewardSettings(path=str(folder / "clip")), name="clip")
     assert (found["denoise"], found["decode"]) == (3.0, 2.0)
     assert found["score"] == reward.tflops(SIZE, SIZE)
-    assert found["preview"] > 0
     assert found["unit"] == "TFLOPs"
-    assert found["measured"] == ["denoise", "decode", "preview", "score"]
+    assert found["measured"] == ["denoise", "decode", "score"]
 
 
 def test_given_prices_are_taken(folder: Path) -> None:
     found = prices(folder, Costs(denoise=9.9, rewards={"clip": 0.25}))
     assert (found["denoise"], found["decode"], found["score"]) == (9.9, 2.0, 0.25)
-    assert found["measured"] == ["decode", "preview"]
+    assert found["measured"] == ["decode"]
 
 
 def test_nothing_is_loaded_where_all_is_given(tmp_path: Path) -> None:
-    found = prices(tmp_path, Costs(denoise=9.9, decode=1.0, preview=0.1, rewards={"clip": 0.2}))
+    found = prices(tmp_path, Costs(denoise=9.9, decode=1.0, rewards={"clip": 0.2}))
     assert found["measured"] == []
 
 
@@ -60,4 +59,4 @@ def test_seconds_are_measured(folder: Path) -> None:
     found = prices(folder, Costs(unit="seconds", decode=7.0))
     assert found["unit"] == "seconds"
     assert found["decode"] == 7.0
-    assert all(0 < found[part] < 7 for part in ("denoise", "preview", "score"))
+    assert all(0 < found[part] < 7 for part in ("denoise", "score"))

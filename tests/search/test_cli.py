@@ -204,7 +204,7 @@ def test_a_schedule_and_seconds(search: Command, tmp_path: Path) -> None:
         (["a", "--method", "ttsp", "--narf"], "with checkpoints it is ttsnap"),
         (["a", "--method", "ttsp", "--option", "schedule=0:2"], "keep must lie in (0, 1]"),
         (["a", "--method", "beam", "--option", "beams"], "'beams': expected KEY=VALUE"),
-        (["a", "--reward", "hps"], "--reward hps: none of the rewards of the configuration (clip,"),
+        (["a", "--reward", "hps"], "reward: hps is neither MODULE:CLASS nor aesthetic,"),
         (["a", "--reward", "clip,clip"], "--reward clip,clip: clip is listed twice"),
         (["a", "--model", "some/model"], "model.revision: must be the commit of some/model"),
         (["a", "--method", "ttsnap", "--schedule", "1:0.5"], "no NARF checkpoint for step 1"),

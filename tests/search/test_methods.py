@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tests.tiny import tiny_stable_diffusion
 from tests.tiny_clip import tiny_clip
-from ttsnap.config import Sampling, Scheduler, Settings
+from ttsnap.config import RewardSettings, Sampling, Scheduler, Settings
 from ttsnap.diffusion import from_pipeline
 from ttsnap.diffusion.sampler import Sampler
 from ttsnap.errors import UserError
@@ -92,7 +92,8 @@ def samplers() -> dict[bool, Sampler]:
 @pytest.fixture(scope="module")
 def rewards(tmp_path_factory: pytest.TempPathFactory) -> list[ClipReward]:
     folder = tmp_path_factory.mktemp("clip")
-    loaded = [ClipReward.load(tiny_clip(folder / str(seed), seed)) for seed in (4, 0, 1)]
+    folders = [tiny_clip(folder / str(seed), seed) for seed in (4, 0, 1)]
+    loaded = [ClipReward.load(RewardSettings(path=str(path))) for path in folders]
     for index, reward in enumerate(loaded):
         reward.name = f"clip{index}"
     return loaded

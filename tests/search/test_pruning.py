@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from diffusers import AutoencoderTiny
 
 from tests.tiny import tiny_stable_diffusion
 from tests.tiny_clip import clip_reward, tiny_clip
@@ -197,6 +198,25 @@ def test_progress_is_observed(task: Task) -> None:
     assert seen[0].best is None
     assert seen[-1].best == result.score
     assert seen[-1].spent == result.spent == seen[-1].budget
+
+
+def test_checks_see_previews_and_pay_for_them(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    vae = task.sampler.pipe.vae
+    previewer = AutoencoderTiny(
+        latent_channels=vae.config.latent_channels,
+        encoder_block_out_channels=(8,) * 3,
+        decoder_block_out_channels=(8,) * 3,
+        num_encoder_blocks=(1,) * 3,
+        num_decoder_blocks=(1,) * 3,
+    ).eval()
+    full = ttsnap(task)
+    monkeypatch.setattr(task.sampler, "previewer", previewer)
+    costs = replace(task.costs, preview=0.0)
+    result = ttsnap(replace(task, costs=costs, budget=costs.cost(POOL, SCHEDULE)))
+    assert result.spent == pytest.approx(result.planned) == costs.cost(POOL, SCHEDULE)
+    assert result.decodes == 3  # of those that finish
+    first, before = result.candidates[0], full.candidates[0]
+    assert not np.array_equal(first.thumbnails[0], before.thumbnails[0])
 
 
 def test_a_stochastic_sampler_is_refused(task: Task) -> None:

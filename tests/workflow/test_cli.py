@@ -7,12 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from PIL import Image
 
 from tests.workflow.conftest import PROMPTS, Workflow
+from ttsnap.config import load_config
 from ttsnap.schedule import CostModel, planned_schedule, read_plan
+from ttsnap.standing import SETTINGS
 from ttsnap.store import open_store
+from ttsnap.workload import workload
 
 
 @pytest.fixture(autouse=True)
@@ -26,11 +30,15 @@ def found(out: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("method", ["ttsnap", "beam"])
-def test_search_uses_what_the_run_left(ttsnap, tmp_path: Path, method: str) -> None:
-    prompt, narf = PROMPTS[2], () if method == "ttsnap" else ("--narf",)
+@pytest.mark.parametrize(
+    ("method", "options"), [("ttsnap", ["--schedule", "1:0.5"]), ("beam", ["--narf"])]
+)
+def test_search_looks_with_the_checkpoints(
+    ttsnap, tmp_path: Path, method: str, options: list[str]
+) -> None:
+    prompt = PROMPTS[2]
     common = ("--config", "tiny.yaml", "--method", method, "--out", str(tmp_path))
-    assert ttsnap("search", prompt, *common, *narf) == 0
+    assert ttsnap("search", prompt, *common, *options) == 0
     folder = found(tmp_path)
     with Image.open(folder / "best.png") as image:
         assert image.text["prompt"] == prompt
@@ -40,7 +48,7 @@ def test_search_uses_what_the_run_left(ttsnap, tmp_path: Path, method: str) -> N
     events = [json.loads(line) for line in (folder / "trace.jsonl").read_text().splitlines()]
     assert events[-1]["spent"] <= events[0]["budget"]
     settings = json.loads((tmp_path / "config.json").read_text())
-    assert settings["verifiers"]
+    assert "1" in settings["verifiers"]
 
 
 def test_search_is_the_same_for_a_seed(ttsnap, tmp_path: Path) -> None:
@@ -120,3 +128,29 @@ def test_help_imports_nothing_heavy() -> None:
     code = "import sys, ttsnap.cli; print({'torch', 'pandas', 'matplotlib'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_status_of_a_finished_run_has_nothing_left(
+    ttsnap, finished: Workflow, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ttsnap("status", finished.run) == 0
+    said = capsys.readouterr().out
+    jobs = sum(finished.planned("run=fresh").values())
+    assert f"{jobs} of {jobs} jobs done" in said
+    assert "left" not in said.splitlines()[-1]
+    for stage in workload(load_config(finished.run / SETTINGS)):
+        rule, *about = stage.name.split()
+        if rule == "trajectories":
+            store = finished.run / f"trajectories/{about[0]}.zarr"
+            shards = (store / "images/c").rglob("*")
+            records = store.with_name(f"{store.name}.parts").rglob("*.json")
+            found = [path for path in (*shards, *records) if path.is_file()]
+            assert len(found) == stage.stored
+            assert open_store(store).array.nbytes == stage.bytes
+
+
+def test_the_report_tells_what_each_stage_took(finished: Workflow) -> None:
+    table = pd.read_csv(finished.run / "report/stages.csv").set_index("stage")
+    assert (table.seconds > 0).all()
+    assert (table.loc[["trajectories val", "rewards", "narf", "tensor"], "tflops"] > 0).all()
+    assert table.loc["trajectories val", "memory_gb"] > 0.1

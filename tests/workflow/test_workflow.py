@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 
+import pandas as pd
 import pytest
 
 from tests.workflow.conftest import PROMPTS, Workflow
@@ -91,6 +92,7 @@ def test_a_changed_prompt_redoes_only_its_split(finished: Workflow) -> None:
         ('simulation={"checks": [{"step": 1, "keep": 1.5}]}', "simulation.checks.0.keep"),
         ('search={"options": {"beam": {"noise": 2}}}', "method beam: has no option noise"),
         ("smapling=3", "smapling: unknown key; did you mean sampling?"),
+        ('model={"family": "ltx"}', "model.family: ltx makes videos, whose steps are not stored"),
         ('sampling={"steps": "many"}', "sampling.steps"),
         ('splits={"val": {"start": 2}}', "splits.val"),
         ('splits={"test": {"stop": 99}}', "prompts.json: has 14 prompts"),
@@ -121,7 +123,7 @@ def test_what_a_run_leaves_is_whole(finished: Workflow) -> None:
     assert checked <= {1, 2}  # where there are checkpoints
     summary = json.loads((run / "summary.json").read_text())
     assert summary["live"]
-    found = read_table(run / "search/results.parquet")
+    found = pd.read_parquet(run / "search/results.parquet")
     assert set(found.method) == {"best-of-n", "ttsnap", "beam"}
     assert found[["reward", "held_out"]].notna().all(axis=None)
 

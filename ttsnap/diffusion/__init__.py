@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ttsnap.errors import UserError
+from ttsnap.video import check_writer
 
 if TYPE_CHECKING:
     from ttsnap import config
@@ -22,8 +23,14 @@ SAMPLERS = {
     "stable-diffusion-3": "ttsnap.diffusion.stable_diffusion_3:StableDiffusion3Sampler",
     "pixart-sigma": "ttsnap.diffusion.pixart:PixArtSigmaSampler",
     "sana": "ttsnap.diffusion.sana:SanaSampler",
+    "edm": "ttsnap.diffusion.edm:EDMSampler",
+    "ltx": "ttsnap.diffusion.ltx:LTXSampler",
+    "wan": "ttsnap.diffusion.wan:WanSampler",
 }
 """Family -> ``module:class``."""
+
+VIDEOS = ("ltx", "wan")
+"""Families whose candidates are videos, which are searched live and not stored step by step."""
 
 
 def load_sampler(model: config.Model, sampling: config.Sampling, device: str = "auto") -> Sampler:
@@ -36,9 +43,13 @@ def load_sampler(model: config.Model, sampling: config.Sampling, device: str = "
     """
     from ttsnap.diffusion.loading import load_pipeline, load_preview
 
-    sampler_class = _sampler_class(model.family)
-    pipe = load_pipeline(sampler_class.pipeline_class, model, device)
-    sampler = sampler_class(pipe, sampling)
+    if model.family in VIDEOS:
+        check_writer()
+    kind = sampler_class(model.family)
+    if model.preview is not None and not kind.previews:
+        raise UserError(f"model.preview: there are no preview decoders for {model.family}")
+    pipe = load_pipeline(kind.pipeline(), model, device)
+    sampler = kind(pipe, sampling)
     # Offloaded pipelines move their text encoders themselves.
     sampler.release_text_encoders = model.release_text_encoders and model.offload == "none"
     if model.preview is not None:
@@ -53,7 +64,7 @@ def from_pipeline(pipe: Any, sampling: config.Sampling) -> Sampler:
         UserError: no family drives pipelines of this class, or the scheduler is not possible.
     """
     for family in SAMPLERS:
-        sampler = _sampler_class(family)
+        sampler = sampler_class(family)
         if type(pipe).__name__ == sampler.pipeline_class:
             return sampler(pipe, sampling)
     raise UserError(
@@ -61,11 +72,7 @@ def from_pipeline(pipe: Any, sampling: config.Sampling) -> Sampler:
     )
 
 
-def pipeline_class(family: str) -> str:
-    """Name of the diffusers pipeline class of a family."""
-    return _sampler_class(family).pipeline_class
-
-
-def _sampler_class(family: str) -> type[Sampler]:
+def sampler_class(family: str) -> type[Sampler]:
+    """The class of one of ``SAMPLERS``."""
     module, _, name = SAMPLERS[family].partition(":")
     return getattr(import_module(module), name)

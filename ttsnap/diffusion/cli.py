@@ -59,10 +59,14 @@ def costs(
         given = settings.costs
         if given.unit != "TFLOPs":
             raise UserError(f"{model}: costs.unit is {given.unit}; only TFLOPs can be counted")
-        counted = model_tflops(Architecture.of(settings.model), height, width, guidance)
+        counted = model_tflops(
+            Architecture.of(settings.model), height, width, guidance, sampling.frames
+        )
         counted |= {part: price for part in counted if (price := getattr(given, part)) is not None}
+        seen = min(sampling.frames, sampling.scored_frames)
         scores = {
-            name: given.rewards.get(name) or load_reward(reward, name=name).tflops(height, width)
+            name: given.rewards.get(name)
+            or seen * load_reward(reward, name=name).tflops(height, width)
             for name, reward in settings.rewards.items()
         }
     else:

@@ -27,11 +27,11 @@ HUB_ID = r"[\w.-]+/[\w.-]+"
 _LIBRARIES = (diffusers.utils.logging, transformers.utils.logging)
 
 
-def load_pipeline(class_name: str, model: config.Model, device: str) -> Any:
+def load_pipeline(pipeline_class: Any, model: config.Model, device: str) -> Any:
     """Load a diffusers pipeline in inference mode, with its memory and speed switches set.
 
     Args:
-        class_name: the pipeline class that the model must be of.
+        pipeline_class: that the model must be of.
         model: a folder that exists, or a hub id with the revision that pins it.
         device: see :func:`torch_device`.
 
@@ -42,8 +42,7 @@ def load_pipeline(class_name: str, model: config.Model, device: str) -> Any:
     target = torch_device(device)
     folder = Path(model.path)
     if folder.is_dir():
-        _check_folder(folder, class_name)
-    pipeline_class = getattr(diffusers, class_name)
+        _check_folder(folder, pipeline_class.__name__)
     left_out: dict[str, Any] = {**dict.fromkeys(NOT_LOADED), "requires_safety_checker": False}
     known = inspect.signature(pipeline_class.__init__).parameters
     pipe = _from_pretrained(
@@ -116,11 +115,13 @@ def _place(pipe: Any, offload: str, device: torch.device) -> Any:
 
 
 def _set_switches(pipe: Any, model: config.Model) -> None:
+    vae = getattr(pipe, "vae", None)
     for name, wanted in (("tiling", model.vae_tiling), ("slicing", model.vae_slicing)):
-        if wanted and not hasattr(pipe.vae, f"enable_{name}"):
-            raise UserError(f"model.vae_{name}: {type(pipe.vae).__name__} cannot do this")
+        if wanted and not hasattr(vae, f"enable_{name}"):
+            owner = type(vae or pipe).__name__
+            raise UserError(f"model.vae_{name}: {owner} cannot do this")
         if wanted:
-            getattr(pipe.vae, f"enable_{name}")()
+            getattr(vae, f"enable_{name}")()
     denoiser = getattr(pipe, "unet", None) or pipe.transformer
     if model.attention is not None:
         try:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate, groupby
 from typing import Any, ClassVar
 
+import diffusers
 import numpy as np
 import torch
 
@@ -105,6 +106,8 @@ class Sampler(ABC):
         device: where latents live.
         dtype: precision of latents.
         latent_shape: shape of one candidate's latents, as the pipeline keeps them.
+        frames: 1, or those of a video.
+        scored_frames: how many of them rewards see.
         negtome: settings of NegToMe, or None.
         coupled: step indices at whose evaluation NegToMe acts; none without it.
         previewer: an ``AutoencoderTiny`` for :meth:`preview`, or None.
@@ -113,6 +116,15 @@ class Sampler(ABC):
 
     pipeline_class: ClassVar[str]
     """Name of the diffusers pipeline class that the family drives."""
+
+    frame_rate: ClassVar[float | None] = None
+    """Frames per second of a family of videos; None of images."""
+
+    previews: ClassVar[bool] = True
+    """Whether there are tiny autoencoders for the latents of the family."""
+
+    any_prompt: ClassVar[str] = ""
+    """A prompt that every model of the family takes."""
 
     previewer: Any = None
     release_text_encoders = False
@@ -130,19 +142,9 @@ class Sampler(ABC):
         self.steps = sampling.steps
         self.device = pipe._execution_device
         self.dtype: torch.dtype = self.denoiser.dtype
-        self.height, self.width = sampling.height, sampling.width
-        multiple = self.size_multiple
-        if self.height % multiple or self.width % multiple:
-            size = f"{self.height}x{self.width}"
-            raise UserError(
-                f"sampling: height and width must be multiples of {multiple}, not {size}"
-            )
-        factor = pipe.vae_scale_factor
-        self.latent_shape: tuple[int, ...] = (
-            self.denoiser.config.in_channels,
-            self.height // factor,
-            self.width // factor,
-        )
+        self.height, self.width, self.frames = sampling.height, sampling.width, sampling.frames
+        self.scored_frames = min(sampling.scored_frames, sampling.frames)
+        self.latent_shape: tuple[int, ...] = self.latent_size()
         self.guidance_scale = sampling.guidance_scale
         self.guided = sampling.guidance_scale > 1 and not self.distilled
         self._scheduler, self._eta = schedulers.make_scheduler(
@@ -153,6 +155,33 @@ class Sampler(ABC):
         self.negtome = sampling.negtome
         self._pusher, self.coupled = self._set_negtome()
         self._warned = False
+
+    @classmethod
+    def pipeline(cls) -> Any:
+        """The class that :attr:`pipeline_class` names."""
+        return getattr(diffusers, cls.pipeline_class)
+
+    def latent_size(self) -> tuple[int, ...]:
+        """Shape of a candidate's latents as the autoencoder has them: C, h, w.
+
+        Raises:
+            UserError: no candidate can be of the size that is asked for.
+        """
+        multiple = self.size_multiple
+        if self.height % multiple or self.width % multiple:
+            size = f"{self.height}x{self.width}"
+            raise UserError(
+                f"sampling: height and width must be multiples of {multiple}, not {size}"
+            )
+        if self.frames != 1 and self.frame_rate is None:
+            raise UserError(f"sampling.frames: an image has 1, not {self.frames}")
+        factor = self.scale_factor
+        return self.denoiser.config.in_channels, self.height // factor, self.width // factor
+
+    @property
+    def scale_factor(self) -> int:
+        """Pixels of a latent, in height and width."""
+        return self.pipe.vae_scale_factor
 
     def _set_negtome(self) -> tuple[NegToMe | None, list[int]]:
         if self.negtome is None:
@@ -186,8 +215,11 @@ class Sampler(ABC):
         """Height and width in pixels must be multiples of this."""
 
     @property
-    def text_limit(self) -> tuple[Any, int]:
-        """The tokenizer of the text encoder that reads furthest, and how many tokens it reads."""
+    def text_limit(self) -> tuple[Any, int] | None:
+        """The tokenizer of the text encoder that reads furthest, and how many tokens it reads.
+
+        None if there is no limit.
+        """
         return self.pipe.tokenizer, self.pipe.tokenizer.model_max_length
 
     def timesteps(self, scheduler: Any) -> dict[str, Any]:
@@ -276,16 +308,22 @@ class Sampler(ABC):
 
     @torch.inference_mode()
     def decode(self, latents: torch.Tensor) -> np.ndarray:
-        """Latents or Tweedie estimates (B, *latent_shape) to images uint8 (B, H, W, 3)."""
+        """Latents or Tweedie estimates (B, *latent_shape) to uint8 (B, H, W, 3).
+
+        A family of videos gives (B, F, H, W, 3).
+
+        Raises:
+            UserError: the decoder's output is not finite.
+        """
         vae = self.pipe.vae
         scaled = self.unscale(self.unpack(latents).to(vae.dtype))
         return self._pixels(vae.decode(scaled, return_dict=False)[0])
 
     @torch.inference_mode()
-    def preview(self, latents: torch.Tensor) -> np.ndarray | None:
-        """Like :meth:`decode`, by the tiny autoencoder; None if the model has none."""
+    def preview(self, latents: torch.Tensor) -> np.ndarray:
+        """What a check sees: like :meth:`decode`, by the tiny autoencoder if the model has one."""
         if self.previewer is None:
-            return None
+            return self.decode(latents)
         unpacked = self.unpack(latents).to(self.previewer.dtype)
         return self._pixels(self.previewer.decode(unpacked, return_dict=False)[0])
 
@@ -295,6 +333,12 @@ class Sampler(ABC):
         return latents / settings.scaling_factor + (settings.get("shift_factor") or 0.0)
 
     def _pixels(self, decoded: torch.Tensor) -> np.ndarray:
+        # Clipped to pixels, a picture that overflowed would pass for a black or white one.
+        if not torch.isfinite(decoded).all():
+            raise UserError(
+                f"the decoder's output is not finite ({self.dtype}): try model.dtype float32 or "
+                "bfloat16"
+            )
         images = self.pipe.image_processor.postprocess(decoded, output_type="np")
         return (images * 255).round().astype(np.uint8)
 
@@ -312,7 +356,7 @@ class Sampler(ABC):
             encoder.to("cpu")
 
     def _warn_of_truncation(self, texts: list[str]) -> None:
-        if self._warned:
+        if self._warned or self.text_limit is None:
             return
         tokenizer, longest = self.text_limit
         lengths = map(len, tokenizer(texts, verbose=False).input_ids)
@@ -581,7 +625,7 @@ class Sampler(ABC):
             ``denoise``, an evaluation with its guidance; ``decode``; and ``preview``, if the model
             has a preview decoder.
         """
-        state = self.start(self.encode([""], [""]), range(batch))
+        state = self.start(self.encode([self.any_prompt], [""]), range(batch))
         timestep = state.scheduler.timesteps[0]
         model_input = schedulers.scale_model_input(
             schedulers.fork(state.scheduler), state.latents, timestep

@@ -128,7 +128,7 @@ def gallery(
                 weight="bold" if best else "normal",
             )
             if i == 0:
-                name = label(method).replace(" ", "\n") if cell < 0.8 else label(method)
+                name = "\n".join(label(method).rsplit(" ", 1)) if cell < 0.8 else label(method)
                 figure.text(
                     (x + cell / 2) / WIDTH,
                     (y + 0.03) / height,

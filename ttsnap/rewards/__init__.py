@@ -150,10 +150,8 @@ def find_kind(kind: str, place: str = "kind") -> Any:
     try:
         for entry in entry_points(group=ENTRY_POINTS, name=kind):
             return entry.load()
-        module, colon, name = kind.partition(":")
-        if not colon:
-            known = sorted({*KINDS, *entry_points(group=ENTRY_POINTS).names})
-            raise UserError(f"{place}: {kind} is neither MODULE:CLASS nor {', '.join(known)}")
+        require_kind(kind, place)
+        module, _, name = kind.partition(":")
         if "" not in sys.path and str(Path.cwd()) not in sys.path:
             sys.path.append(str(Path.cwd()))
         found = getattr(import_module(module), name)
@@ -162,6 +160,17 @@ def find_kind(kind: str, place: str = "kind") -> Any:
     if not hasattr(found, "load"):
         raise UserError(f"{place}: {kind} has no classmethod load")
     return found
+
+
+def require_kind(kind: str, place: str) -> None:
+    """Refuse what is neither a kind, nor an entry point, nor looks like ``MODULE:CLASS``.
+
+    Raises:
+        UserError: ``place`` names the setting.
+    """
+    known = sorted({*KINDS, *entry_points(group=ENTRY_POINTS).names})
+    if ":" not in kind and kind not in known:
+        raise UserError(f"{place}: {kind} is neither MODULE:CLASS nor {', '.join(known)}")
 
 
 def load_judge(place: str) -> Judge:

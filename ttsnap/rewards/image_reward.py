@@ -6,6 +6,7 @@ environment of its own, ``envs/image-reward.yaml``.
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -67,15 +68,9 @@ class ImageRewardReward(ModelReward):
         Raises:
             UserError: if the package or a part of the model is missing.
         """
-        try:
-            from ImageReward.ImageReward import ImageReward
-            from ImageReward.models.BLIP import blip_pretrain
-            from transformers import BertTokenizer
-        except ImportError as error:
-            raise UserError(
-                f"rewards.{name}: kind image-reward runs in the environment that "
-                f"envs/image-reward.yaml describes, as with snakemake --sdm conda ({error})"
-            ) from None
+        package, blip_pretrain = import_package(name)
+        from transformers import BertTokenizer
+
         options = read_options(ImageRewardOptions, settings, name)
         path, revision = required_path(settings, name), settings.revision
         place = repository(options.tokenizer, f"rewards.{name}.options.tokenizer")
@@ -84,7 +79,7 @@ class ImageRewardReward(ModelReward):
         # The package would fetch a tokenizer for its own `score`, which is not used.
         blip_pretrain.init_tokenizer = lambda: None
         med_config = file_in(path, revision, "med_config.json")
-        model = ImageReward(device=target, med_config=str(med_config))
+        model = package.ImageReward(device=target, med_config=str(med_config))
         file = file_in(path, revision, options.file)
         lacking = model.load_state_dict(read_weights(file), strict=False).missing_keys
         if weights := sorted({*lacking} & {key for key, _ in model.named_parameters()}):
@@ -105,3 +100,22 @@ class ImageRewardReward(ModelReward):
             texts, padding="max_length", truncation=True, max_length=TOKENS, return_tensors="pt"
         )
         return torch.stack([rows["input_ids"], rows["attention_mask"]], dim=1).to(self.device)
+
+
+def import_package(name: str) -> tuple[Any, Any]:
+    """The package ``ImageReward`` and its module that builds the network.
+
+    Raises:
+        UserError: it is not installed; ``name`` is that of the reward.
+    """
+    try:
+        # It silences all warnings of the process when it is imported.
+        with warnings.catch_warnings():
+            import ImageReward
+            from ImageReward.models.BLIP import blip_pretrain
+    except ImportError as error:
+        raise UserError(
+            f"rewards.{name}: kind image-reward runs in the environment that "
+            f"envs/image-reward.yaml describes, as with snakemake --sdm conda ({error})"
+        ) from None
+    return ImageReward, blip_pretrain

@@ -48,6 +48,7 @@ def search(
     guidance_scale: float | None = None,
     height: int | None = None,
     width: int | None = None,
+    frames: int | None = None,
     scheduler: Scheduler | None = None,
     verifiers: Mapping[int, Reward | tuple[Reward, ...]] | None = None,
     batch_size: int = 8,
@@ -67,10 +68,11 @@ def search(
         budget: such as ``400nfe``, ``2000tflops`` or ``60s``; a number is in TFLOPs.
         seed: root of the candidates' noise seeds; one seed, one result.
         negative_prompt: what is not to be seen.
-        steps: denoising steps; this and the next three are the pipeline's own by default.
+        steps: denoising steps; this and the next four are the pipeline's own by default.
         guidance_scale: of classifier-free guidance.
         height: pixels.
         width: pixels.
+        frames: of a video.
         scheduler: the pipeline's own by default, or DDIM with eta 1 for a method that searches the
             noise of the steps.
         verifiers: step index -> what looks at the estimates of that step in place of the rewards,
@@ -100,8 +102,9 @@ def search(
     sampling = Sampling(
         steps=steps or own["num_inference_steps"].default,
         guidance_scale=guidance_scale or own["guidance_scale"].default,
-        height=height or _side(pipe),
-        width=width or _side(pipe),
+        height=height or _side(pipe, "height"),
+        width=width or _side(pipe, "width"),
+        frames=frames or (own["num_frames"].default if "num_frames" in own else 1),
         scheduler=Scheduler(name=type(pipe.scheduler).__name__),
     )
     sampling = sampling_for(how, sampling, scheduler)
@@ -161,8 +164,11 @@ def _reward(given: AnyReward, device: str) -> Reward:
     return _Function(getattr(given, "__name__", "reward"), given)
 
 
-def _side(pipe: Any) -> int:
-    """The size in pixels that the model was made for."""
+def _side(pipe: Any, name: str) -> int:
+    """The height or width in pixels that the model was made for, or its call's default."""
     denoiser = pipe.unet if hasattr(pipe, "unet") else pipe.transformer
     own = pipe.default_sample_size if hasattr(pipe, "default_sample_size") else None
-    return (own or denoiser.config.sample_size) * pipe.vae_scale_factor
+    size = own or denoiser.config.get("sample_size")
+    if size is None:
+        return inspect.signature(pipe.__call__).parameters[name].default
+    return size * pipe.vae_scale_factor

@@ -297,16 +297,7 @@ def _configured(
         if name in names:
             raise UserError(f"--reward {reward}: {name} is listed twice")
         names.append(name)
-    try:
-        return load_config(given), names
-    except UserError as error:
-        for name in names:
-            if name not in settings.rewards and given["rewards"][name] == {"kind": name}:
-                raise UserError(
-                    f"--reward {name}: none of the rewards of the configuration "
-                    f"({', '.join(settings.rewards)}); others are given as KIND:PATH"
-                ) from error
-        raise
+    return load_config(given), names
 
 
 def _checkpoints(

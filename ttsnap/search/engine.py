@@ -17,6 +17,7 @@ from ttsnap.schedule import combine, keep_best
 from ttsnap.search.noise import NoiseSource, Recipe, move_of, step_seed
 from ttsnap.search.result import Candidate, Round, SearchResult, thumbnail
 from ttsnap.search.task import Progress, Task
+from ttsnap.video import score_frames
 
 if TYPE_CHECKING:
     from ttsnap.config import Settings
@@ -53,7 +54,7 @@ class Look:
     Attributes:
         step: index of the step whose estimates they are.
         values: float32 (R, n), scores by each reward, or its verifier for this step.
-        images: uint8 (n, H, W, 3).
+        images: uint8 (n, H, W, 3), or videos (n, F, H, W, 3).
     """
 
     step: int
@@ -304,18 +305,24 @@ class Run:
         """Decode the estimates of an evaluated group and score them, without recording it."""
         step = group.state.index
         rewards = self.task.rewards
+        decode, paid = self.sampler.decode, "decode"
         if step < self.last:
             rewards = self.task.verifiers.get(step, rewards)
+            if self.sampler.previewer is not None:
+                decode, paid = self.sampler.preview, "preview"
         values, images = [], []
         for batch in self.batches(group):
             _, estimates = self._stepped(self._made(batch))
-            self.meter.charge(decodes=len(batch), scores=len(batch))
+            self.meter.charge(**{f"{paid}s": len(batch)}, scores=len(batch))
             began = time.perf_counter()
-            decoded = self.sampler.decode(estimates)
+            decoded = decode(estimates)
             middle = time.perf_counter()
             texts = [self.task.prompt] * len(batch)
-            values.append(np.stack([reward.score(decoded, texts) for reward in rewards]))
-            self.meter.took("decode", middle - began, len(batch))
+            count = self.sampler.scored_frames
+            values.append(
+                np.stack([score_frames(one.score, decoded, texts, count) for one in rewards])
+            )
+            self.meter.took(paid, middle - began, len(batch))
             self.meter.took("reward", time.perf_counter() - middle, len(batch))
             images.append(decoded)
         return Look(step, np.concatenate(values, axis=1), np.concatenate(images))
@@ -487,4 +494,5 @@ class Run:
             candidates=self.candidates,
             rounds=self.rounds,
             finals=self._images if self.task.keep_finals else {},
+            frame_rate=self.sampler.frame_rate,
         )

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from ttsnap.config import Costs, Sampling, Scheduler, Settings
 from ttsnap.errors import UserError
+from ttsnap.rewards import KINDS, require_kind
 from ttsnap.schedule import CostModel, planned_schedule
 from ttsnap.search.budget import Unit
 from ttsnap.search.methods import METHODS, Method
@@ -125,12 +126,18 @@ def read_scheduler(text: str) -> Scheduler:
 
 
 def read_reward(text: str) -> tuple[str, dict[str, Any]]:
-    """Name and settings of the reward that ``KIND``, ``KIND:PATH`` or ``KIND:PATH@COMMIT`` means.
+    """Name and settings of a reward given as ``KIND[:PATH[@COMMIT]]`` or ``MODULE:CLASS``.
 
-    The name is the last part of the path, or the kind where there is none.
+    The name is the last part of the path, or the kind, or the class.
+
+    Raises:
+        UserError: there is no such kind.
     """
     kind, _, place = text.partition(":")
+    if kind not in KINDS and place:
+        return place, {"kind": text}
     if not place:
+        require_kind(kind, "reward")
         return kind, {"kind": kind}
     source = read_source(place)
     return source["path"].rstrip("/").rpartition("/")[2], {"kind": kind, **source}

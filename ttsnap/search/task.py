@@ -101,7 +101,8 @@ class Meter:
         costs: price of each thing counted.
         budget: allowed, in their unit.
         evaluations: denoiser evaluations (NFE) of all candidates together.
-        decodes: images decoded.
+        decodes: images decoded in full.
+        previews: estimates decoded by the preview decoder.
         scores: images scored, each by all rewards.
         began: when the clock started, as ``time.perf_counter`` tells it.
     """
@@ -110,6 +111,7 @@ class Meter:
     budget: float
     evaluations: int = 0
     decodes: int = 0
+    previews: int = 0
     scores: int = 0
     began: float = field(default_factory=time.perf_counter)
     _measured: dict[str, tuple[float, int]] = field(default_factory=dict, repr=False)
@@ -132,6 +134,7 @@ class Meter:
         return (
             self.evaluations * self.costs.denoise
             + self.decodes * self.costs.decode
+            + self.previews * (self.costs.preview or 0.0)
             + self.scores * self.costs.reward
         )
 
@@ -145,7 +148,9 @@ class Meter:
         total = self.spent + cost
         return total <= self.budget or math.isclose(total, self.budget)
 
-    def charge(self, *, evaluations: int = 0, decodes: int = 0, scores: int = 0) -> None:
+    def charge(
+        self, *, evaluations: int = 0, decodes: int = 0, previews: int = 0, scores: int = 0
+    ) -> None:
         """Count work that is about to be done.
 
         Raises:
@@ -153,6 +158,7 @@ class Meter:
         """
         self.evaluations += evaluations
         self.decodes += decodes
+        self.previews += previews
         self.scores += scores
         if not self.timed and not self.affords(0):
             raise RuntimeError(
@@ -163,7 +169,7 @@ class Meter:
         """Learn from work done what it costs, where seconds are what is paid with.
 
         Args:
-            price: denoise, decode or reward.
+            price: denoise, decode, preview or reward.
             seconds: that the work took.
             count: candidates that it was done for.
         """

@@ -289,7 +289,8 @@ def _task(
     costs = replace(costs, accounting=accounting.value, unit=unit or costs.unit)
     costs = replace(costs, steps=steps or costs.steps, denoise=denoise or costs.denoise)
     if verify is not None:
-        return Task(loaded, replace(costs, decode=0.0, reward=verify), joint, weighted)
+        costs = replace(costs, decode=0.0, reward=verify, preview=None)
+        return Task(loaded, costs, joint, weighted)
     scoring = {name: one.reward for name, one in measured.items()}
     return Task(loaded, replace(costs, reward=sum(scoring.values())), joint, weighted, scoring)
 

@@ -212,11 +212,5 @@ def measured_costs(path: Path) -> dict[str, CostModel]:
 def read_costs(model: Path, reward_cost: Path, accounting: Accounting = "corrected") -> CostModel:
     """The cost model of what the model and reward cost stages found."""
     prices = read_receipt(reward_cost)
-    return CostModel(
-        denoise=prices["denoise"],
-        decode=prices["decode"],
-        reward=prices["score"],
-        steps=read_receipt(model)["steps"],
-        accounting=accounting,
-        unit=prices["unit"],
-    )
+    steps = read_receipt(model)["steps"]
+    return CostModel.of(prices, steps=steps, accounting=accounting, unit=prices["unit"])

@@ -204,7 +204,9 @@ def write_plan(
             "kind": "plan",
             "accounting": costs.accounting,
             "unit": costs.unit,
-            "costs": {"denoise": costs.denoise, "decode": costs.decode, "reward": costs.reward},
+            "costs": {
+                part: getattr(costs, part) for part in ("denoise", "decode", "reward", "preview")
+            },
             "steps": costs.steps,
             **planned,
             "provenance": {

@@ -1,4 +1,4 @@
-"""What searching with a reward costs: an evaluation, a decode, a preview, a score.
+"""What searching with a reward costs: an evaluation, a decode, a score, a preview if there is one.
 
 Each is the config's, where it gives one, and measured otherwise: TFLOPs are counted, seconds taken
 on the device of the run at its batch size.
@@ -6,6 +6,7 @@ on the device of the run at its batch size.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,7 +19,7 @@ from ttsnap.store import read_receipt, write_receipt
 if TYPE_CHECKING:
     from ttsnap.rewards import Reward
 
-VERSION = 2
+VERSION = 3
 
 
 class Settings(config.Settings):
@@ -38,7 +39,7 @@ def main(
 ) -> None:
     from ttsnap.rewards import load_reward
 
-    given = settings.costs.given(reward)
+    given = settings.costs.given(reward, preview=settings.model.preview is not None)
     if missing := [part for part, price in given.items() if price is None]:
         timed = settings.costs.unit == "seconds"
         device = runtime.device if timed else "cpu"
@@ -47,6 +48,8 @@ def main(
             _seconds(settings, runtime, scorer) if timed else _tflops(settings, scorer, model)
         )
         given |= {part: measured[part] for part in missing}
+    prices = ", ".join(f"{part} {price:.4g}" for part, price in given.items())
+    logging.info("%s, %s: %s", reward, settings.costs.unit, prices)
     write_receipt(
         out,
         {
@@ -60,19 +63,9 @@ def main(
 
 
 def _tflops(settings: Settings, reward: Reward, model: Path) -> dict[str, float]:
-    from ttsnap.diffusion.architectures import Architecture, model_tflops
-
+    """Counted by the model stage already, but for the score."""
     sampling = settings.sampling
-    counted = model_tflops(
-        Architecture.of(settings.model), sampling.height, sampling.width, sampling.guidance_scale
-    )
-    receipt = read_receipt(model)
-    return {
-        "denoise": receipt["denoise"],
-        "decode": receipt["decode"],
-        "preview": counted["preview"],
-        "score": reward.tflops(sampling.height, sampling.width),
-    }
+    return read_receipt(model) | {"score": reward.tflops(sampling.height, sampling.width)}
 
 
 def _seconds(settings: Settings, runtime: config.Runtime, reward: Reward) -> dict[str, float]:

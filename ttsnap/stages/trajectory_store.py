@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -34,8 +35,7 @@ def main(
     prompts = load_split(split)
     if prompts_hash(prompts) != settings.prompts:
         raise UserError(f"{split.file}: changed while the workflow ran; run it again")
-    last = settings.sampling.steps - 1
-    steps = list(range(last + 1)) if split.steps is None else sorted({*split.steps, last})
+    steps = split.stored(settings.sampling.steps)
     measured = read_receipt(model)
     sigmas = np.asarray(measured["sigmas"], np.float32)[steps]
     seeds = [
@@ -57,6 +57,10 @@ def main(
             "weights": measured["weights"],
         },
         groups=None if negtome is None else (negtome.group, negtome.reference),
+    )
+    logging.info(
+        "%s: %d prompts x %d images, %d steps stored, %d blocks",
+        *(store.name, len(prompts), split.images, len(steps), created.blocks),
     )
     write_receipt(out, store_receipt(created))
 

@@ -12,17 +12,15 @@ import sys
 from pathlib import Path
 
 import tests.rewards.originals.torchvision_operators  # noqa: F401 isort: skip
-import ImageReward
 import numpy as np
 import torch
-from ImageReward.models.BLIP import blip_pretrain
-from ImageReward.models.BLIP.vit import VisionTransformer
 from PIL import Image
 
 from ttsnap.config import Lora, Narf, RewardSettings
 from ttsnap.narf.curriculum import finetune_step
 from ttsnap.narf.data import StepData
 from ttsnap.rewards import load_reward, load_trainable_reward
+from ttsnap.rewards.image_reward import import_package
 
 LAYERS = 2
 BERT = {
@@ -44,6 +42,8 @@ BERT = {
 
 
 def shallow(size: str, image_size: int, *options: object) -> tuple[torch.nn.Module, int]:
+    from ImageReward.models.BLIP.vit import VisionTransformer
+
     vit = VisionTransformer(
         img_size=image_size, patch_size=16, embed_dim=1024, depth=LAYERS, num_heads=16
     )
@@ -51,14 +51,15 @@ def shallow(size: str, image_size: int, *options: object) -> tuple[torch.nn.Modu
 
 
 def main(folder: Path) -> None:
+    package, blip_pretrain = import_package("imagereward")
     blip_pretrain.create_vit = shallow
     (folder / "med_config.json").write_text(json.dumps(BERT))
     torch.manual_seed(0)
-    model = ImageReward.ImageReward(med_config=str(folder / "med_config.json"))
+    model = package.ImageReward(med_config=str(folder / "med_config.json"))
     for name, weight in model.named_parameters():
         weight.data.mul_(40 if name.startswith("mlp") else 4 if weight.ndim > 1 else 1)
     torch.save(model.state_dict(), folder / "ImageReward.pt")
-    original = ImageReward.load(
+    original = package.load(
         str(folder / "ImageReward.pt"), "cpu", med_config=str(folder / "med_config.json")
     )
     images = np.load(folder / "images.npy")
@@ -73,13 +74,14 @@ def main(folder: Path) -> None:
     )
     reward = load_trainable_reward(settings, name="imagereward")
     found = reward.score(images, texts)
-    teacher = np.arange(len(texts), dtype=np.float32)[:, None]
-    data = StepData(images[:, None, None], (0,), texts, teacher)
+    # The opposite of what it thinks, so that any learning shows in the ranking.
+    teacher = -reward.score(images, texts[:1] * len(images))[None]
+    data = StepData(images[None, :, None], (0,), texts[:1], teacher)
     targets = ["qkv", "proj", "fc1", "fc2", "query", "key", "value", "dense"]
     history = finetune_step(
         reward,
         data,
-        Narf(lora=Lora(rank=2, targets=targets), epochs=4, learning_rate=1e-3),
+        Narf(lora=Lora(rank=2, targets=targets), epochs=4, learning_rate=3e-3),
         start=None,
         out=folder / "step_00",
         seed=0,

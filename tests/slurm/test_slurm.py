@@ -1,0 +1,131 @@
+"""`snakemake --profile slurm` on a cluster where jobs hang, are cancelled, or lose their master."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.slurm.conftest import Clone, Controller, is_task, rule_of
+from tests.workflow.conftest import job_counts
+from ttsnap.store import block_receipt, open_store, verify
+
+pytestmark = pytest.mark.slurm
+
+TRAIN_OR_VAL = "awaited_trajectories"
+ON_GPU = {"model", TRAIN_OR_VAL, "trajectories", "rewards", "narf", "tensor", "search"}
+END = "end_evaluate_report_simulate"
+ON_CPU = {"reward_cost", "plan", END}
+
+
+@pytest.fixture(scope="module")
+def survivor(clone: Clone) -> Iterator[Controller]:
+    """A whole run. A job of it hung until its time was over, another one was cancelled."""
+    limits = ["reward_cost:runtime=attempt**4", "search:gpu_model='h100'"]
+    with clone.snakemake("survivor", "--set-resources", *limits) as controller:
+        hung = controller.until(lambda: clone.running(controller, "reward_cost"))
+        clone.run("scancel", "--full", "--signal=STOP", hung)
+        unlucky = controller.until(lambda: clone.running(controller, TRAIN_OR_VAL))
+        clone.run("scancel", unlucky)
+        controller.finish()
+        yield controller
+
+
+@pytest.fixture(scope="module")
+def jobs(clone: Clone, survivor: Controller) -> list[dict[str, str]]:
+    return clone.jobs(survivor)
+
+
+def test_every_stage_is_a_job(jobs: list[dict[str, str]]) -> None:
+    completed = Counter(rule_of(job) for job in jobs if job["JobState"] == "COMPLETED")
+    assert completed == {
+        **{"model": 1, TRAIN_OR_VAL: 2 + 1, "trajectories": 2, "reward_cost": 1, "rewards": 2},
+        **{"narf": 1, "tensor": 4, "plan": 1, "search": 2, END: 1},
+    }
+    assert {job["Account"] for job in jobs} == {"research"}
+
+
+def test_shards_are_submitted_as_arrays(jobs: list[dict[str, str]]) -> None:
+    arrays = Counter(rule_of(job) for job in jobs if is_task(job))
+    # A shard that is the only one ready, such as that of val, is no array.
+    assert arrays in ({TRAIN_OR_VAL: n, "trajectories": 2} for n in (2, 3))
+
+
+def test_just_the_rules_that_use_a_gpu_take_one(jobs: list[dict[str, str]]) -> None:
+    for job in jobs:
+        rule, gpus = rule_of(job), re.findall("gpu:.*", job.get("TresPerJob", ""))
+        if rule in ON_GPU:
+            assert (gpus, job["Partition"]) == (
+                ["gpu:h100:1" if rule == "search" else "gpu:1"],
+                "accelerated",
+            )
+        else:
+            assert (gpus, job["Partition"]) == ([], "normal")
+            assert rule in ON_CPU
+
+
+def test_a_job_that_was_cancelled_is_submitted_again(jobs: list[dict[str, str]]) -> None:
+    (cancelled,) = (job for job in jobs if job["JobState"] == "CANCELLED")
+    assert rule_of(cancelled) == TRAIN_OR_VAL
+    again = [job for job in jobs if rule_of(job) == TRAIN_OR_VAL][-1]
+    assert memory(again) == 2 * memory(cancelled)
+
+
+def test_a_job_that_hung_is_given_more_time(jobs: list[dict[str, str]]) -> None:
+    hung, again = (job for job in jobs if rule_of(job) == "reward_cost")
+    assert (hung["JobState"], hung["TimeLimit"]) == ("TIMEOUT", "00:01:00")
+    assert (again["JobState"], again["TimeLimit"]) == ("COMPLETED", "00:16:00")
+    assert memory(again) == 2 * memory(hung)
+
+
+def memory(job: dict[str, str]) -> float:
+    """Gigabytes that a job asked for; an array asks for a megabyte more."""
+    return round(int(job["MinMemoryNode"].removesuffix("M")) / 1000, 1)
+
+
+def test_the_run_is_whole(clone: Clone, survivor: Controller) -> None:
+    run = clone.folder / "results/survivor"
+    assert (run / "summary.json").is_file()
+    for store in (run / "trajectories").glob("*.zarr"):
+        assert verify(store, store.with_suffix("")) == []
+    again = clone.run("snakemake", "--profile", "slurm", "--configfile", "survivor.yaml", "-n")
+    assert "Nothing to be done" in again
+
+
+def test_finished_shards_outlive_the_controller(clone: Clone) -> None:
+    run = clone.folder / "results/orphan"
+    path, receipts = run / "trajectories/train.zarr", run / "trajectories/train"
+    targets = [f"{block_receipt(receipts, block).relative_to(clone.folder)}" for block in range(6)]
+    train = {**clone.settings["splits"]["train"], "prompts_per_job": 1}
+    splits = {**clone.settings["splits"], "train": train}
+    done = rf"Finished jobid: \d+ \(Rule: {TRAIN_OR_VAL}\)"
+
+    with clone.snakemake("orphan", *targets, splits=splits) as first:
+        first.until(lambda: re.search(done, first.said))
+        first.process.kill()
+        first.process.wait()
+    (name,) = re.findall("SLURM run ID: (.*)", first.said)
+    clone.run("scancel", f"--name={name}")
+    while clone.run("squeue", "--noheader", f"--name={name}"):
+        time.sleep(0.2)
+    store = open_store(path)
+    finished = [block for block in range(6) if block_receipt(receipts, block).is_file()]
+    kept = identity([path / shard for block in finished for shard in store.shards(block)])
+    told = len(re.findall(done, first.said))
+    assert 0 < told <= len(finished) < 6
+
+    clone.run("snakemake", "--profile", "slurm", "--configfile", "orphan.yaml", "--unlock")
+    with clone.snakemake("orphan", *targets, splits=splits) as second:
+        second.finish()
+    print(f"{len(finished)} of 6 shards were there, {told} were known to be")
+    assert job_counts(second.said) == {TRAIN_OR_VAL: 6 - told}
+    assert identity(list(kept)) == kept
+    assert verify(path, receipts) == []
+
+
+def identity(paths: list[Path]) -> dict[Path, tuple[int, int]]:
+    return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in paths}
