@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
 from functools import cache
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 import yaml
@@ -112,12 +114,31 @@ def test_it_holds_what_is_imported_there(name: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_rules_name_the_right_one(workflow: Workflow) -> None:
-    """Snakemake says which environments a dry run would make, and for which package they are."""
-    settings = workflow.settings
-    rewards = settings["rewards"] | {"imr": {"kind": "image-reward", "path": "clip"}}
-    changed = Workflow(workflow.folder, settings | {"rewards": rewards, "run": "named"})
-    done = changed.snakemake("--dry-run", "--printshellcmds", "--summary", "--list-conda-envs")
+CONDA = """#!/bin/sh
+case "$*" in
+  "info --json") echo '{"conda_prefix": "/nowhere", "platform": "linux-64"}' ;;
+  "--version") echo "conda 25.1.0" ;;
+  "config --get channel_priority --json") echo '{"get": {"channel_priority": "strict"}}' ;;
+  *) echo "unexpected: $*" >&2; exit 64 ;;
+esac
+"""
+"""Answers what Snakemake asks before it makes any environment."""
+
+
+def test_rules_name_the_right_one(
+    workflow: Workflow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conda = tmp_path / "conda"
+    conda.write_text(CONDA)
+    conda.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    named = workflow.settings | {"run": "named"}
+    changed = Workflow(workflow.folder, named)
+    done = changed.snakemake("--list-conda-envs")
     assert done.returncode == 0, done.stdout + done.stderr
-    named = set(re.findall(r"envs/([\w-]+)\.yaml", done.stdout + done.stderr))
-    assert named == {*STAGES, "image-reward"}
+    assert set(re.findall(r"envs/([\w-]+)\.yaml", done.stdout)) == {*STAGES}
+
+    rewards = named["rewards"] | {"imr": {"kind": "image-reward", "path": "clip"}}
+    changed = Workflow(workflow.folder, named | {"rewards": rewards})
+    done = changed.snakemake("--list-conda-envs")
+    assert set(re.findall(r"envs/([\w-]+)\.yaml", done.stdout)) == {*STAGES, "image-reward"}
