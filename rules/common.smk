@@ -86,6 +86,13 @@ def weights_of(reward):
     return weights(*places(CONFIG.rewards[reward].model_dump()))
 
 
+def environment_of(reward, usual):
+    """The conda environment of a job that uses a reward: ImageReward's package wants its own."""
+    settings = CONFIG.rewards[reward]
+    kinds = {settings.kind, *(member.get("kind") for member in settings.members.values())}
+    return f"../envs/{'image-reward' if 'image-reward' in kinds else usual}.yaml"
+
+
 def reward_weights(wildcards):
     return weights_of(wildcards.reward)
 

@@ -23,7 +23,7 @@ rule search:
     benchmark:
         f"{RUN}/benchmarks/search/{{method}}/block_{{block}}.jsonl"
     conda:
-        "../envs/generate.yaml"
+        environment_of(CONFIG.search.reward, "generate")
     threads: 1
     resources:
         gpu=GPU,
