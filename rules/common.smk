@@ -42,8 +42,7 @@ except UserError as error:
 
 RUN = f"{CONFIG.results}/{CONFIG.run}"
 SPLITS = list(PROMPTS)
-# The reward that judges is held out: no checkpoint is trained for it, nothing planned by it.
-REWARDS = [name for name in CONFIG.rewards if name != CONFIG.search.judge_reward]
+REWARDS = CONFIG.pipeline_rewards
 JUDGE = CONFIG.rewards.get(CONFIG.search.judge_reward)
 # Site matters reach the jobs through the environment, where Snakemake does not track them.
 os.environ.update(TTSNAP_RUNTIME=CONFIG.runtime.model_dump_json(), HF_HUB_OFFLINE="1")

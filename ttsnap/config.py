@@ -417,6 +417,14 @@ class Config(Settings):
         """Give ensembles the settings of the rewards they name, so that each stands for itself."""
         return {name: _filled_in(reward, rewards) for name, reward in rewards.items()}
 
+    @property
+    def pipeline_rewards(self) -> list[str]:
+        """Names of the rewards that stages score, finetune and plan with.
+
+        The reward that judges is held out: no checkpoint is trained for it, nothing planned by it.
+        """
+        return [name for name in self.rewards if name != self.search.judge_reward]
+
     @model_validator(mode="after")
     def cross_check(self) -> Config:
         """Refuse values that are impossible together, each with its key path.

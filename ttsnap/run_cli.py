@@ -90,7 +90,9 @@ def _prices(settings: Config, model: str | None) -> Prices:
         )
         denoise = counted["denoise"] if denoise is None else denoise
         decode = counted["decode"] if decode is None else decode
-    return Prices(denoise, decode, {name: _score(settings, name) for name in settings.rewards})
+    return Prices(
+        denoise, decode, {name: _score(settings, name) for name in settings.pipeline_rewards}
+    )
 
 
 def _score(settings: Config, name: str) -> float:

@@ -113,7 +113,8 @@ def _prices(config: Config, folder: Path) -> Prices | None:
     try:
         model = read_receipt(folder / "model.json")
         costs = {
-            name: read_receipt(folder / f"rewards/{name}/cost.json") for name in config.rewards
+            name: read_receipt(folder / f"rewards/{name}/cost.json")
+            for name in config.pipeline_rewards
         }
     except UserError:
         return None

@@ -91,7 +91,7 @@ def workload(config: Config) -> list[Stage]:
 
 
 def _stages(config: Config) -> Iterator[Stage]:
-    sampling, rewards, narf, search = config.sampling, config.rewards, config.narf, config.search
+    sampling, narf, search = config.sampling, config.narf, config.search
     splits: dict[Split, SplitSettings] = {
         "train": config.splits.train,
         "val": config.splits.val,
@@ -117,7 +117,7 @@ def _stages(config: Config) -> Iterator[Stage]:
             stored=blocks
             * (1 + math.ceil(steps[name] / steps_per_shard(steps[name], block_bytes))),
         )
-    for reward in rewards:
+    for reward in config.pipeline_rewards:
         yield Stage(f"reward_cost {reward}", [_job(f"rewards/{reward}/cost.json")])
         for name in ("train", "val"):
             yield Stage(
