@@ -163,7 +163,12 @@ def clone(
     settings = {
         **workflow.settings,
         "narf": {"steps": [1], "epochs": 1, "batch_size": 4},
-        "search": {**workflow.settings["search"], "prompts_per_job": 5},
+        "rewards": {"clip": {"path": "clip"}},
+        "search": {
+            "methods": ["best-of-n", "ttsnap"],
+            "budgets": workflow.settings["search"]["budgets"],
+            "prompts_per_job": 5,
+        },
         "runtime": {"device": "auto", "batch_size": 8},
     }
     return Clone(folder, environment, settings)
