@@ -615,9 +615,13 @@ def typed(value: Any) -> Any:
 
 def _read_yaml(path: Path) -> Any:
     try:
-        given = yaml.safe_load(path.read_bytes())
+        text = path.read_bytes()
+        # JSON's 5e-7 is no number to YAML.
+        given = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}:{error.lineno}:{error.colno}: not JSON: {error.msg}") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f"{mark.line + 1}:{mark.column + 1}" if mark else "?"

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+import yaml
 
+from tests.tiny_clip import tiny_clip
+from tests.tiny_families import tiny
 from tests.workflow.conftest import ROOT, Workflow
-from ttsnap.config import load_config
+from ttsnap.config import Model, RewardSettings, Sampling, load_config
+from ttsnap.diffusion import load_sampler
 from ttsnap.fetch import sources
 from ttsnap.prompts import load_splits
+from ttsnap.rewards import load_reward
+from ttsnap.store import open_store
 
 NAMES = ["sd15", "sdxl", "flux", "sd35", "pixart-sigma"]
 each_config = pytest.mark.parametrize("name", NAMES)
@@ -57,3 +64,53 @@ def test_what_was_not_fetched_is_told_before_any_job(tmp_path: Path) -> None:
     assert "run `ttsnap fetch`" in said
     assert "Traceback" not in said
     assert not (tmp_path / "results").exists()
+
+
+FAMILIES = {
+    "sd15": "stable-diffusion",
+    "sdxl": "sdxl",
+    "flux": "flux",
+    "sd35": "stable-diffusion-3",
+    "pixart-sigma": "pixart-sigma",
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name == "sdxl" else [pytest.mark.slow]) for name in FAMILIES],
+)
+def test_it_runs_from_end_to_end_on_a_tiny_model(name: str, tmp_path: Path) -> None:
+    """All that is changed is what makes the models tiny, and the numbers of things."""
+    (tmp_path / "config").symlink_to(ROOT / "config")
+    tiny(FAMILIES[name], tmp_path / "model")
+    tiny_clip(tmp_path / "clip")
+    settings = yaml.safe_load(file(name).read_text())
+    settings["model"] |= {"path": "model", "revision": None, "dtype": "float32"}
+    sampling = settings["sampling"]
+    sampling |= {"steps": 5, "height": 32, "width": 32}
+    if "negtome" in sampling:
+        sampling["negtome"] |= {"group": 4, "min_width": 2, "t_end": 500}
+    for images, (split, prompts) in zip((4, 8, 8), settings["splits"].items(), strict=True):
+        stop = prompts["start"] + 3
+        prompts |= {"stop": stop, "images": images, "prompts_per_job": 3}
+        if split == "train":
+            prompts["steps"] = [1, 2]
+    settings["rewards"] = {"pic": {"kind": "clip", "path": "clip"}}
+    settings["narf"] |= {"steps": [1, 2], "learning_rates": {}, "batch_size": 4}
+    sampler = load_sampler(
+        Model(**settings["model"] | {"path": str(tmp_path / "model")}), Sampling(**sampling), "cpu"
+    )
+    reward = load_reward(RewardSettings(path=str(tmp_path / "clip")), name="pic")
+    costs = sampler.costs()
+    full = 5 * costs["denoise"] + costs["decode"] + reward.tflops(32, 32)
+    settings["simulation"] |= {"budgets": [full * n for n in (1.5, 2.5, 3.5)], "draws": 64}
+    settings["search"] |= {"budgets": [full * 4.5], "prompts_per_job": 3}
+    settings["report"] = {"prompts": 1, "candidates": 2}
+    settings["runtime"] = {"device": "cpu", "batch_size": 8}
+    workflow = Workflow(tmp_path, settings)
+    done = workflow.snakemake()
+    assert done.returncode == 0, done.stdout + done.stderr
+    run = tmp_path / "results" / name
+    assert json.loads((run / "summary.json").read_text())["live"]
+    store = open_store(run / "trajectories/test.zarr")
+    assert store.group_size == (4 if "negtome" in sampling else 1)
