@@ -30,6 +30,7 @@ rule narf:
         "../envs/narf.yaml"
     threads: PROCESSES
     resources:
+        nodes=1,  # Slurm may take its GPUs from several
         gpu=GPU * PROCESSES,
         gpu_job=GPU,
         mem_mb=scaled(16000 * PROCESSES),
