@@ -1,6 +1,15 @@
 # Noise-aware reward finetuning: one job and one checkpoint per step, from clean to noisy.
 from ttsnap.stages import narf
 
+PROCESSES = CONFIG.runtime.processes
+# --multi_gpu starts processes on CPUs, too, where --cpu leaves that to MPI. Port 0 is a free one.
+LAUNCH = (
+    f"accelerate launch --multi_gpu --num_processes {PROCESSES} --num_machines 1"
+    " --main_process_port 0 --mixed_precision no --dynamo_backend no"
+    if PROCESSES > 1
+    else "python"
+)
+
 
 rule narf:
     input:
@@ -19,11 +28,12 @@ rule narf:
     priority: 2
     conda:
         lambda wildcards: environment_of(wildcards.reward, "narf")
-    threads: 1
+    threads: PROCESSES
     resources:
-        gpu=GPU,
+        nodes=1,  # Slurm may take its GPUs from several
+        gpu=GPU * PROCESSES,
         gpu_job=GPU,
-        mem_mb=scaled(16000),
+        mem_mb=scaled(16000 * PROCESSES),
         runtime=scaled(720),
     params:
         settings=lambda wildcards: leaves(
@@ -37,7 +47,7 @@ rule narf:
     message:
         "Finetune {wildcards.reward} for step {wildcards.step}"
     shell:
-        "python -m ttsnap.stages.narf --settings {params.settings:q}"
+        "{LAUNCH} -m ttsnap.stages.narf --settings {params.settings:q}"
         " --reward {wildcards.reward} --step {wildcards.step} --stores {params.stores:q}"
         " --train-rewards {input.train_rewards:q} --val-rewards {input.val_rewards:q}"
         " {params.cleaner} --out {output:q} 2>&1 | tee {log:q}"

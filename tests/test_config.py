@@ -139,6 +139,11 @@ def test_whole_numbers_pass_as_numbers() -> None:
         ("run", "a/b", "run: should match pattern"),
         ("results", "", "results: should have at least 1 character"),
         ("runtime.device", "gpu", "runtime.device: should match pattern"),
+        (
+            "runtime",
+            {"device": "cuda:1", "processes": 2},
+            "runtime.device: cuda:1 is for one process",
+        ),
         ("narf.method", "qlora", "narf.method: should be 'lora' or 'full', not \"qlora\""),
         ("sampling.steps", 1, "sampling.steps: should be greater than or equal to 2, not 1"),
         ("sampling.height", 30, "sampling.height: should be a multiple of 4, not 30"),

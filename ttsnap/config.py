@@ -385,6 +385,13 @@ class Runtime(Settings):
 
     device: Device = Field("cpu", description="auto, cpu, mps, cuda, cuda:1, …")
     batch_size: PositiveInt = Field(64, description="Candidates denoised or scored at once.")
+    processes: PositiveInt = Field(
+        1, description="Processes that finetune a reward together, each on a GPU of its own."
+    )
+    train_batch: PositiveInt | None = Field(
+        None,
+        description="Images per forward pass of finetuning; null: a process's share of a batch.",
+    )
 
 
 class Config(Settings):
@@ -460,6 +467,10 @@ def _filled_in(reward: RewardSettings, others: dict[str, RewardSettings]) -> Rew
 def _problems(config: Config) -> Iterator[Problem]:
     yield from _unpinned(config)
     yield from _negtome_problems(config)
+    device, processes = config.runtime.device, config.runtime.processes
+    if processes > 1 and device not in ("auto", "cpu", "cuda"):
+        text = f"{device} is for one process, not {processes}; expected auto, cuda or cpu"
+        yield ("runtime", "device"), text
     for name, reward in config.rewards.items():
         single = [key for key, other in config.rewards.items() if other.kind != "ensemble"]
         for member in reward.members:

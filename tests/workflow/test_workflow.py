@@ -72,7 +72,7 @@ def test_a_new_learning_rate_leaves_trajectories_and_ground_truth_alone(
 
 
 def test_site_settings_rerun_nothing(finished: Workflow) -> None:
-    assert finished.planned('runtime={"batch_size": 5}') == {}
+    assert finished.planned('runtime={"batch_size": 5, "processes": 2}') == {}
 
 
 def test_a_changed_prompt_redoes_only_its_split(finished: Workflow) -> None:

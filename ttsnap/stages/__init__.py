@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
 import platform
 import sys
 import time
@@ -64,7 +65,9 @@ def _told(main: Callable[..., None]) -> Callable[..., None]:
 
 def run(main: Callable[..., None]) -> None:
     """Run a stage's ``main`` on the command line; what the user can put right is one line."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    # Of processes that train together the first one reports.
+    level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING
+    logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
     quiet_libraries()
     # typer reads annotations at run time, where they are strings.
     main.__annotations__ = inspect.get_annotations(main, eval_str=True)
