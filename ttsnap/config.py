@@ -105,19 +105,7 @@ class Model(Settings):
     preview: Preview | None = Field(
         None, description="Preview decoder, {path, revision}, for the latents of the model."
     )
-    offload: Literal["none", "model", "sequential"] = Field(
-        "none",
-        description="What waits in main memory: none; model: idle models; sequential: idle layers.",
-    )
     vae_tiling: bool = Field(False, description="Decode in tiles: less memory, faint seams.")
-    vae_slicing: bool = Field(False, description="Decode one image at a time: less memory.")
-    release_text_encoders: bool = Field(
-        False, description="Keep text encoders in main memory but while they encode."
-    )
-    attention: Text | None = Field(
-        None, description="Attention backend of diffusers, such as flash; null is torch's."
-    )
-    compile: bool = Field(False, description="Compile the denoiser with torch.compile.")
 
 
 class Scheduler(Settings):
@@ -385,6 +373,18 @@ class Runtime(Settings):
 
     device: Device = Field("cpu", description="auto, cpu, mps, cuda, cuda:1, …")
     batch_size: PositiveInt = Field(64, description="Candidates denoised or scored at once.")
+    offload: Literal["none", "model", "sequential"] = Field(
+        "none",
+        description="What waits in main memory: none; model: idle models; sequential: idle layers.",
+    )
+    vae_slicing: bool = Field(False, description="Decode one image at a time: less memory.")
+    release_text_encoders: bool = Field(
+        False, description="Keep text encoders in main memory but while they encode."
+    )
+    attention: Text | None = Field(
+        None, description="Attention backend of diffusers, such as flash; null is torch's."
+    )
+    compile: bool = Field(False, description="Compile the denoiser with torch.compile.")
 
 
 class Config(Settings):
@@ -508,8 +508,8 @@ def _negtome_problems(config: Config) -> Iterator[Problem]:
     if settings.reference >= settings.group:
         text = f"{settings.reference} is none of a group of {settings.group}, counted from 0"
         yield (*place, "reference"), text
-    if config.model.compile:
-        yield ("model", "compile"), "cannot be combined with sampling.negtome"
+    if config.runtime.compile:
+        yield ("runtime", "compile"), "cannot be combined with sampling.negtome"
     whole = f"sampling.negtome.group, {settings.group}"
     if config.runtime.batch_size < settings.group:
         text = f"{config.runtime.batch_size} is less than {whole}, whose images run together"

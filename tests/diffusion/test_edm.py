@@ -13,7 +13,7 @@ import torch
 from tests.sampling import finish, make
 from tests.tiny import tiny_stable_diffusion
 from tests.tiny_families import tiny
-from ttsnap.config import Model, Preview, Sampling, Scheduler
+from ttsnap.config import Model, Preview, Runtime, Sampling, Scheduler
 from ttsnap.diffusion import from_pipeline, load_sampler
 from ttsnap.errors import UserError
 
@@ -174,7 +174,7 @@ def test_what_edm_has_not():
         make(pipe, S_churn=-1.0)
     model = Model(family="edm", path=".", preview=Preview(path="."))
     with pytest.raises(UserError, match=r"model\.preview: there are no preview decoders for edm"):
-        load_sampler(model, Sampling(), "cpu")
+        load_sampler(model, Sampling(), Runtime())
     pipe = tiny("edm")
     pipe.register_to_config(id2label={"4": "one too many"})
     with pytest.raises(UserError, match="has 4 classes; expected some, and no others as id2label"):

@@ -154,7 +154,7 @@ def search(
         for name in names
     }
     with console.status("loading the models"):
-        sampler = load_sampler(settings.model, sampling, device)
+        sampler = load_sampler(settings.model, sampling, settings.runtime)
         rewards = tuple(load[name]() for name in names)
         costs = cost_model(spend.unit, settings.costs, sampler, rewards, sampling, batch)
         if found:

@@ -61,7 +61,7 @@ def main(
 
     how = METHODS[method]
     sampling = sampling_for(how, settings.sampling)
-    sampler = load_sampler(settings.model, sampling, runtime.device)
+    sampler = load_sampler(settings.model, sampling, runtime)
     load = partial(load_reward, settings.reward, name=settings.reward_name, device=runtime.device)
     reward = load()
     costs = read_costs(model, reward_cost)
