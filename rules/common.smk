@@ -18,6 +18,7 @@ from ttsnap.diffusion import VIDEOS
 from ttsnap.errors import UserError
 from ttsnap.fetch import missing
 from ttsnap.prompts import load_splits, prompts_hash
+from ttsnap.rewards import is_trainable
 from ttsnap.search.methods import METHODS
 from ttsnap.search.setup import looks_by_narf, method_options, prunes
 from ttsnap.standing import SETTINGS
@@ -30,6 +31,14 @@ try:
             f"model.family: {CONFIG.model.family} makes videos, whose steps are not stored; "
             "search them live by `ttsnap search`"
         )
+    # The reward that judges is held out: no checkpoint is trained for it, nothing planned by it.
+    REWARDS = [name for name in CONFIG.rewards if name != CONFIG.search.judge_reward]
+    for name in REWARDS:
+        if not is_trainable(CONFIG.rewards[name]):
+            raise UserError(
+                f"rewards.{name}: kind {CONFIG.rewards[name].kind} cannot be finetuned, as all but "
+                "search.judge_reward are; search by it with `ttsnap search`"
+            )
     PROMPTS = load_splits(CONFIG.splits)
     for name, given in CONFIG.search.options.items():
         planned = {"schedule": "-"} if prunes(METHODS[name]) else {}
@@ -42,8 +51,6 @@ except UserError as error:
 
 RUN = f"{CONFIG.results}/{CONFIG.run}"
 SPLITS = list(PROMPTS)
-# The reward that judges is held out: no checkpoint is trained for it, nothing planned by it.
-REWARDS = [name for name in CONFIG.rewards if name != CONFIG.search.judge_reward]
 JUDGE = CONFIG.rewards.get(CONFIG.search.judge_reward)
 # Site matters reach the jobs through the environment, where Snakemake does not track them.
 os.environ.update(TTSNAP_RUNTIME=CONFIG.runtime.model_dump_json(), HF_HUB_OFFLINE="1")
@@ -88,6 +95,12 @@ def weights_of(reward):
 
 def reward_weights(wildcards):
     return weights_of(wildcards.reward)
+
+
+def environment(usual, *rewards):
+    """The conda environment of a job that scores with some rewards: ImageReward has its own."""
+    kinds = {kind for name in rewards for kind in CONFIG.rewards[name].kinds}
+    return f"../envs/{'image-reward' if 'image-reward' in kinds else usual}.yaml"
 
 
 def leaves(**chosen):

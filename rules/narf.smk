@@ -18,7 +18,7 @@ rule narf:
         f"{RUN}/benchmarks/narf/{{reward}}/step_{{step}}.jsonl"
     priority: 2
     conda:
-        "../envs/narf.yaml"
+        lambda wildcards: environment("narf", wildcards.reward)
     threads: 1
     resources:
         gpu=GPU,

@@ -238,6 +238,12 @@ class RewardSettings(Settings):
         named = self.options.get("rewards") if self.kind == "ensemble" else None
         return named if isinstance(named, dict) else {}
 
+    @property
+    def kinds(self) -> set[str]:
+        """Kinds of models that score: those of an ensemble's rewards, or its own."""
+        members = [member for member in self.members.values() if isinstance(member, dict)]
+        return {member.get("kind", "clip") for member in members} or {self.kind}
+
 
 class Lora(Settings):
     """Low-rank adapters, for method lora."""

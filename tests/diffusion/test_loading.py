@@ -92,7 +92,7 @@ def test_broken_folders(folder, damage, message):
 
 
 def test_an_unusable_device(saved):
-    with pytest.raises(UserError, match="runtime.device: cuda:99 is not usable"):
+    with pytest.raises(UserError, match=r"runtime\.device: cuda:99 is not usable"):
         load(saved, device="cuda:99")
 
 

@@ -65,10 +65,18 @@ def from_pipeline(pipe: Any, sampling: config.Sampling) -> Sampler:
     Raises:
         UserError: no family drives pipelines of this class, or the scheduler is not possible.
     """
+    return sampler_class(family_of(pipe))(pipe, sampling)
+
+
+def family_of(pipe: Any) -> str:
+    """The family that drives a diffusers pipeline.
+
+    Raises:
+        UserError: there is none for pipelines of this class.
+    """
     for family in SAMPLERS:
-        sampler = sampler_class(family)
-        if type(pipe).__name__ == sampler.pipeline_class:
-            return sampler(pipe, sampling)
+        if type(pipe).__name__ == sampler_class(family).pipeline_class:
+            return family
     raise UserError(
         f"{type(pipe).__name__}: no sampler for this pipeline, only for {', '.join(SAMPLERS)}"
     )

@@ -60,7 +60,7 @@ def main(
     from ttsnap.simulation.source import read_costs
 
     how = METHODS[method]
-    sampling = sampling_for(how, settings.sampling)
+    sampling = sampling_for(how, settings.model.family, settings.sampling)
     sampler = load_sampler(settings.model, sampling, runtime)
     load = partial(load_reward, settings.reward, name=settings.reward_name, device=runtime.device)
     reward = load()
