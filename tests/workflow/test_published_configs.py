@@ -89,7 +89,7 @@ def test_a_tiny_model_is_searched_by_it(
     settings["model"] = {"family": family, "path": "model"}
     settings["sampling"] |= {"height": 32, "width": 32}
     if family in VIDEOS:
-        settings["sampling"] |= {"steps": 5, "frames": 5}
+        settings["sampling"] |= {"steps": 9, "frames": 5}
     settings["rewards"]["bright"] = {"kind": "brightness"}
     settings["runtime"]["device"] = "cpu"
     Path("tiny.yaml").write_text(yaml.safe_dump(settings))
