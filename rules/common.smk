@@ -18,6 +18,7 @@ from ttsnap.diffusion import VIDEOS
 from ttsnap.errors import UserError
 from ttsnap.fetch import missing
 from ttsnap.prompts import load_splits, prompts_hash
+from ttsnap.rewards import is_trainable
 from ttsnap.search.methods import METHODS
 from ttsnap.search.setup import looks_by_narf, method_options, prunes
 from ttsnap.standing import SETTINGS
@@ -30,6 +31,13 @@ try:
             f"model.family: {CONFIG.model.family} makes videos, whose steps are not stored; "
             "search them live by `ttsnap search`"
         )
+    REWARDS = CONFIG.pipeline_rewards
+    for name in REWARDS:
+        if not is_trainable(CONFIG.rewards[name]):
+            raise UserError(
+                f"rewards.{name}: kind {CONFIG.rewards[name].kind} cannot be finetuned, as all but "
+                "search.judge_reward are; search by it with `ttsnap search`"
+            )
     PROMPTS = load_splits(CONFIG.splits)
     for name, given in CONFIG.search.options.items():
         planned = {"schedule": "-"} if prunes(METHODS[name]) else {}
@@ -42,7 +50,6 @@ except UserError as error:
 
 RUN = f"{CONFIG.results}/{CONFIG.run}"
 SPLITS = list(PROMPTS)
-REWARDS = CONFIG.pipeline_rewards
 JUDGE = CONFIG.rewards.get(CONFIG.search.judge_reward)
 # Site matters reach the jobs through the environment, where Snakemake does not track them.
 os.environ.update(TTSNAP_RUNTIME=CONFIG.runtime.model_dump_json(), HF_HUB_OFFLINE="1")
@@ -85,15 +92,14 @@ def weights_of(reward):
     return weights(*places(CONFIG.rewards[reward].model_dump()))
 
 
-def environment_of(reward, usual):
-    """The conda environment of a job that uses a reward: ImageReward's package wants its own."""
-    settings = CONFIG.rewards[reward]
-    kinds = {settings.kind, *(member.get("kind") for member in settings.members.values())}
-    return f"../envs/{'image-reward' if 'image-reward' in kinds else usual}.yaml"
-
-
 def reward_weights(wildcards):
     return weights_of(wildcards.reward)
+
+
+def environment(usual, *rewards):
+    """The conda environment of a job that scores with some rewards: ImageReward has its own."""
+    kinds = {kind for name in rewards for kind in CONFIG.rewards[name].kinds}
+    return f"../envs/{'image-reward' if 'image-reward' in kinds else usual}.yaml"
 
 
 def leaves(**chosen):

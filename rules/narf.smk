@@ -27,7 +27,7 @@ rule narf:
         f"{RUN}/benchmarks/narf/{{reward}}/step_{{step}}.jsonl"
     priority: 2
     conda:
-        lambda wildcards: environment_of(wildcards.reward, "narf")
+        lambda wildcards: environment("narf", wildcards.reward)
     threads: PROCESSES
     resources:
         nodes=1,  # Slurm may take its GPUs from several

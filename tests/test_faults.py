@@ -229,7 +229,7 @@ def test_a_full_disk_is_one_line_and_costs_nothing_finished(
     room: int,
 ) -> None:
     tiny_stable_diffusion(tmp_path / "generator")
-    model = load_sampler(config.Model(path=str(tmp_path / "generator")), SAMPLING, "cpu")
+    model = load_sampler(config.Model(path=str(tmp_path / "generator")), SAMPLING, config.Runtime())
     disk = small_disk(4096)
     reference, store = (stage_store(model, folder) for folder in (tmp_path / "whole", disk))
     assert stage(monkeypatch, tmp_path / "generator", reference, 0, 4) == 0
@@ -325,7 +325,7 @@ def scaled(folder: Path, layers: dict[str, float]) -> None:
 
 def first_beyond_float16(folder: Path) -> int:
     """The first step at which float32 activations of the U-Net leave the range of float16."""
-    sampler = load_sampler(config.Model(path=str(folder)), SAMPLING, "cpu")
+    sampler = load_sampler(config.Model(path=str(folder)), SAMPLING, config.Runtime())
     beyond = []
 
     def look(module: Any, inputs: Any, output: Any) -> None:
@@ -345,7 +345,7 @@ def overflow(
 ) -> str:
     """Run the stage in float16; nothing may be stored, and one line of error remains."""
     model = config.Model(path=str(folder / "generator"), dtype="float16")
-    sampler = load_sampler(model, SAMPLING, "cpu")
+    sampler = load_sampler(model, SAMPLING, config.Runtime())
     store = stage_store(sampler, folder, "float16")
     before = identity([path for path in folder.rglob("*") if path.is_file()])
     capsys.readouterr()

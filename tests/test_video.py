@@ -16,7 +16,7 @@ from PIL import Image
 from tests.sampling import call, images_of, make
 from tests.tiny_families import tiny, tiny_ltx, tiny_wan
 from ttsnap import search
-from ttsnap.config import Costs, Model, Preview, Sampling
+from ttsnap.config import Costs, Model, Preview, Runtime, Sampling
 from ttsnap.diffusion import load_sampler
 from ttsnap.errors import UserError
 from ttsnap.pricing import measure
@@ -57,7 +57,7 @@ def test_models_that_are_something_else():
         make(tiny_wan(boundary_ratio=0.9))
     model = Model(family="wan", path=".", preview=Preview(path="."))
     with pytest.raises(UserError, match="no preview decoders for wan"):
-        load_sampler(model, Sampling(), "cpu")
+        load_sampler(model, Sampling(), Runtime())
 
 
 def gray(values: list[list[int]]) -> np.ndarray:
@@ -107,7 +107,7 @@ def test_an_mp4_shows_the_frames(tmp_path: Path):
 def test_without_a_writer_a_model_is_not_even_loaded(monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(UserError, match=r"saved by PyAV: pip install 'ttsnap\[video\]'"):
-        load_sampler(Model(family="ltx", path="nowhere"), Sampling(), "cpu")
+        load_sampler(Model(family="ltx", path="nowhere"), Sampling(), Runtime())
 
 
 def test_prices_have_all_scored_frames():

@@ -105,19 +105,7 @@ class Model(Settings):
     preview: Preview | None = Field(
         None, description="Preview decoder, {path, revision}, for the latents of the model."
     )
-    offload: Literal["none", "model", "sequential"] = Field(
-        "none",
-        description="What waits in main memory: none; model: idle models; sequential: idle layers.",
-    )
     vae_tiling: bool = Field(False, description="Decode in tiles: less memory, faint seams.")
-    vae_slicing: bool = Field(False, description="Decode one image at a time: less memory.")
-    release_text_encoders: bool = Field(
-        False, description="Keep text encoders in main memory but while they encode."
-    )
-    attention: Text | None = Field(
-        None, description="Attention backend of diffusers, such as flash; null is torch's."
-    )
-    compile: bool = Field(False, description="Compile the denoiser with torch.compile.")
 
 
 class Scheduler(Settings):
@@ -249,6 +237,12 @@ class RewardSettings(Settings):
         """What an ensemble says about each of its rewards, by name; no other kind has any."""
         named = self.options.get("rewards") if self.kind == "ensemble" else None
         return named if isinstance(named, dict) else {}
+
+    @property
+    def kinds(self) -> set[str]:
+        """Kinds of models that score: those of an ensemble's rewards, or its own."""
+        members = [member for member in self.members.values() if isinstance(member, dict)]
+        return {member.get("kind", "clip") for member in members} or {self.kind}
 
 
 class Lora(Settings):
@@ -392,6 +386,18 @@ class Runtime(Settings):
         None,
         description="Images per forward pass of finetuning; null: a process's share of a batch.",
     )
+    offload: Literal["none", "model", "sequential"] = Field(
+        "none",
+        description="What waits in main memory: none; model: idle models; sequential: idle layers.",
+    )
+    vae_slicing: bool = Field(False, description="Decode one image at a time: less memory.")
+    release_text_encoders: bool = Field(
+        False, description="Keep text encoders in main memory but while they encode."
+    )
+    attention: Text | None = Field(
+        None, description="Attention backend of diffusers, such as flash; null is torch's."
+    )
+    compile: bool = Field(False, description="Compile the denoiser with torch.compile.")
 
 
 class Config(Settings):
@@ -527,8 +533,8 @@ def _negtome_problems(config: Config) -> Iterator[Problem]:
     if settings.reference >= settings.group:
         text = f"{settings.reference} is none of a group of {settings.group}, counted from 0"
         yield (*place, "reference"), text
-    if config.model.compile:
-        yield ("model", "compile"), "cannot be combined with sampling.negtome"
+    if config.runtime.compile:
+        yield ("runtime", "compile"), "cannot be combined with sampling.negtome"
     whole = f"sampling.negtome.group, {settings.group}"
     if config.runtime.batch_size < settings.group:
         text = f"{config.runtime.batch_size} is less than {whole}, whose images run together"

@@ -38,10 +38,18 @@ def test_published_numbers_of_parameters(name: str, denoiser: float, vae: float)
 
 @pytest.mark.parametrize(
     ("name", "billions"),
-    [("sd35-medium", 2.47), ("sd35-large", 8.1), ("pixart-sigma", 0.6), ("sana", 1.6)],
+    [
+        ("edm", 0.296),
+        ("ltx", 1.92),
+        ("wan-1.3b", 1.42),
+        ("sd35-medium", 2.47),
+        ("sd35-large", 8.1),
+        ("pixart-sigma", 0.6),
+        ("sana", 1.6),
+    ],
 )
 def test_published_sizes(name: str, billions: float) -> None:
-    """As their cards say; Stable Diffusion 3.5 counts its table of positions."""
+    """As cards and papers say, or the weights add up; SD 3.5 counts its table of positions."""
     architecture = ARCHITECTURES[name]
     settings = architecture.denoiser
     positions = settings.get("pos_embed_max_size", 0) ** 2 * settings.get(

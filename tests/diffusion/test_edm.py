@@ -13,9 +13,13 @@ import torch
 from tests.sampling import finish, make
 from tests.tiny import tiny_stable_diffusion
 from tests.tiny_families import tiny
-from ttsnap.config import Model, Preview, Sampling, Scheduler
+from ttsnap import search
+from ttsnap.config import Model, Preview, Runtime, Sampling, Scheduler
 from ttsnap.diffusion import from_pipeline, load_sampler
 from ttsnap.errors import UserError
+from ttsnap.rewards.brightness import BrightnessReward
+from ttsnap.search import METHODS
+from ttsnap.search.setup import sampling_for
 
 LABELS = [0, 2]
 PROMPTS = ["Red", " heron "]
@@ -161,6 +165,36 @@ def test_costs_count_a_class():
     assert costs["decode"] == 0
 
 
+def test_a_pipeline_in_hand_is_searched():
+    reward = BrightnessReward()
+    found = search(
+        pipeline(), "heron", reward=reward, budget="70nfe", keep_finals=True, progress=False
+    )
+    assert found.image.shape == (32, 32, 3)
+    assert len(found.finals) == 2
+    assert found.score == max(reward.score(np.stack([*found.finals.values()]), ["heron"] * 2))
+    with pytest.raises(UserError, match="EDM has no guidance; expected 1, not 5"):
+        search(pipeline(), "heron", reward=reward, guidance_scale=5.0)
+
+
+def test_a_search_of_the_noise_has_churn():
+    found = search(
+        pipeline(),
+        "heron",
+        reward=BrightnessReward(),
+        method="eps-greedy",
+        steps=7,
+        budget="56nfe",
+        progress=False,
+    )
+    assert found.spent <= 56
+    sampling = Sampling(scheduler=Scheduler(name="EDMHeunScheduler"))
+    noisy, plain = METHODS["eps-greedy"], METHODS["best-of-n"]
+    assert sampling_for(noisy, "edm", sampling).scheduler.options == PUBLISHED
+    assert sampling_for(plain, "edm", sampling) == sampling
+    assert sampling_for(noisy, "sdxl", sampling).scheduler.name == "DDIMScheduler"
+
+
 def test_what_edm_has_not():
     pipe = pipeline()
     heun = Scheduler(name="EDMHeunScheduler")
@@ -174,7 +208,7 @@ def test_what_edm_has_not():
         make(pipe, S_churn=-1.0)
     model = Model(family="edm", path=".", preview=Preview(path="."))
     with pytest.raises(UserError, match=r"model\.preview: there are no preview decoders for edm"):
-        load_sampler(model, Sampling(), "cpu")
+        load_sampler(model, Sampling(), Runtime())
     pipe = tiny("edm")
     pipe.register_to_config(id2label={"4": "one too many"})
     with pytest.raises(UserError, match="has 4 classes; expected some, and no others as id2label"):

@@ -24,7 +24,7 @@ from tests.sampling import (
     sampling_of,
 )
 from tests.tiny_families import TINY, tiny, tiny_flux_schnell
-from ttsnap.config import Model
+from ttsnap.config import Model, Runtime
 from ttsnap.diffusion import SAMPLERS, VIDEOS, from_pipeline, load_sampler, sampler_class
 from ttsnap.errors import UserError
 
@@ -251,12 +251,12 @@ def test_the_pipeline_is_left_as_it_is(family):
 def test_a_folder_gives_the_model_that_was_saved(family, tmp_path: Path):
     pipe = tiny(family, tmp_path)
     sampling = sampling_of(pipe, steps=3)
-    loaded = load_sampler(Model(family=family, path=str(tmp_path)), sampling, "cpu")
+    loaded = load_sampler(Model(family=family, path=str(tmp_path)), sampling, Runtime())
     assert type(loaded) is type(from_pipeline(pipe, sampling))
     np.testing.assert_array_equal(images_of(loaded), images_of(from_pipeline(pipe, sampling)))
     other = "flux" if family == "sdxl" else "sdxl"
     with pytest.raises(UserError, match=f"is a {type(pipe).__name__}, not a"):
-        load_sampler(Model(family=other, path=str(tmp_path)), sampling, "cpu")
+        load_sampler(Model(family=other, path=str(tmp_path)), sampling, Runtime())
 
 
 @pytest.mark.parametrize(

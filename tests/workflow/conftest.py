@@ -125,11 +125,11 @@ def workflow(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
 
 def full_cost(folder: Path) -> float:
     """TFLOPs of one candidate of best-of-N."""
-    from ttsnap.config import Model, RewardSettings, Sampling
+    from ttsnap.config import Model, RewardSettings, Runtime, Sampling
     from ttsnap.diffusion import load_sampler
     from ttsnap.rewards import load_reward
 
-    sampler = load_sampler(Model(path=str(folder / "generator")), Sampling(steps=4), "cpu")
+    sampler = load_sampler(Model(path=str(folder / "generator")), Sampling(steps=4), Runtime())
     costs = sampler.costs()
     reward = load_reward(RewardSettings(path=str(folder / "clip")), name="clip", device="cpu")
     return 4 * costs["denoise"] + costs["decode"] + reward.tflops(32, 32)

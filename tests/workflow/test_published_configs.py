@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,15 +11,17 @@ import yaml
 
 from tests.tiny_clip import tiny_clip
 from tests.tiny_families import tiny
-from tests.workflow.conftest import ROOT, Workflow
+from tests.workflow.conftest import ROOT, Workflow, job_counts
+from ttsnap import cli
 from ttsnap.config import Model, RewardSettings, Sampling, load_config
-from ttsnap.diffusion import load_sampler
+from ttsnap.diffusion import VIDEOS, load_sampler
 from ttsnap.fetch import sources
 from ttsnap.prompts import load_splits
 from ttsnap.rewards import load_reward
 from ttsnap.store import open_store
 
 NAMES = ["sd15", "sdxl", "flux", "sd35", "pixart-sigma"]
+PROMPTS = {"edm": "red", "ltx": "a fox in snow", "wan": "a fox in snow"}
 each_config = pytest.mark.parametrize("name", NAMES)
 
 
@@ -52,6 +55,82 @@ def test_the_workflow_plans_it(name: str, tmp_path: Path) -> None:
     workflow = Workflow(tmp_path, {})
     done = workflow.snakemake("--dry-run", "--quiet", config=file(name))
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_workflow_plans_edm(tmp_path: Path) -> None:
+    (tmp_path / "config").symlink_to(ROOT / "config")
+    done = Workflow(tmp_path, {}).snakemake("--dry-run", config=file("edm"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    planned = job_counts(done.stdout + done.stderr)
+    assert planned["narf"] == 5
+    assert planned["search"] == 8
+
+
+@pytest.mark.parametrize("family", VIDEOS)
+def test_the_workflow_refuses_videos(tmp_path: Path, family: str) -> None:
+    done = Workflow(tmp_path, {}).snakemake("--dry-run", config=file(family))
+    assert done.returncode != 0
+    assert f"model.family: {family} makes videos" in done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("family", "arguments"),
+    [
+        ("edm", ["--method", "best-of-n"]),
+        ("edm", ["--method", "eps-greedy"]),
+        ("ltx", ["--method", "ttsp", "--schedule", "2:0.5"]),
+        ("wan", ["--method", "ttsp", "--schedule", "2:0.5"]),
+    ],
+)
+def test_a_tiny_model_is_searched_by_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str, arguments: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = yaml.safe_load(file(family).read_text())
+    tiny(family, tmp_path / "model")
+    settings["model"] = {"family": family, "path": "model"}
+    settings["sampling"] |= {"height": 32, "width": 32}
+    if family in VIDEOS:
+        settings["sampling"] |= {"steps": 9, "frames": 5}
+    settings["rewards"]["bright"] = {"kind": "brightness"}
+    settings["runtime"]["device"] = "cpu"
+    Path("tiny.yaml").write_text(yaml.safe_dump(settings))
+    common = ["--config", "tiny.yaml", "--reward", "bright", "--out", "out"]
+    evaluations = 4 * settings["sampling"]["steps"]
+    command = ["ttsnap", "search", PROMPTS[family], *common, "--budget", f"{evaluations}nfe"]
+    monkeypatch.setattr(sys, "argv", [*command, *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert not ended.value.code
+    (found,) = (path for path in Path("out").iterdir() if path.is_dir())
+    last = json.loads((found / "trace.jsonl").read_text().splitlines()[-1])
+    assert last["spent"] <= evaluations
+    assert (found / "best.png").is_file()
+    assert (found / "best.mp4").is_file() is (family in VIDEOS)
+    used = json.loads(Path("out/config.json").read_text())["sampling"]["scheduler"]
+    churned = "eps-greedy" in arguments
+    assert ("S_churn" in used["options"]) is churned
+
+
+@pytest.mark.parametrize(
+    ("reward", "kind"),
+    [
+        ({"kind": "brightness"}, "brightness"),
+        ({"kind": "ensemble", "options": {"by": "rank", "rewards": {"pic": 1.0}}}, "ensemble"),
+    ],
+)
+def test_what_cannot_be_finetuned_is_refused_before_any_job(
+    tmp_path: Path, reward: dict[str, object], kind: str
+) -> None:
+    (tmp_path / "config").symlink_to(ROOT / "config")
+    settings = yaml.safe_load(file("sd15").read_text())
+    settings["rewards"]["other"] = reward
+    done = Workflow(tmp_path, settings).snakemake("--dry-run")
+    assert done.returncode != 0
+    said = done.stdout + done.stderr
+    assert f"rewards.other: kind {kind} cannot be finetuned" in said
+    assert "Traceback" not in said
 
 
 def test_what_was_not_fetched_is_told_before_any_job(tmp_path: Path) -> None:

@@ -62,11 +62,13 @@ class Architecture:
         denoiser: config of the U-Net or transformer, with its ``_class_name``.
         vae: config of the autoencoder, with its ``_class_name``; None of a model of pixels.
         text_tokens: length of the text sequence that the denoiser attends to.
+        sizes: height, width and frames that it is counted at unless others are asked for.
     """
 
     denoiser: Mapping[str, Any]
     vae: Mapping[str, Any] | None
     text_tokens: int
+    sizes: tuple[tuple[int, int, int], ...] = ((512, 512, 1), (1024, 1024, 1))
 
     @classmethod
     def of(cls, model: config.Model) -> Architecture:
@@ -158,9 +160,45 @@ ARCHITECTURES = {
     "sana": Architecture(
         denoiser={"_class_name": "SanaTransformer2DModel"}, vae=_DC, text_tokens=300
     ),
+    "edm": Architecture(
+        denoiser={
+            "_class_name": "UNet2DModel",
+            "sample_size": 64,
+            "block_out_channels": [192, 384, 576, 768],
+            "layers_per_block": 3,
+            "attention_head_dim": 64,
+            "num_class_embeds": 1000,
+            "resnet_time_scale_shift": "scale_shift",
+            "down_block_types": ["ResnetDownsampleBlock2D"] + ["AttnDownBlock2D"] * 3,
+            "up_block_types": ["AttnUpBlock2D"] * 3 + ["ResnetUpsampleBlock2D"],
+            "downsample_type": "resnet",
+            "upsample_type": "resnet",
+        },
+        vae=None,
+        text_tokens=0,
+        sizes=((64, 64, 1),),
+    ),
+    "ltx": Architecture(
+        denoiser={"_class_name": "LTXVideoTransformer3DModel"},
+        vae={"_class_name": "AutoencoderKLLTXVideo"},
+        text_tokens=128,
+        sizes=((480, 704, 97),),
+    ),
+    "wan-1.3b": Architecture(
+        denoiser={
+            "_class_name": "WanTransformer3DModel",
+            "num_attention_heads": 12,
+            "ffn_dim": 8960,
+            "num_layers": 30,
+        },
+        vae={"_class_name": "AutoencoderKLWan"},
+        text_tokens=512,
+        sizes=((480, 832, 81),),
+    ),
 }
 """Stable Diffusion 1.5, SDXL and what is finetuned from it, FLUX.1-dev, Stable Diffusion 3.5,
-PixArt-Σ XL for 1024 pixels, Sana 1.6B."""
+PixArt-Σ XL for 1024 pixels, Sana 1.6B; the U-Net of EDM for ImageNet-64 in diffusers' blocks,
+LTX-Video 2B, Wan 2.1 1.3B."""
 
 
 def parameters(architecture: Architecture) -> tuple[int, int]:

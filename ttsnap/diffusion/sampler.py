@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -160,6 +161,22 @@ class Sampler(ABC):
     def pipeline(cls) -> Any:
         """The class that :attr:`pipeline_class` names."""
         return getattr(diffusers, cls.pipeline_class)
+
+    @classmethod
+    def defaults(cls, pipe: Any) -> config.Sampling:
+        """How the pipeline samples if its call is told nothing."""
+        own = inspect.signature(pipe.__call__).parameters
+        denoiser = pipe.unet if hasattr(pipe, "unet") else pipe.transformer
+        size = getattr(pipe, "default_sample_size", None) or denoiser.config.get("sample_size")
+        pixels = size and size * pipe.vae_scale_factor
+        return config.Sampling(
+            steps=own["num_inference_steps"].default,
+            guidance_scale=own["guidance_scale"].default,
+            height=pixels or own["height"].default,
+            width=pixels or own["width"].default,
+            frames=own["num_frames"].default if "num_frames" in own else 1,
+            scheduler=config.Scheduler(name=type(pipe.scheduler).__name__),
+        )
 
     def latent_size(self) -> tuple[int, ...]:
         """Shape of a candidate's latents as the autoencoder has them: C, h, w.

@@ -28,7 +28,7 @@ def main(
 ) -> None:
     from ttsnap.diffusion import load_sampler
 
-    sampler = load_sampler(settings.model, settings.sampling, runtime.device)
+    sampler = load_sampler(settings.model, settings.sampling, runtime)
     sigmas = [float(sigma) for sigma in sampler.sigmas]
     folder = Path(settings.model.path)
     weights = {

@@ -72,7 +72,7 @@ def _seconds(settings: Settings, runtime: config.Runtime, reward: Reward) -> dic
     from ttsnap.diffusion import load_sampler
     from ttsnap.pricing import measure
 
-    sampler = load_sampler(settings.model, settings.sampling, runtime.device)
+    sampler = load_sampler(settings.model, settings.sampling, runtime)
     return measure("seconds", sampler, reward, settings.sampling, runtime.batch_size)
 
 
