@@ -5,7 +5,8 @@ PROCESSES = CONFIG.runtime.processes
 # --multi_gpu starts processes on CPUs, too, where --cpu leaves that to MPI. Port 0 is a free one.
 LAUNCH = (
     f"accelerate launch --multi_gpu --num_processes {PROCESSES} --num_machines 1"
-    " --main_process_port 0 --mixed_precision no --dynamo_backend no"
+    " --main_process_port 0 --num_cpu_threads_per_process 1 --mixed_precision no"
+    " --dynamo_backend no"
     if PROCESSES > 1
     else "python"
 )
