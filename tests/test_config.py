@@ -314,7 +314,7 @@ def test_small_numbers_survive_json(tmp_path: Path) -> None:
         ({"sampling": {"negtome": {"reference": 8}}}, "reference: 8 is none of a group of 8"),
         ({"sampling": {"negtome": {"t_start": 1, "t_end": 2}}}, "t_end: 2 is above t_start 1"),
         ({"sampling": {"negtome": {"group": 5}}}, "splits.train.images: 2 is no multiple of"),
-        ({"sampling": {"negtome": {}}, "model": {"compile": True}}, "model.compile: cannot be"),
+        ({"sampling": {"negtome": {}}, "runtime": {"compile": True}}, "runtime.compile: cannot be"),
         ({"sampling": {"negtome": {}}, "runtime": {"batch_size": 4}}, "batch_size: 4 is less than"),
         (
             {"narf": {"learning_rates": {"no": 1.0}}},

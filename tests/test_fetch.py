@@ -93,7 +93,7 @@ from ttsnap.fetch import missing
 from ttsnap.rewards import load_reward
 config = load_config("config.yaml")
 assert list(missing(config)) == []
-sampler = load_sampler(config.model, config.sampling, "cpu")
+sampler = load_sampler(config.model, config.sampling, config.runtime)
 reward = load_reward(config.rewards["clip"], name="clip")
 images = sampler.decode(sampler.start(sampler.encode(["red"], [""]), [1]).latents)
 print(reward.score(images, ["red"]).shape)

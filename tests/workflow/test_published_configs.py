@@ -13,7 +13,7 @@ from tests.tiny_clip import tiny_clip
 from tests.tiny_families import tiny
 from tests.workflow.conftest import ROOT, Workflow, job_counts
 from ttsnap import cli
-from ttsnap.config import Model, RewardSettings, Sampling, load_config
+from ttsnap.config import Model, RewardSettings, Runtime, Sampling, load_config
 from ttsnap.diffusion import VIDEOS, load_sampler
 from ttsnap.fetch import sources
 from ttsnap.prompts import load_splits
@@ -177,7 +177,9 @@ def test_it_runs_from_end_to_end_on_a_tiny_model(name: str, tmp_path: Path) -> N
     settings["rewards"] = {"pic": {"kind": "clip", "path": "clip"}}
     settings["narf"] |= {"steps": [1, 2], "learning_rates": {}, "batch_size": 4}
     sampler = load_sampler(
-        Model(**settings["model"] | {"path": str(tmp_path / "model")}), Sampling(**sampling), "cpu"
+        Model(**settings["model"] | {"path": str(tmp_path / "model")}),
+        Sampling(**sampling),
+        Runtime(),
     )
     reward = load_reward(RewardSettings(path=str(tmp_path / "clip")), name="pic")
     costs = sampler.costs()
