@@ -5,7 +5,7 @@ CORES ?= 2
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-slurm style check clean
+.PHONY: demo test test-slow test-slurm style check clean
 
 demo: $(INSTALLED)  ## Run the whole pipeline on the embedded default, and write the report.
 	. $(BIN)/activate && snakemake --cores $(CORES)
@@ -14,6 +14,9 @@ demo: $(INSTALLED)  ## Run the whole pipeline on the embedded default, and write
 
 test: $(INSTALLED)  ## Run the tests.
 	$(BIN)/python -m pytest
+
+test-slow: $(INSTALLED)  ## Run the tests that take minutes, some in environments of their own.
+	$(BIN)/python -m pytest -m slow
 
 test-slurm: $(INSTALLED)  ## Run the tests on a Slurm cluster of this machine (installs Slurm; root).
 	$(BIN)/python -m pytest -m slurm tests/slurm

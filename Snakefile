@@ -23,8 +23,19 @@ include: "rules/search.smk"
 include: "rules/report.smk"
 
 
+onstart:
+    Path(RUN).mkdir(parents=True, exist_ok=True)
+    Path(RUN, SETTINGS).write_text(CONFIG.model_dump_json(indent=2))
+
+
 rule all:
     default_target: True
     input:
         f"{RUN}/summary.json",
+    localrule: True
+
+
+rule stores:
+    input:
+        [trajectory_receipts(split) for split in SPLITS],
     localrule: True

@@ -21,7 +21,7 @@ from statistics import median
 
 import torch
 
-from ttsnap.config import Config
+from ttsnap.config import Config, Runtime
 from ttsnap.diffusion import load_sampler
 from ttsnap.pricing import cost_model
 from ttsnap.progress import quiet_libraries
@@ -38,7 +38,7 @@ NAMES = ("best-of-n", "ttsp")
 def main(n: int, repeats: int) -> None:
     quiet_libraries()
     config = Config()
-    sampler = load_sampler(config.model, config.sampling, "cpu")
+    sampler = load_sampler(config.model, config.sampling, Runtime())
     name = config.search.reward
     reward = load_reward(config.rewards[name], name=name)
     batch = config.runtime.batch_size

@@ -14,28 +14,45 @@ from snakemake.utils import update_config
 sys.path.insert(0, str(workflow.basedir))
 
 from ttsnap.config import load_config, typed
+from ttsnap.diffusion import VIDEOS
 from ttsnap.errors import UserError
+from ttsnap.fetch import missing
 from ttsnap.prompts import load_splits, prompts_hash
+from ttsnap.rewards import is_trainable
 from ttsnap.search.methods import METHODS
 from ttsnap.search.setup import looks_by_narf, method_options, prunes
+from ttsnap.standing import SETTINGS
 
 update_config(config, typed(workflow.config_settings.overwrite_config))
 try:
     CONFIG = load_config(config)
+    if CONFIG.model.family in VIDEOS:
+        raise UserError(
+            f"model.family: {CONFIG.model.family} makes videos, whose steps are not stored; "
+            "search them live by `ttsnap search`"
+        )
+    REWARDS = CONFIG.pipeline_rewards
+    for name in REWARDS:
+        if not is_trainable(CONFIG.rewards[name]):
+            raise UserError(
+                f"rewards.{name}: kind {CONFIG.rewards[name].kind} cannot be finetuned, as all but "
+                "search.judge_reward are; search by it with `ttsnap search`"
+            )
     PROMPTS = load_splits(CONFIG.splits)
     for name, given in CONFIG.search.options.items():
         planned = {"schedule": "-"} if prunes(METHODS[name]) else {}
         method_options(METHODS[name], planned | given)
+    # A dry run queues nothing, and is to be had before anything is downloaded.
+    if not workflow.output_settings.dryrun and (lacking := list(missing(CONFIG))):
+        raise UserError("\n".join(lacking))
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
 RUN = f"{CONFIG.results}/{CONFIG.run}"
 SPLITS = list(PROMPTS)
-# The reward that judges is held out: no checkpoint is trained for it, nothing planned by it.
-REWARDS = [name for name in CONFIG.rewards if name != CONFIG.search.judge_reward]
 JUDGE = CONFIG.rewards.get(CONFIG.search.judge_reward)
 # Site matters reach the jobs through the environment, where Snakemake does not track them.
-os.environ.update(TTSNAP_RUNTIME=CONFIG.runtime.model_dump_json())
+os.environ.update(TTSNAP_RUNTIME=CONFIG.runtime.model_dump_json(), HF_HUB_OFFLINE="1")
 GPU = 0 if CONFIG.runtime.device == "cpu" else 1
 
 
@@ -79,6 +96,12 @@ def reward_weights(wildcards):
     return weights_of(wildcards.reward)
 
 
+def environment(usual, *rewards):
+    """The conda environment of a job that scores with some rewards: ImageReward has its own."""
+    kinds = {kind for name in rewards for kind in CONFIG.rewards[name].kinds}
+    return f"../envs/{'image-reward' if 'image-reward' in kinds else usual}.yaml"
+
+
 def leaves(**chosen):
     """Exactly the settings a stage reads, as the JSON it is given and Snakemake tracks."""
     plain = {
@@ -95,13 +118,6 @@ def block_names(count, per_job):
 def block_prompts(split, block):
     per_job = getattr(CONFIG.splits, split).prompts_per_job
     return PROMPTS[split][int(block) * per_job : (int(block) + 1) * per_job]
-
-
-def stored_steps(split):
-    """Step indices of a split's trajectories, the last always among them."""
-    steps = getattr(CONFIG.splits, split).steps
-    every = range(CONFIG.sampling.steps)
-    return list(every) if steps is None else sorted({*steps, every[-1]})
 
 
 def trajectory_receipts(split):

@@ -1,6 +1,16 @@
 # Noise-aware reward finetuning: one job and one checkpoint per step, from clean to noisy.
 from ttsnap.stages import narf
 
+PROCESSES = CONFIG.runtime.processes
+# --multi_gpu starts processes on CPUs, too, where --cpu leaves that to MPI. Port 0 is a free one.
+LAUNCH = (
+    f"accelerate launch --multi_gpu --num_processes {PROCESSES} --num_machines 1"
+    " --main_process_port 0 --num_cpu_threads_per_process 1 --mixed_precision no"
+    " --dynamo_backend no"
+    if PROCESSES > 1
+    else "python"
+)
+
 
 rule narf:
     input:
@@ -18,17 +28,18 @@ rule narf:
         f"{RUN}/benchmarks/narf/{{reward}}/step_{{step}}.jsonl"
     priority: 2
     conda:
-        "../envs/narf.yaml"
-    threads: 1
+        lambda wildcards: environment("narf", wildcards.reward)
+    threads: PROCESSES
     resources:
-        gpu=GPU,
+        nodes=1,  # Slurm may take its GPUs from several
+        gpu=GPU * PROCESSES,
         gpu_job=GPU,
-        mem_mb=scaled(16000),
+        mem_mb=scaled(16000 * PROCESSES),
         runtime=scaled(720),
     params:
         settings=lambda wildcards: leaves(
             reward=CONFIG.rewards[wildcards.reward],
-            narf=CONFIG.narf,
+            narf=CONFIG.narf.of(wildcards.reward),
             seed=CONFIG.seed,
             version=narf.VERSION,
         ),
@@ -37,7 +48,7 @@ rule narf:
     message:
         "Finetune {wildcards.reward} for step {wildcards.step}"
     shell:
-        "python -m ttsnap.stages.narf --settings {params.settings:q}"
+        "{LAUNCH} -m ttsnap.stages.narf --settings {params.settings:q}"
         " --reward {wildcards.reward} --step {wildcards.step} --stores {params.stores:q}"
         " --train-rewards {input.train_rewards:q} --val-rewards {input.val_rewards:q}"
         " {params.cleaner} --out {output:q} 2>&1 | tee {log:q}"

@@ -28,6 +28,7 @@ rule report:
         omega=figure("omega.png", "Simulation", "omega.rst"),
         schedules=figure("schedules.png", "Simulation", "schedules.rst"),
         costs=figure("costs.png", "Simulation", "costs.rst"),
+        stages=figure("stages.png", "Run", "stages.rst"),
         contact=figure("contact.png", "Live search", "contact.rst"),
         trajectories=[
             figure(f"trajectories_{number + 1}.png", "Trajectories", "trajectories.rst")
@@ -43,6 +44,7 @@ rule report:
         ],
         gallery=figure("gallery.png", "Live search", "gallery.rst"),
         results=f"{RUN}/search/results.parquet",
+        took=f"{RUN}/report/stages.csv",
         summary=report(
             f"{RUN}/summary.json",
             category="Summary",
@@ -71,7 +73,12 @@ rule report:
         run=lambda wildcards, output: Path(output.summary).parent.as_posix(),
         results=lambda wildcards, input: repeated("--results", input.search),
         checkpoints=lambda wildcards, input: repeated("--checkpoint", input.checkpoints),
-        source=source_hash("ttsnap/report/*.py", "ttsnap/stages/report.py"),
+        source=source_hash(
+            "ttsnap/report/*.py",
+            "ttsnap/standing.py",
+            "ttsnap/workload.py",
+            "ttsnap/stages/report.py",
+        ),
     message:
         "Draw the figures and sum up"
     shell:

@@ -13,7 +13,7 @@ rule reward_cost:
     benchmark:
         f"{RUN}/benchmarks/rewards/{{reward}}/cost.jsonl"
     conda:
-        "../envs/reward.yaml"
+        lambda wildcards: environment("reward", wildcards.reward)
     threads: 1
     resources:
         gpu=GPU if CONFIG.costs.unit == "seconds" else 0,
@@ -47,7 +47,7 @@ rule rewards:
         f"{RUN}/benchmarks/rewards/{{reward}}/{{split}}.jsonl"
     priority: 1
     conda:
-        "../envs/reward.yaml"
+        lambda wildcards: environment("reward", wildcards.reward)
     threads: 1
     resources:
         gpu=GPU,
@@ -82,7 +82,7 @@ rule tensor:
     benchmark:
         f"{RUN}/benchmarks/tensors/{{reward}}/{{split}}.{{kind}}.jsonl"
     conda:
-        "../envs/reward.yaml"
+        lambda wildcards: environment("reward", wildcards.reward)
     threads: 1
     resources:
         gpu=GPU,

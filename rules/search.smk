@@ -23,7 +23,7 @@ rule search:
     benchmark:
         f"{RUN}/benchmarks/search/{{method}}/block_{{block}}.jsonl"
     conda:
-        "../envs/generate.yaml"
+        environment("generate", *filter(None, [CONFIG.search.reward, CONFIG.search.judge_reward]))
     threads: 1
     resources:
         gpu=GPU,

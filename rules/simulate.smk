@@ -28,7 +28,7 @@ rule plan:
             ),
             budgets=sorted({*CONFIG.simulation.budgets, *CONFIG.search.budgets}),
             accounting=CONFIG.simulation.accounting,
-            steps=stored_steps("test"),
+            steps=CONFIG.splits.test.stored(CONFIG.sampling.steps),
             seed=CONFIG.seed,
         ),
         source=source_hash(

@@ -32,3 +32,23 @@ def ttsnap(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
         return 0
 
     return command
+
+
+@pytest.fixture
+def inject(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Tell, below the results of the tests, of a fault that was injected and what became of it."""
+    return lambda line: record_property("fault", line)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what :func:`inject` was told."""
+    reports = [
+        report
+        for outcome in ("passed", "failed")
+        for report in terminalreporter.getreports(outcome)
+    ]
+    faults = [text for report in reports for key, text in report.user_properties if key == "fault"]
+    if faults:
+        terminalreporter.section("faults injected")
+        for text in faults:
+            terminalreporter.line(text)

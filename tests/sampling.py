@@ -15,19 +15,33 @@ TEXTS, NEGATIVES = ["red", 'blue 😀 "/\n'], ["dull", "e"]
 STEPS = 5
 
 
-def make(pipe: Any, guidance_scale=4.0, steps=STEPS, name=None, size=32, **options) -> Sampler:
-    """A sampler with the pipeline's own scheduler, or another."""
-    scheduler = Scheduler(name=name or type(pipe.scheduler).__name__, options=options)
-    return from_pipeline(
-        pipe,
-        Sampling(
-            steps=steps,
-            guidance_scale=guidance_scale,
-            height=size,
-            width=32,
-            scheduler=scheduler,
-        ),
+FRAMES = 5
+
+
+def frames_of(pipe: Any) -> int:
+    return FRAMES if hasattr(pipe, "video_processor") else 1
+
+
+def sampling_of(
+    pipe: Any, guidance_scale=4.0, steps=STEPS, name=None, size=32, frames=None, **options
+) -> Sampling:
+    """Settings with the pipeline's own scheduler, or another."""
+    own = type(pipe.scheduler).__name__
+    if own == "EDMEulerScheduler":
+        own, guidance_scale = "EDMHeunScheduler", 1.0
+    return Sampling(
+        steps=steps,
+        guidance_scale=guidance_scale,
+        height=size,
+        width=32,
+        frames=frames or frames_of(pipe),
+        scheduler=Scheduler(name=name or own, options=options),
     )
+
+
+def make(pipe: Any, *arguments, **options) -> Sampler:
+    """A sampler with the settings of :func:`sampling_of`."""
+    return from_pipeline(pipe, sampling_of(pipe, *arguments, **options))
 
 
 def begin(sampler: Sampler, seeds=(1, 2, 3)) -> State:
@@ -54,10 +68,12 @@ def call(pipe: Any, scheduler: Any = None, negatives: Any = NEGATIVES, **argumen
         arguments["negative_prompt"] = negatives
     if type(pipe).__name__ in ("PixArtSigmaPipeline", "SanaPipeline"):
         arguments |= {"clean_caption": False, "use_resolution_binning": False}
+    if hasattr(pipe, "video_processor"):
+        arguments["num_frames"] = FRAMES
     before = pipe.scheduler
     pipe.scheduler = scheduler or type(before).from_config(before.config)
     try:
-        images = pipe(TEXTS, width=32, output_type="np", **arguments).images
+        images = pipe(TEXTS, width=32, output_type="np", **arguments)[0]
     finally:
         pipe.scheduler = before
     return (images * 255).round().astype(np.uint8)

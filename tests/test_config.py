@@ -139,6 +139,11 @@ def test_whole_numbers_pass_as_numbers() -> None:
         ("run", "a/b", "run: should match pattern"),
         ("results", "", "results: should have at least 1 character"),
         ("runtime.device", "gpu", "runtime.device: should match pattern"),
+        (
+            "runtime",
+            {"device": "cuda:1", "processes": 2},
+            "runtime.device: cuda:1 is for one process",
+        ),
         ("narf.method", "qlora", "narf.method: should be 'lora' or 'full', not \"qlora\""),
         ("sampling.steps", 1, "sampling.steps: should be greater than or equal to 2, not 1"),
         ("sampling.height", 30, "sampling.height: should be a multiple of 4, not 30"),
@@ -291,3 +296,32 @@ def test_settings_load_without_torch() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root
     )
     assert out.stdout == "set()\n"
+
+
+def test_small_numbers_survive_json(tmp_path: Path) -> None:
+    config = Config(narf={"learning_rate": 5e-7})
+    file = tmp_path / "config.json"
+    file.write_text(config.model_dump_json())
+    assert load_config(file) == config
+    file.write_text('{"narf": ')
+    with pytest.raises(UserError, match=r"config\.json:1:10: not JSON"):
+        load_config(file)
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"sampling": {"negtome": {"reference": 8}}}, "reference: 8 is none of a group of 8"),
+        ({"sampling": {"negtome": {"t_start": 1, "t_end": 2}}}, "t_end: 2 is above t_start 1"),
+        ({"sampling": {"negtome": {"group": 5}}}, "splits.train.images: 2 is no multiple of"),
+        ({"sampling": {"negtome": {}}, "runtime": {"compile": True}}, "runtime.compile: cannot be"),
+        ({"sampling": {"negtome": {}}, "runtime": {"batch_size": 4}}, "batch_size: 4 is less than"),
+        (
+            {"narf": {"learning_rates": {"no": 1.0}}},
+            "narf.learning_rates: no is none of the rewards",
+        ),
+    ],
+)
+def test_groups_and_rates_that_are_impossible(settings: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(UserError, match=complaint):
+        load_config(settings)

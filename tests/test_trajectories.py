@@ -181,16 +181,19 @@ def test_finished_jobs_leave_no_parts(reference: TrajectoryStore) -> None:
     assert sorted(p.name for p in folder.iterdir()) == [f"block_000{b}.json" for b in range(3)]
 
 
-def test_ten_kills_at_random_moments(
-    sampler: Sampler, reference: TrajectoryStore, tmp_path: Path
+def test_twenty_kills_at_random_moments(
+    sampler: Sampler,
+    reference: TrajectoryStore,
+    tmp_path: Path,
+    inject: Callable[[str], None],
 ) -> None:
     born = time.process_time()
     generate_all(sampler, tmp_path / "timed")
-    lives = np.random.default_rng(0).uniform(0, 0.5 * (time.process_time() - born), 100)
+    lives = np.random.default_rng(0).uniform(0, 0.9 * (time.process_time() - born), 100)
     whole = content(reference, [0, 1, 2])
     moments = []
     kills = run = 0
-    while kills < 10:
+    while kills < 20:
         folder = tmp_path / f"run{run}"
         finished = [b for b in range(3) if block_receipt(folder / "val", b).is_file()]
         kept = [block_receipt(folder / "val", block) for block in finished]
@@ -203,7 +206,7 @@ def test_ten_kills_at_random_moments(
             assert content(open_store(folder / "val.zarr"), [0, 1, 2]) == whole
             run += 1
         assert identity(kept) == before
-    print(f"{kills} kills; (finished blocks, parts) before each attempt: {moments}")
+    inject(f"{kills} kills; (finished blocks, parts) before each attempt: {moments}")
     assert any(blocks for blocks, _ in moments)
     assert any(parts for _, parts in moments)
     store = generate_all(sampler, tmp_path / f"run{run}")

@@ -14,6 +14,7 @@ import torch
 import transformers
 
 from tests.tiny import MAX_LENGTH, tiny_stable_diffusion, tiny_tokenizer
+from ttsnap.diffusion.edm import EDMPipeline
 
 LETTERS = [chr(code) for code in range(33, 127)]
 
@@ -250,6 +251,108 @@ def sana() -> Any:
     )
 
 
+def edm() -> Any:
+    unet = diffusers.UNet2DModel(
+        sample_size=32,
+        block_out_channels=(16, 32),
+        layers_per_block=1,
+        norm_num_groups=8,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=8,
+        num_class_embeds=4,
+    )
+    return EDMPipeline(
+        unet,
+        diffusers.EDMEulerScheduler(),
+        {"0": "red", "1": 'blue 😀 "/', "2": "Crane, Heron", "3": "crane"},
+    )
+
+
+def _umt5(size: int = 32) -> tuple[Any, Any]:
+    tokenizer, _ = tiny_t5()
+    encoder = transformers.UMT5EncoderModel(
+        transformers.UMT5Config(
+            vocab_size=len(tokenizer), d_model=size, d_kv=8, d_ff=32, num_layers=2, num_heads=2
+        )
+    )
+    return tokenizer, encoder
+
+
+def ltx(**autoencoder: Any) -> Any:
+    tokenizer, encoder = tiny_t5()
+    transformer = diffusers.LTXVideoTransformer3DModel(
+        in_channels=8,
+        out_channels=8,
+        num_attention_heads=4,
+        attention_head_dim=8,
+        cross_attention_dim=32,
+        num_layers=2,
+        caption_channels=32,
+    )
+    vae = diffusers.AutoencoderKLLTXVideo(
+        latent_channels=8,
+        block_out_channels=(8, 8),
+        down_block_types=("LTXVideoDownBlock3D",) * 2,
+        decoder_block_out_channels=(8, 8),
+        layers_per_block=(1, 1, 1),
+        decoder_layers_per_block=(1, 1, 1),
+        spatio_temporal_scaling=(True, True),
+        decoder_spatio_temporal_scaling=(True, True),
+        upsample_residual=(False, False),
+        upsample_factor=(1, 1),
+        patch_size=4,
+        spatial_compression_ratio=16,
+        temporal_compression_ratio=4,
+        **{"decoder_inject_noise": (False,) * 3} | autoencoder,
+    )
+    vae.latents_mean.copy_(torch.linspace(-1, 1, 8))
+    vae.latents_std.copy_(torch.linspace(0.5, 2, 8))
+    return diffusers.LTXPipeline(
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(
+            use_dynamic_shifting=True, base_shift=0.95, max_shift=2.05, shift_terminal=0.1
+        ),
+        vae=vae,
+        text_encoder=encoder,
+        tokenizer=tokenizer,
+        transformer=_louder(transformer, "attn2.to_out", 30),
+    )
+
+
+def wan(**settings: Any) -> Any:
+    tokenizer, encoder = _umt5()
+    transformer = diffusers.WanTransformer3DModel(
+        num_attention_heads=2,
+        attention_head_dim=12,
+        in_channels=4,
+        out_channels=4,
+        text_dim=32,
+        freq_dim=16,
+        ffn_dim=32,
+        num_layers=2,
+        rope_max_seq_len=32,
+    )
+    vae = diffusers.AutoencoderKLWan(
+        base_dim=4,
+        z_dim=4,
+        dim_mult=[1, 1, 1, 1],
+        num_res_blocks=1,
+        temperal_downsample=[False, True, True],
+        latents_mean=[-0.7, 0.1, 0.9, 0.0],
+        latents_std=[9.0, 5.0, 8.0, 4.0],
+    )
+    return diffusers.WanPipeline(
+        tokenizer=tokenizer,
+        text_encoder=encoder,
+        vae=vae,
+        transformer=_louder(transformer, "attn2.to_out", 100),
+        scheduler=diffusers.UniPCMultistepScheduler(
+            use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=3.0
+        ),
+        **settings,
+    )
+
+
 TINY: dict[str, Callable[[Path | None], Any]] = {
     "stable-diffusion": tiny_stable_diffusion,
     "sdxl": _seeded(sdxl),
@@ -257,6 +360,9 @@ TINY: dict[str, Callable[[Path | None], Any]] = {
     "stable-diffusion-3": _seeded(stable_diffusion_3),
     "pixart-sigma": _seeded(pixart_sigma),
     "sana": _seeded(sana),
+    "edm": _seeded(edm),
+    "ltx": _seeded(ltx),
+    "wan": _seeded(wan),
 }
 """Family -> its tiny pipeline, saved to a folder if one is given."""
 
@@ -264,6 +370,16 @@ TINY: dict[str, Callable[[Path | None], Any]] = {
 def tiny(family: str, folder: Path | None = None) -> Any:
     """The tiny pipeline of ``family``, saved to ``folder``, too."""
     return TINY[family](folder)
+
+
+def tiny_ltx(**autoencoder: Any) -> Any:
+    """LTX-Video with other settings of its autoencoder."""
+    return _seeded(lambda: ltx(**autoencoder))(None)
+
+
+def tiny_wan(**settings: Any) -> Any:
+    """Wan with other settings of its pipeline."""
+    return _seeded(lambda: wan(**settings))(None)
 
 
 def tiny_flux_schnell() -> Any:

@@ -9,10 +9,13 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from ttsnap.config import DEFAULT_YAML, load_config
 from ttsnap.diffusion.cli import costs
-from ttsnap.errors import UserError
+from ttsnap.errors import UserError, explain
+from ttsnap.fetch import fetch
 from ttsnap.progress import quiet_libraries
 from ttsnap.rewards.cli import import_rewards, rewards
+from ttsnap.run_cli import estimate, status
 from ttsnap.search import cli as search_cli
 from ttsnap.shapes.cli import app as shapes
 from ttsnap.simulation import cli as simulation_cli
@@ -33,21 +36,33 @@ app.command("plan")(simulation_cli.plan)
 app.command()(costs)
 app.command("import-rewards")(import_rewards)
 app.command()(rewards)
+app.command()(status)
+app.command()(estimate)
 console = Console()
 
 
+RunOrStore = Annotated[
+    Path, typer.Argument(help="Folder of a run, such as results/shapes, or a trajectory store.")
+]
+
+
+def _stores(place: Path) -> list[Path]:
+    """The trajectory stores of a run, or the one that ``place`` is."""
+    if place.suffix == ".zarr":
+        return [place]
+    stores = sorted((place / "trajectories").glob("*.zarr"))
+    if not stores:
+        raise UserError(f"{place}/trajectories: no stores here, expected the folder of a run")
+    return stores
+
+
 @app.command()
-def verify(
-    run: Annotated[Path, typer.Argument(help="Folder of a run, such as results/shapes.")],
-) -> None:
-    """Prove a run's trajectory stores against their receipts; exit with 1 if anything is wrong."""
+def verify(run: RunOrStore) -> None:
+    """Prove trajectory stores against their receipts; exit with 1 if anything is wrong."""
     from ttsnap.store import verify as verify_store
 
-    stores = sorted((run / "trajectories").glob("*.zarr"))
-    if not stores:
-        raise UserError(f"{run}/trajectories: no stores here, expected the folder of a run")
     problems = 0
-    for store in stores:
+    for store in _stores(run):
         found = verify_store(store, store.with_suffix(""))
         for problem in found:
             print(f"{store}: {problem}")
@@ -56,6 +71,57 @@ def verify(
             print(f"{store}: all blocks are there and as written")
     if problems:
         raise typer.Exit(1)
+
+
+@app.command()
+def repair(
+    run: RunOrStore,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", "-n", help="Only say what would be taken away.")
+    ] = False,
+) -> None:
+    """Take away what `ttsnap verify` finds damaged, so that the next run makes it anew.
+
+    A damaged shard goes together with its receipt. `snakemake stores` then generates the blocks
+    that lack one. They come out as they were, receipts included, so that `snakemake` finds nothing
+    to redo after them. Exits with 1 if something is wrong that this does not mend.
+    """
+    from ttsnap.store import repair as plan_repair
+    from ttsnap.store import verify as verify_store
+
+    gone = left = 0
+    for store in _stores(run):
+        receipts = store.with_suffix("")
+        problems = verify_store(store, receipts)
+        for problem in problems:
+            print(f"{store}: {problem}")
+        plan = plan_repair(store, receipts, problems)
+        for file in plan.files:
+            if not dry_run:
+                file.unlink()
+            print(f"{'would remove' if dry_run else 'removed'} {file}")
+        for problem in plan.left:
+            print(f"{store}: not mended by this: {problem}", file=sys.stderr)
+        gone += len(plan.files)
+        left += len(plan.left)
+    if gone:
+        print("`snakemake stores`, with the configuration of the run, generates what is missing")
+    if left:
+        raise typer.Exit(1)
+
+
+@app.command("fetch")
+def fetch_weights(
+    config: Annotated[Path, typer.Option(help="Configuration of the run.")] = DEFAULT_YAML,
+) -> None:
+    """Download the models and rewards of a configuration, and prove them by their hashes.
+
+    Runs afterwards need no network. Gated models want a token in the variable HF_TOKEN.
+    """
+
+    for one in fetch(load_config(config)):
+        print(f"{one.source}: {one.files} files, {one.gigabytes:.2f} GB, licence {one.licence}")
+    print(f"{config}: all that it takes from the hub is here")
 
 
 @app.command("export")
@@ -105,6 +171,8 @@ def main() -> None:
     quiet_libraries()
     try:
         app()
-    except UserError as error:
-        print(f"ttsnap: {error}", file=sys.stderr)
+    except (UserError, OSError) as error:
+        if (line := explain(error)) is None:
+            raise
+        print(f"ttsnap: {line}", file=sys.stderr)
         sys.exit(1)

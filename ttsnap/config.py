@@ -82,10 +82,18 @@ class Model(Settings):
     """Text-to-image model."""
 
     family: Literal[
-        "stable-diffusion", "sdxl", "flux", "stable-diffusion-3", "pixart-sigma", "sana"
+        "stable-diffusion",
+        "sdxl",
+        "flux",
+        "stable-diffusion-3",
+        "pixart-sigma",
+        "sana",
+        "edm",
+        "ltx",
+        "wan",
     ] = Field(
         "stable-diffusion",
-        description="stable-diffusion (1, 2), sdxl, flux, stable-diffusion-3, pixart-sigma, sana.",
+        description="One that `ttsnap models` lists, such as sdxl, flux, edm or, of videos, ltx.",
     )
     path: Text = Field(
         "ttsnap/shapes/weights/generator", description="Local folder, or hub id ORG/NAME."
@@ -97,19 +105,7 @@ class Model(Settings):
     preview: Preview | None = Field(
         None, description="Preview decoder, {path, revision}, for the latents of the model."
     )
-    offload: Literal["none", "model", "sequential"] = Field(
-        "none",
-        description="What waits in main memory: none; model: idle models; sequential: idle layers.",
-    )
     vae_tiling: bool = Field(False, description="Decode in tiles: less memory, faint seams.")
-    vae_slicing: bool = Field(False, description="Decode one image at a time: less memory.")
-    release_text_encoders: bool = Field(
-        False, description="Keep text encoders in main memory but while they encode."
-    )
-    attention: Text | None = Field(
-        None, description="Attention backend of diffusers, such as flash; null is torch's."
-    )
-    compile: bool = Field(False, description="Compile the denoiser with torch.compile.")
 
 
 class Scheduler(Settings):
@@ -125,6 +121,29 @@ class Scheduler(Settings):
     )
 
 
+class NegToMe(Settings):
+    """Negative token merging (arXiv 2412.01339): images leave the reference of their group."""
+
+    alpha: float = Field(1.2, ge=0, description="Strength; 0 changes nothing.")
+    threshold: Annotated[float, Field(ge=-1, le=1)] = Field(
+        0.65, description="Cosine similarity to its best match above which a token is pushed."
+    )
+    t_start: float = Field(1000, ge=0, description="First timestep, noisiest, of 1000 to 0.")
+    t_end: float = Field(900, ge=0, description="Last timestep.")
+    where: Literal["up", "all"] = Field(
+        "all", description="up: self-attention of a U-Net's up blocks; all: of all blocks."
+    )
+    min_width: PositiveInt = Field(32, description="Least width of a feature map, tokens.")
+    group: Annotated[int, Field(ge=2)] = Field(
+        8, description="Consecutive images of a prompt that share a reference."
+    )
+    reference: int = Field(0, ge=0, description="Which of its group is the reference.")
+
+    def reference_of(self, image: int) -> int:
+        """The image of a prompt that is the reference of its ``image``."""
+        return image - image % self.group + self.reference
+
+
 class Sampling(Settings):
     """How the model is sampled."""
 
@@ -136,8 +155,15 @@ class Sampling(Settings):
     )
     height: Pixels = Field(32, description="Height of an image, pixels.")
     width: Pixels = Field(32, description="Width of an image, pixels.")
+    frames: PositiveInt = Field(1, description="Frames of a video; 1 of an image.")
+    scored_frames: PositiveInt = Field(
+        4, description="Frames of a video that are scored, evenly spaced; their mean counts."
+    )
     scheduler: Scheduler = Scheduler(
         options={"timestep_spacing": "linspace", "use_exponential_sigmas": True}
+    )
+    negtome: NegToMe | None = Field(
+        None, description="Negative token merging, for images that differ more; null is none."
     )
 
 
@@ -162,6 +188,11 @@ class SplitSettings(Settings):
         description="Step indices stored, beside the last, which always is; null stores all.",
     )
     prompts_per_job: PositiveInt = Field(description="Prompts per job, which writes one shard.")
+
+    def stored(self, steps: int) -> list[int]:
+        """Step indices stored of trajectories of ``steps`` steps, the last always among them."""
+        last = steps - 1
+        return list(range(steps)) if self.steps is None else sorted({*self.steps, last})
 
 
 class Splits(Settings):
@@ -207,6 +238,12 @@ class RewardSettings(Settings):
         named = self.options.get("rewards") if self.kind == "ensemble" else None
         return named if isinstance(named, dict) else {}
 
+    @property
+    def kinds(self) -> set[str]:
+        """Kinds of models that score: those of an ensemble's rewards, or its own."""
+        members = [member for member in self.members.values() if isinstance(member, dict)]
+        return {member.get("kind", "clip") for member in members} or {self.kind}
+
 
 class Lora(Settings):
     """Low-rank adapters, for method lora."""
@@ -241,6 +278,9 @@ class Narf(Settings):
     )
     lora: Lora = Lora()
     learning_rate: PositiveFloat = Field(3e-4, description="Peak rate of AdamW.")
+    learning_rates: dict[Name, PositiveFloat] = Field(
+        {}, description="Rates of single rewards in its place, by name."
+    )
     epochs: PositiveInt = Field(2, description="Passes over the training images of a step.")
     batch_size: PositiveInt = Field(100, description="Images per optimiser step.")
     weight_decay: float = Field(0.01, ge=0, description="Weight decay of AdamW.")
@@ -249,6 +289,11 @@ class Narf(Settings):
         0, ge=0, description="Stored steps to either side whose images are mixed in."
     )
     preference: Preference = Preference()
+
+    def of(self, reward: str) -> Narf:
+        """What this says about finetuning ``reward``."""
+        rate = self.learning_rates.get(reward, self.learning_rate)
+        return self.model_copy(update={"learning_rate": rate, "learning_rates": {}})
 
 
 class CheckSettings(Settings):
@@ -334,6 +379,25 @@ class Runtime(Settings):
 
     device: Device = Field("cpu", description="auto, cpu, mps, cuda, cuda:1, …")
     batch_size: PositiveInt = Field(64, description="Candidates denoised or scored at once.")
+    processes: PositiveInt = Field(
+        1, description="Processes that finetune a reward together, each on a GPU of its own."
+    )
+    train_batch: PositiveInt | None = Field(
+        None,
+        description="Images per forward pass of finetuning; null: a process's share of a batch.",
+    )
+    offload: Literal["none", "model", "sequential"] = Field(
+        "none",
+        description="What waits in main memory: none; model: idle models; sequential: idle layers.",
+    )
+    vae_slicing: bool = Field(False, description="Decode one image at a time: less memory.")
+    release_text_encoders: bool = Field(
+        False, description="Keep text encoders in main memory but while they encode."
+    )
+    attention: Text | None = Field(
+        None, description="Attention backend of diffusers, such as flash; null is torch's."
+    )
+    compile: bool = Field(False, description="Compile the denoiser with torch.compile.")
 
 
 class Config(Settings):
@@ -365,6 +429,14 @@ class Config(Settings):
     def fill_in_members(cls, rewards: dict[str, RewardSettings]) -> dict[str, RewardSettings]:
         """Give ensembles the settings of the rewards they name, so that each stands for itself."""
         return {name: _filled_in(reward, rewards) for name, reward in rewards.items()}
+
+    @property
+    def pipeline_rewards(self) -> list[str]:
+        """Names of the rewards that stages score, finetune and plan with.
+
+        The reward that judges is held out: no checkpoint is trained for it, nothing planned by it.
+        """
+        return [name for name in self.rewards if name != self.search.judge_reward]
 
     @model_validator(mode="after")
     def cross_check(self) -> Config:
@@ -400,6 +472,11 @@ def _filled_in(reward: RewardSettings, others: dict[str, RewardSettings]) -> Rew
 
 def _problems(config: Config) -> Iterator[Problem]:
     yield from _unpinned(config)
+    yield from _negtome_problems(config)
+    device, processes = config.runtime.device, config.runtime.processes
+    if processes > 1 and device not in ("auto", "cpu", "cuda"):
+        text = f"{device} is for one process, not {processes}; expected auto, cuda or cpu"
+        yield ("runtime", "device"), text
     for name, reward in config.rewards.items():
         single = [key for key, other in config.rewards.items() if other.kind != "ensemble"]
         for member in reward.members:
@@ -421,6 +498,7 @@ def _problems(config: Config) -> Iterator[Problem]:
         yield ("costs", "preview"), "is the price of a decoder that model.preview does not name"
     named = [(("search", "reward"), config.search.reward)]
     named += [(("costs", "rewards"), name) for name in config.costs.rewards]
+    named += [(("narf", "learning_rates"), name) for name in config.narf.learning_rates]
     if judge := config.search.judge_reward:
         named.append((("search", "judge_reward"), judge))
         if judge == config.search.reward:
@@ -443,6 +521,27 @@ def _unpinned(config: Config) -> Iterator[Problem]:
         if looks_like_hub and not Path(source.path).exists():
             text = f"must be the commit of {source.path}, which is no local folder but a hub id"
             yield (*place, "revision"), text
+
+
+def _negtome_problems(config: Config) -> Iterator[Problem]:
+    settings, place = config.sampling.negtome, ("sampling", "negtome")
+    if settings is None:
+        return
+    if settings.t_end > settings.t_start:
+        text = f"{settings.t_end:g} is above t_start {settings.t_start:g}; timesteps fall"
+        yield (*place, "t_end"), text
+    if settings.reference >= settings.group:
+        text = f"{settings.reference} is none of a group of {settings.group}, counted from 0"
+        yield (*place, "reference"), text
+    if config.runtime.compile:
+        yield ("runtime", "compile"), "cannot be combined with sampling.negtome"
+    whole = f"sampling.negtome.group, {settings.group}"
+    if config.runtime.batch_size < settings.group:
+        text = f"{config.runtime.batch_size} is less than {whole}, whose images run together"
+        yield ("runtime", "batch_size"), text
+    for name, split in _splits(config):
+        if split.images % settings.group:
+            yield ("splits", name, "images"), f"{split.images} is no multiple of {whole}"
 
 
 def _splits(config: Config) -> list[tuple[Split, SplitSettings]]:
@@ -533,9 +632,13 @@ def typed(value: Any) -> Any:
 
 def _read_yaml(path: Path) -> Any:
     try:
-        given = yaml.safe_load(path.read_bytes())
+        text = path.read_bytes()
+        # JSON's 5e-7 is no number to YAML.
+        given = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}:{error.lineno}:{error.colno}: not JSON: {error.msg}") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f"{mark.line + 1}:{mark.column + 1}" if mark else "?"

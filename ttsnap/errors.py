@@ -1,5 +1,23 @@
-"""The one exception that the command line and the stages turn into a single line."""
+"""Errors that the command line and the stages turn into a single line."""
+
+from __future__ import annotations
+
+from errno import EACCES, EDQUOT, EIO, ENOSPC, EROFS
 
 
 class UserError(Exception):
     """Something the user can put right; the message says what, where, and what was expected."""
+
+
+def explain(error: UserError | OSError) -> str | None:
+    """One line for what the user, or who runs the machine, can put right; None for a fault of ours.
+
+    Of OSErrors these are a full disk or quota, missing permission, and a disk that fails.
+    """
+    if isinstance(error, UserError):
+        return str(error)
+    if error.errno in (ENOSPC, EDQUOT):
+        return f"{error.filename}: {error.strerror}; make room and run again, what is done is kept"
+    if error.errno in (EACCES, EROFS, EIO):
+        return f"{error.filename}: {error.strerror}"
+    return None

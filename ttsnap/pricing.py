@@ -27,11 +27,11 @@ def measure(
         sampling: the size of the images.
         batch: candidates that run together; seconds are their share of it.
     """
-    height, width = sampling.height, sampling.width
+    height, width, frames = sampling.height, sampling.width, sampler.scored_frames
     if unit == "TFLOPs":
-        return sampler.costs() | {"score": reward.tflops(height, width)}
-    images = np.zeros((batch, height, width, 3), np.uint8)
-    score = seconds(lambda: reward.score(images, [""] * batch)) / batch
+        return sampler.costs() | {"score": frames * reward.tflops(height, width)}
+    images = np.zeros((batch * frames, height, width, 3), np.uint8)
+    score = seconds(lambda: reward.score(images, [""] * len(images))) / batch
     return sampler.costs(seconds, batch) | {"score": score}
 
 

@@ -51,14 +51,28 @@ PACKAGES = ("ttsnap", "torch", "diffusers", "transformers", "peft", "numpy", "za
 
 
 @contextmanager
+def about(path: Path) -> Iterator[None]:
+    """Name the file in an OSError, which that of a full disk does not by itself."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
+@contextmanager
 def atomic(path: Path) -> Iterator[BinaryIO]:
     """Open ``path`` for writing bytes; it appears whole and on disk, or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with about(path), partial.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
     partial.replace(path)
 
 
@@ -172,6 +186,11 @@ def _largest_divisor(number: int, most: int) -> int:
     return max(d for d in range(1, number + 1) if number % d == 0 and d <= max(1, most))
 
 
+def steps_per_shard(steps: int, step_bytes: int) -> int:
+    """Stored steps that share a shard, where a step of a block takes ``step_bytes``."""
+    return min(steps, max(1, SHARD_BYTES // step_bytes))
+
+
 def _fingerprint(
     shape: Sequence[int], attributes: Mapping[str, Any], coordinates: Sequence[np.ndarray]
 ) -> str:
@@ -193,6 +212,7 @@ def create_store(
     width: int,
     block: int,
     settings: Mapping[str, Any],
+    groups: tuple[int, int] | None = None,
 ) -> TrajectoryStore:
     """Write the metadata and coordinates of a trajectory store.
 
@@ -209,6 +229,8 @@ def create_store(
         height, width: of the images, in pixels.
         block: prompts per job.
         settings: JSON types; everything else that decides what the images look like.
+        groups: where images of a prompt depend on each other, how many consecutive ones form a
+            group, and which of them all others depend on.
 
     Raises:
         UserError: if something that is not a trajectory store lies at ``path``.
@@ -236,6 +258,8 @@ def create_store(
         "prompts_per_block": block,
         "settings": json.loads(json.dumps(settings)),
     }
+    if groups is not None:
+        attributes |= {"group_size": groups[0], "group_reference": groups[1]}
     attributes["fingerprint"] = _fingerprint(
         shape, attributes, [values for values, _ in coordinates.values()]
     )
@@ -253,7 +277,7 @@ def create_store(
         if images_per_chunk == images
         else 1
     )
-    steps_per_shard = min(len(steps), max(1, SHARD_BYTES // (block * images * image_bytes)))
+    steps_together = steps_per_shard(len(steps), block * images * image_bytes)
     compressor = ZstdCodec(level=3, checksum=True)
     with atomic_folder(path) as folder:
         group = zarr.create_group(folder, zarr_format=3, attributes=attributes)
@@ -262,7 +286,7 @@ def create_store(
             shape=shape,
             dtype="uint8",
             chunks=(prompts_per_chunk, images_per_chunk, 1, height, width, 3),
-            shards=(block, images, steps_per_shard, height, width, 3),
+            shards=(block, images, steps_together, height, width, 3),
             compressors=compressor,
             fill_value=0,
             dimension_names=("prompt", "image", "step", "height", "width", "channel"),
@@ -308,6 +332,9 @@ class TrajectoryStore:
         seeds: (prompt, image) int64, ``UNKNOWN_SEED`` in imported stores.
         sigmas: (step) float32, NaN in imported stores.
         settings: what else decided how the images look.
+        group_size: how many consecutive images of a prompt share a reference; 1 where all are
+            independent.
+        group_reference: which image of a group that is.
         fingerprint: sha256 over all of these; receipts and parts carry it.
         array: ``images`` itself. Blocks that are not there yet read as black, so prefer
             :meth:`images` and :meth:`trajectory`.
@@ -326,6 +353,8 @@ class TrajectoryStore:
         if attributes.get("fingerprint") != _fingerprint(self.array.shape, attributes, coordinates):
             raise UserError(f"{path}: damaged: attributes, seeds, sigmas or steps were changed")
         self.settings: dict[str, Any] = attributes["settings"]
+        self.group_size: int = attributes.get("group_size", 1)
+        self.group_reference: int = attributes.get("group_reference", 0)
         self.fingerprint: str = attributes["fingerprint"]
         self.prompt_ids: list[str] = attributes["prompt_ids"]
         self._texts: list[str] = attributes["texts"]
@@ -343,6 +372,14 @@ class TrajectoryStore:
     @property
     def images_per_prompt(self) -> int:
         return int(self.array.shape[1])
+
+    @property
+    def reference_seeds(self) -> np.ndarray:
+        """(prompt, image) int64, seed of each one's reference; its own where independent."""
+        images = np.arange(self.images_per_prompt)
+        chosen = images - images % self.group_size + self.group_reference
+        seeds: np.ndarray = self.seeds[:, chosen]
+        return seeds
 
     @property
     def final(self) -> int:
@@ -447,10 +484,11 @@ class TrajectoryStore:
             images = np.empty((*shape[:2], stop - start, *shape[3:]), np.uint8)
             for position in range(start, stop):
                 images[:, :, position - start] = read(position)
-            self.array[prompts.start : prompts.stop, :, start:stop] = images
+            with about(self.path):
+                self.array[prompts.start : prompts.stop, :, start:stop] = images
         sums = {}
         for shard in self.shards(block):
-            with (self.path / shard).open("rb") as file:
+            with about(self.path / shard), (self.path / shard).open("rb") as file:
                 os.fsync(file.fileno())
             sums[shard] = {
                 "bytes": (self.path / shard).stat().st_size,
@@ -578,6 +616,59 @@ def _verify_block(store: TrajectoryStore, block: int, path: Path) -> list[Proble
             shard = store.shards(block)[position // shards[2]]
             return [Problem(f"step {step} does not decode ({error})", block, shard)]
     return []
+
+
+@dataclass(frozen=True)
+class Repair:
+    """What helps a damaged store: files to take away, and problems that this does not mend."""
+
+    files: list[Path]
+    left: list[Problem]
+
+
+def repair(path: Path, receipts: Path, problems: Sequence[Problem]) -> Repair:
+    """What to take away so that the next run makes anew what is damaged, and nothing else.
+
+    A damaged shard goes with the receipt of its block. Without the receipt the block's job runs
+    again; what it finds whole it keeps, so a receipt that was lost or damaged costs no denoising.
+    It makes the shards of a block together. Files that belong to no block just go.
+
+    Args:
+        path: a generated store; an imported one has no job to run again.
+        receipts: folder of its receipts.
+        problems: what :func:`verify` found.
+
+    Returns:
+        Files that exist, which the caller is to remove, and what only a new store mends.
+
+    Raises:
+        UserError: if the store was imported, so that no job can make it anew.
+    """
+    if problems and _is_imported(path):
+        raise UserError(f"{path}: no job made this store that could run again; import it again")
+    files: dict[Path, None] = {}
+    left = []
+    for problem in problems:
+        receipt = receipts / "init.json"
+        if problem.block is not None:
+            receipt = block_receipt(receipts, problem.block)
+            if problem.shard is not None and receipt.is_file():
+                files[path / problem.shard] = None
+            files[receipt] = None
+        elif problem.shard is not None and problem.shard.startswith("images/c/"):
+            files[path / problem.shard] = None
+        elif problem.what.startswith(str(receipt)):
+            files[receipt] = None
+        else:
+            left.append(problem)
+    return Repair([file for file in files if file.is_file()], left)
+
+
+def _is_imported(path: Path) -> bool:
+    try:
+        return "imported" in open_store(path).settings
+    except UserError:
+        return False
 
 
 # Reward tensors

@@ -5,7 +5,9 @@ prompts together as long as they fit, else equal pieces of one prompt. A finishe
 file in ``<store>.parts/<fingerprint>/block_0003/``. A killed job redoes the batch it was in and
 nothing else, so what it ends with is bit-identical to an uninterrupted run. When all parts are
 there they become the block's shards. A record beside the parts outlives them: it lets a job whose
-receipt was lost, or removed by the workflow, see that its shards are whole.
+receipt was lost, or removed by the workflow, see that its shards are whole. Shards that had to be
+made anew and came out the same get the same receipt again, byte by byte, so that nothing which
+follows from them is redone.
 """
 
 from __future__ import annotations
@@ -55,13 +57,18 @@ class Batch:
         return f"p{prompts.start}-{prompts.stop}_i{images.start}-{images.stop}.npz"
 
 
-def cut(prompts: int, images: int, batch_size: int) -> list[Batch]:
-    """Cut (prompts x images) candidates into batches of nearly equal size, none too large."""
+def cut(prompts: int, images: int, batch_size: int, group: int = 1) -> list[Batch]:
+    """Cut (prompts x images) candidates into batches of nearly equal size, none too large.
+
+    Images of a prompt are cut between groups of them, unless a batch is smaller than a group.
+    """
     together = max(1, batch_size // images)
+    if batch_size < group or images % group:
+        group = 1
     return [
-        Batch(some_prompts, some_images)
+        Batch(some_prompts, range(some.start * group, some.stop * group))
         for some_prompts in _pieces(prompts, together)
-        for some_images in _pieces(images, batch_size)
+        for some in _pieces(images // group, batch_size // group)
     ]
 
 
@@ -98,11 +105,13 @@ def generate_block(
     finished = _finished(store, record)
     if finished is None:
         fields = _generate(sampler, store, block, parts, batch_size)
-        write_receipt(record, fields)
-        finished = read_receipt(record)
+        finished = _recorded(record)
+        if finished is None or finished["shards"] != fields["shards"]:
+            write_receipt(record, fields)
+            finished = read_receipt(record)
     else:
         log.info("block %d of %s is already there", block, store.path.name)
-    if not receipt.is_file() or read_receipt(receipt) != finished:
+    if _recorded(receipt) != finished:
         with atomic(receipt) as file:
             file.write(record.read_bytes())
     shutil.rmtree(parts, ignore_errors=True)
@@ -110,10 +119,15 @@ def generate_block(
 
 def _finished(store: TrajectoryStore, record: Path) -> dict[str, Any] | None:
     """The record of a block whose shards are whole."""
-    if not record.is_file():
+    finished = _recorded(record)
+    return None if finished is None or any(store.damage(finished)) else finished
+
+
+def _recorded(record: Path) -> dict[str, Any] | None:
+    try:
+        return read_receipt(record)
+    except UserError:
         return None
-    finished = read_receipt(record)
-    return None if any(store.damage(finished)) else finished
 
 
 def _generate(
@@ -122,7 +136,8 @@ def _generate(
     started = time.perf_counter()
     prompts = store.block_prompts(block)
     images = store.images_per_prompt
-    batches = cut(len(prompts), images, batch_size)
+    batches = cut(len(prompts), images, batch_size, store.group_size)
+    reference_seeds = store.reference_seeds
     missing = [batch for batch in batches if not _intact(parts / batch.name)]
     log.info(
         "block %d of %s: %d prompts x %d images, %d steps stored; %d of %d batches to do",
@@ -140,9 +155,13 @@ def _generate(
                 some = store.prompts[chosen.start : chosen.stop]
                 conditioning = sampler.encode([p.text for p in some], [p.negative for p in some])
                 conditioned = batch.prompts
-            seeds = store.seeds[chosen.start : chosen.stop, batch.images.start : batch.images.stop]
+            where = (
+                slice(chosen.start, chosen.stop),
+                slice(batch.images.start, batch.images.stop),
+            )
             rows = np.repeat(np.arange(len(some)), len(batch.images))
-            sample = partial(_sample, sampler, conditioning, seeds.ravel(), rows, store.steps)
+            seeds, references = store.seeds[where].ravel(), reference_seeds[where].ravel()
+            sample = partial(_sample, sampler, conditioning, seeds, references, rows, store.steps)
             by_step = zip(*backoff.map(sample, len(batch)), strict=True)
             pixels = [np.concatenate(pieces) for pieces in by_step]
             frames = [images.reshape(len(some), -1, *images.shape[1:]) for images in pixels]
@@ -173,13 +192,16 @@ def _sample(
     sampler: Sampler,
     conditioning: Conditioning,
     seeds: np.ndarray,
+    references: np.ndarray,
     rows: np.ndarray,
     stored: Sequence[int],
     part: range,
 ) -> list[np.ndarray]:
     """Some candidates of a batch: their images at each of the ``stored`` steps."""
     some = slice(part.start, part.stop)
-    state = sampler.start(conditioning, seeds[some].tolist(), rows[some].tolist())
+    state = sampler.start(
+        conditioning, seeds[some].tolist(), rows[some].tolist(), references[some].tolist()
+    )
     images = []
     for step in range(sampler.steps):
         state, estimate = sampler.step(state)

@@ -6,7 +6,7 @@ import pytest
 import torch
 import typer
 
-from tests.sampling import make
+from tests.sampling import frames_of, make
 from tests.tiny import tiny_stable_diffusion
 from tests.tiny_families import TINY, tiny
 from ttsnap.config import Model, Sampling
@@ -38,10 +38,18 @@ def test_published_numbers_of_parameters(name: str, denoiser: float, vae: float)
 
 @pytest.mark.parametrize(
     ("name", "billions"),
-    [("sd35-medium", 2.47), ("sd35-large", 8.1), ("pixart-sigma", 0.6), ("sana", 1.6)],
+    [
+        ("edm", 0.296),
+        ("ltx", 1.92),
+        ("wan-1.3b", 1.42),
+        ("sd35-medium", 2.47),
+        ("sd35-large", 8.1),
+        ("pixart-sigma", 0.6),
+        ("sana", 1.6),
+    ],
 )
 def test_published_sizes(name: str, billions: float) -> None:
-    """As their cards say; Stable Diffusion 3.5 counts its table of positions."""
+    """As cards and papers say, or the weights add up; SD 3.5 counts its table of positions."""
     architecture = ARCHITECTURES[name]
     settings = architecture.denoiser
     positions = settings.get("pos_embed_max_size", 0) ** 2 * settings.get(
@@ -100,7 +108,7 @@ def test_configs_alone_cost_what_any_family_costs(tmp_path: Path, family: str) -
         weights.unlink()
     architecture = Architecture.of(Model(family=family, path=str(tmp_path)))
     for scale in (1.0, 5.0):
-        counted = model_tflops(architecture, 64, 32, scale)
+        counted = model_tflops(architecture, 64, 32, scale, frames_of(pipe))
         expected = make(pipe, scale, size=64).costs()
         assert {name: counted[name] for name in expected} == pytest.approx(expected)
 

@@ -12,16 +12,27 @@ import numpy as np
 import pytest
 import torch
 
-from tests.sampling import NEGATIVES, TEXTS, begin, call, finish, images_of, make
+from tests.sampling import (
+    NEGATIVES,
+    TEXTS,
+    begin,
+    call,
+    finish,
+    frames_of,
+    images_of,
+    make,
+    sampling_of,
+)
 from tests.tiny_families import TINY, tiny, tiny_flux_schnell
-from ttsnap.config import Model, Sampling, Scheduler
-from ttsnap.diffusion import SAMPLERS, from_pipeline, load_sampler
+from ttsnap.config import Model, Runtime
+from ttsnap.diffusion import SAMPLERS, VIDEOS, from_pipeline, load_sampler, sampler_class
 from ttsnap.errors import UserError
 
-GUIDED = [family for family in TINY if family != "flux"]
-FLOW = ["flux", "stable-diffusion-3", "sana"]
+GUIDED = [family for family in TINY if family not in ("flux", "edm")]
+FLOW = ["flux", "stable-diffusion-3", "sana", *VIDEOS]
 
 each_family = pytest.mark.parametrize("family", TINY)
+each_with_a_call = pytest.mark.parametrize("family", [f for f in TINY if f != "edm"])
 
 
 @cache
@@ -31,23 +42,25 @@ def pipeline(family: str) -> Any:
 
 def test_every_family_is_tested():
     assert set(TINY) == set(SAMPLERS)
+    assert [name for name in SAMPLERS if sampler_class(name).frame_rate] == [*VIDEOS]
 
 
-@each_family
+@each_with_a_call
 @pytest.mark.parametrize("guidance_scale", [1.0, 4.0])
 def test_equals_the_pipeline_exactly(family, guidance_scale):
     pipe = pipeline(family)
     sampler = make(pipe, guidance_scale)
     images = images_of(sampler)
     assert images.dtype == np.uint8
-    assert images.shape == (2, 32, 32, 3)
+    frames = (frames_of(pipe),) if family in VIDEOS else ()
+    assert images.shape == (2, *frames, 32, 32, 3)
     assert images.std() > 5
     latents = sampler.noise([1, 2])
     expected = call(pipe, guidance_scale=guidance_scale, latents=latents)
     np.testing.assert_array_equal(images, expected)
 
 
-@each_family
+@each_with_a_call
 def test_a_seed_is_what_it_is_to_the_pipeline(family):
     pipe = pipeline(family)
     generators = [torch.Generator().manual_seed(seed) for seed in (1, 2)]
@@ -55,7 +68,7 @@ def test_a_seed_is_what_it_is_to_the_pipeline(family):
     np.testing.assert_array_equal(images_of(make(pipe)), expected)
 
 
-@each_family
+@each_with_a_call
 def test_equals_the_pipeline_in_half_precision(family):
     pipe = tiny(family).to(torch.bfloat16)
     sampler = make(pipe)
@@ -65,11 +78,11 @@ def test_equals_the_pipeline_in_half_precision(family):
     np.testing.assert_array_equal(images_of(sampler), expected)
 
 
-@each_family
+@each_with_a_call
 def test_oblong_pictures(family):
     pipe = pipeline(family)
     sampler = make(pipe, size=64)
-    assert images_of(sampler).shape == (2, 64, 32, 3)
+    assert images_of(sampler).shape[-3:] == (64, 32, 3)
     expected = call(pipe, height=64, latents=sampler.noise([1, 2]))
     np.testing.assert_array_equal(images_of(sampler), expected)
 
@@ -237,13 +250,13 @@ def test_the_pipeline_is_left_as_it_is(family):
 @each_family
 def test_a_folder_gives_the_model_that_was_saved(family, tmp_path: Path):
     pipe = tiny(family, tmp_path)
-    sampling = Sampling(steps=2, scheduler=Scheduler(name=type(pipe.scheduler).__name__))
-    loaded = load_sampler(Model(family=family, path=str(tmp_path)), sampling, "cpu")
+    sampling = sampling_of(pipe, steps=3)
+    loaded = load_sampler(Model(family=family, path=str(tmp_path)), sampling, Runtime())
     assert type(loaded) is type(from_pipeline(pipe, sampling))
     np.testing.assert_array_equal(images_of(loaded), images_of(from_pipeline(pipe, sampling)))
     other = "flux" if family == "sdxl" else "sdxl"
     with pytest.raises(UserError, match=f"is a {type(pipe).__name__}, not a"):
-        load_sampler(Model(family=other, path=str(tmp_path)), sampling, "cpu")
+        load_sampler(Model(family=other, path=str(tmp_path)), sampling, Runtime())
 
 
 @pytest.mark.parametrize(
@@ -255,6 +268,8 @@ def test_a_folder_gives_the_model_that_was_saved(family, tmp_path: Path):
         ("stable-diffusion-3", 8),
         ("pixart-sigma", 8),
         ("sana", 32),
+        ("ltx", 32),
+        ("wan", 16),
     ],
 )
 def test_impossible_sizes(family, multiple):
@@ -281,7 +296,9 @@ def test_the_shift_of_the_model_is_kept_by_its_other_schedulers():
     assert sampler.sigmas[2] == pytest.approx(3 * 0.5 / (1 + 2 * 0.5), abs=0.005)
 
 
-@pytest.mark.parametrize(("family", "tokens"), [("flux", 512), ("pixart-sigma", 300)])
+@pytest.mark.parametrize(
+    ("family", "tokens"), [("flux", 512), ("pixart-sigma", 300), ("ltx", 128), ("wan", 512)]
+)
 def test_long_prompts_are_cut_off_with_one_warning(family, tokens, caplog):
     sampler = make(pipeline(family))
     with caplog.at_level(logging.WARNING, logger="ttsnap"):

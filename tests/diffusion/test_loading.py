@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.tiny import tiny_stable_diffusion
-from ttsnap.config import Model, Sampling
+from ttsnap.config import Model, Runtime, Sampling
 from ttsnap.diffusion import load_sampler
 from ttsnap.errors import UserError
 
@@ -28,7 +28,9 @@ def folder(saved, tmp_path) -> Path:
 
 
 def load(folder: Path | str, device: str = "cpu", **settings):
-    return load_sampler(Model(path=str(folder), **settings), Sampling(steps=2), device)
+    return load_sampler(
+        Model(path=str(folder), **settings), Sampling(steps=2), Runtime(device=device)
+    )
 
 
 def test_a_folder_gives_the_model_that_was_saved(saved, capfd):
@@ -89,10 +91,9 @@ def test_broken_folders(folder, damage, message):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("device", ["abacus", "cuda:99"])
-def test_unusable_devices(saved, device):
-    with pytest.raises(UserError, match=f"runtime.device: {device} is not usable"):
-        load(saved, device=device)
+def test_an_unusable_device(saved):
+    with pytest.raises(UserError, match=r"runtime\.device: cuda:99 is not usable"):
+        load(saved, device="cuda:99")
 
 
 def test_the_package_is_light_to_import():

@@ -58,8 +58,9 @@ def test_stochastic_flow_equals_the_pipeline_given_the_same_noise(family):
     params=[
         ("stable-diffusion", "EulerAncestralDiscreteScheduler", {}),
         ("flux", "FlowMatchEulerDiscreteScheduler", {"stochastic_sampling": True}),
+        ("edm", "EDMHeunScheduler", {"S_churn": 40.0, "S_noise": 1.003}),
     ],
-    ids=["ancestral", "flow"],
+    ids=["ancestral", "flow", "edm"],
 )
 def sampler(request) -> Sampler:
     family, name, options = request.param

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from tests.sampling import begin, images_of
 from tests.tiny_families import tiny
-from ttsnap.config import Config, Model, Preview, Sampling, Scheduler
+from ttsnap.config import Config, Model, Preview, Runtime, Sampling, Scheduler
 from ttsnap.diffusion import load_sampler
 from ttsnap.diffusion.backoff import Backoff
 from ttsnap.diffusion.flops import tflops
@@ -48,7 +48,9 @@ def preview(tmp_path_factory) -> Path:
 def load(folder: Path, device: str = "cpu", **settings: Any) -> Sampler:
     scheduler = Scheduler(name="FlowMatchEulerDiscreteScheduler")
     sampling = Sampling(steps=3, height=64, width=64, scheduler=scheduler)
-    return load_sampler(Model(family="flux", path=str(folder), **settings), sampling, device)
+    model = {name: settings.pop(name) for name in ("preview", "vae_tiling") if name in settings}
+    runtime = Runtime(device=device, **settings)
+    return load_sampler(Model(family="flux", path=str(folder), **model), sampling, runtime)
 
 
 def test_switches_that_change_nothing_but_memory(folder):
@@ -74,9 +76,9 @@ def test_tiling_and_compilation_are_set(folder):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"attention": "telepathy"}, r"model\.attention: telepathy: .*must be one of"),
-        ({"offload": "model"}, r"model\.offload: model needs a GPU"),
-        ({"offload": "sequential"}, r"model\.offload: sequential needs a GPU"),
+        ({"attention": "telepathy"}, r"runtime\.attention: telepathy: .*must be one of"),
+        ({"offload": "model"}, r"runtime\.offload: model needs a GPU"),
+        ({"offload": "sequential"}, r"runtime\.offload: sequential needs a GPU"),
     ],
 )
 def test_switches_that_cannot_be_had(folder, settings, message):
@@ -165,7 +167,7 @@ def test_batches_back_off_until_they_fit(caplog):
 
 
 def test_a_candidate_that_does_not_fit():
-    with pytest.raises(UserError, match=r"single candidate .*2 GiB.*model\.offload") as caught:
+    with pytest.raises(UserError, match=r"single candidate .*2 GiB.*runtime\.offload") as caught:
         Backoff(4).map(needs(0, []), 4)
     assert "\n" not in str(caught.value)
     assert Backoff(4).map(needs(9, []), 0) == []

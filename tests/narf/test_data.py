@@ -77,6 +77,20 @@ def test_without_shuffling_the_order_is_kept(store: TrajectoryStore) -> None:
     assert {int(step) for batch in batches for step in batch.images[:, 0, 0, 2]} == {1}
 
 
+@pytest.mark.parametrize("processes", [2, 3, 8])
+def test_processes_share_the_images_of_a_batch(store: TrajectoryStore, processes: int) -> None:
+    data = StepData.from_store(store, TEACHER, step=4)
+    for groups in data.plan(3, np.random.default_rng(0)):
+        whole = data.read(groups)
+        parts = [data.read(groups, process, processes) for process in range(processes)]
+        shares = [part.images[: part.share.stop - part.share.start] for part in parts]
+        np.testing.assert_array_equal(np.concatenate(shares), whole.images)
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1
+        assert all(len(part.images) for part in parts)
+        assert all((part.prompts == whole.prompts).all() for part in parts)
+        assert all((part.teacher == whole.teacher).all() for part in parts)
+
+
 def test_a_step_that_is_not_stored_is_refused(store: TrajectoryStore) -> None:
     with pytest.raises(UserError, match="step 2 is not stored"):
         StepData.from_store(store, TEACHER, step=2)

@@ -179,3 +179,11 @@ def test_equal_data_give_equal_files(tmp_path: Path, kind: str) -> None:
     for path in (first, second):
         figures.rank_consistency(evaluation(range(12)), path, schedule=SCHEDULE)
     assert first.read_bytes() == second.read_bytes()
+
+
+def test_stages(tmp_path: Path) -> None:
+    rows = [("trajectories train", 16, 1673.4, 0.62, 86.9), ("plan", 1, 1.9, 0.17, 0.0)]
+    table = pd.DataFrame(rows, columns=["stage", "jobs", "seconds", "memory_gb", "tflops"])
+    for tflops in (table.tflops, np.nan):
+        figures.stages(table.assign(tflops=tflops), tmp_path / "a.png")
+        assert has(read(tmp_path / "a.png"), figures.colour("base"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from threading import Event
@@ -17,7 +16,6 @@ from PIL import Image
 
 from tests.tiny import tiny_stable_diffusion
 from tests.tiny_clip import tiny_clip
-from ttsnap import cli
 from ttsnap.config import MethodName
 from ttsnap.errors import UserError
 from ttsnap.search import METHODS
@@ -51,19 +49,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def ttsnap(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+def ttsnap(ttsnap: Command, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
     """Run a command in the folder; gives its exit status."""
     monkeypatch.chdir(folder)
-
-    def command(*arguments: object) -> int:
-        monkeypatch.setattr(sys, "argv", ["ttsnap", *map(str, arguments)])
-        try:
-            cli.main()
-        except SystemExit as status:
-            return int(status.code or 0)
-        return 0
-
-    return command
+    return ttsnap
 
 
 @pytest.fixture

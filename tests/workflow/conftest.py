@@ -41,32 +41,48 @@ class Workflow:
     def run(self) -> Path:
         return self.folder / "results" / "tiny"
 
-    def snakemake(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        config = self.folder / "tiny.yaml"
-        config.write_text(yaml.safe_dump(self.settings))
+    def start(
+        self, *arguments: str, config: Path | None = None, **environment: str
+    ) -> subprocess.Popen[str]:
+        """Start `snakemake` and do not wait for it.
+
+        It has the settings, or another configuration, and variables of its environment.
+        """
+        if config is None:
+            config = self.folder / "tiny.yaml"
+            config.write_text(yaml.safe_dump(self.settings))
         command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile"]
         command += ["--directory", self.folder, "--configfile", config, "--cores", "2"]
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        return subprocess.run(
+        return subprocess.Popen(
             [*command, *arguments],
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", **environment},
             cwd=ROOT,
-            check=False,
         )
 
-    def planned(self, *config: str) -> dict[str, int]:
+    def snakemake(
+        self, *arguments: str, config: Path | None = None, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `snakemake` as :meth:`start` does."""
+        with self.start(*arguments, config=config, **environment) as process:
+            out, err = process.communicate()
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def planned(self, *config: str, target: str = "all") -> dict[str, int]:
         """Rule -> jobs of a dry run, with changes to the settings given as KEY=VALUE."""
-        done = self.snakemake("--dry-run", *(["--config", *config] if config else []))
+        changes = ["--config", *config] if config else []
+        done = self.snakemake(target, "--dry-run", *changes)
         assert done.returncode == 0, done.stdout + done.stderr
         return job_counts(done.stdout + done.stderr)
 
 
 def job_counts(output: str) -> dict[str, int]:
-    """The numbers of Snakemake's job statistics, without `all`."""
+    """The numbers of Snakemake's job statistics, without targets."""
     rows: Sequence[tuple[str, str]] = re.findall(r"^(\w+) +(\d+)$", output, flags=re.MULTILINE)
-    return {rule: int(count) for rule, count in rows if rule not in ("all", "total")}
+    return {rule: int(count) for rule, count in rows if rule not in ("all", "stores", "total")}
 
 
 @pytest.fixture(scope="session")
@@ -109,11 +125,11 @@ def workflow(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
 
 def full_cost(folder: Path) -> float:
     """TFLOPs of one candidate of best-of-N."""
-    from ttsnap.config import Model, RewardSettings, Sampling
+    from ttsnap.config import Model, RewardSettings, Runtime, Sampling
     from ttsnap.diffusion import load_sampler
     from ttsnap.rewards import load_reward
 
-    sampler = load_sampler(Model(path=str(folder / "generator")), Sampling(steps=4), "cpu")
+    sampler = load_sampler(Model(path=str(folder / "generator")), Sampling(steps=4), Runtime())
     costs = sampler.costs()
     reward = load_reward(RewardSettings(path=str(folder / "clip")), name="clip", device="cpu")
     return 4 * costs["denoise"] + costs["decode"] + reward.tflops(32, 32)

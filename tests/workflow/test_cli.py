@@ -7,12 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from PIL import Image
 
 from tests.workflow.conftest import PROMPTS, Workflow
+from ttsnap.config import load_config
 from ttsnap.schedule import CostModel, planned_schedule, read_plan
+from ttsnap.standing import SETTINGS
 from ttsnap.store import open_store
+from ttsnap.workload import workload
 
 
 @pytest.fixture(autouse=True)
@@ -124,3 +128,29 @@ def test_help_imports_nothing_heavy() -> None:
     code = "import sys, ttsnap.cli; print({'torch', 'pandas', 'matplotlib'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_status_of_a_finished_run_has_nothing_left(
+    ttsnap, finished: Workflow, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ttsnap("status", finished.run) == 0
+    said = capsys.readouterr().out
+    jobs = sum(finished.planned("run=fresh").values())
+    assert f"{jobs} of {jobs} jobs done" in said
+    assert "left" not in said.splitlines()[-1]
+    for stage in workload(load_config(finished.run / SETTINGS)):
+        rule, *about = stage.name.split()
+        if rule == "trajectories":
+            store = finished.run / f"trajectories/{about[0]}.zarr"
+            shards = (store / "images/c").rglob("*")
+            records = store.with_name(f"{store.name}.parts").rglob("*.json")
+            found = [path for path in (*shards, *records) if path.is_file()]
+            assert len(found) == stage.stored
+            assert open_store(store).array.nbytes == stage.bytes
+
+
+def test_the_report_tells_what_each_stage_took(finished: Workflow) -> None:
+    table = pd.read_csv(finished.run / "report/stages.csv").set_index("stage")
+    assert (table.seconds > 0).all()
+    assert (table.loc[["trajectories val", "rewards", "narf", "tensor"], "tflops"] > 0).all()
+    assert table.loc["trajectories val", "memory_gb"] > 0.1

@@ -72,7 +72,7 @@ def test_a_new_learning_rate_leaves_trajectories_and_ground_truth_alone(
 
 
 def test_site_settings_rerun_nothing(finished: Workflow) -> None:
-    assert finished.planned('runtime={"batch_size": 5}') == {}
+    assert finished.planned('runtime={"batch_size": 5, "processes": 2}') == {}
 
 
 def test_a_changed_prompt_redoes_only_its_split(finished: Workflow) -> None:
@@ -92,6 +92,7 @@ def test_a_changed_prompt_redoes_only_its_split(finished: Workflow) -> None:
         ('simulation={"checks": [{"step": 1, "keep": 1.5}]}', "simulation.checks.0.keep"),
         ('search={"options": {"beam": {"noise": 2}}}', "method beam: has no option noise"),
         ("smapling=3", "smapling: unknown key; did you mean sampling?"),
+        ('model={"family": "ltx"}', "model.family: ltx makes videos, whose steps are not stored"),
         ('sampling={"steps": "many"}', "sampling.steps"),
         ('splits={"val": {"start": 2}}', "splits.val"),
         ('splits={"test": {"stop": 99}}', "prompts.json: has 14 prompts"),

@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ttsnap.errors import UserError
+from ttsnap.video import check_writer
 
 if TYPE_CHECKING:
     from ttsnap import config
@@ -22,25 +23,37 @@ SAMPLERS = {
     "stable-diffusion-3": "ttsnap.diffusion.stable_diffusion_3:StableDiffusion3Sampler",
     "pixart-sigma": "ttsnap.diffusion.pixart:PixArtSigmaSampler",
     "sana": "ttsnap.diffusion.sana:SanaSampler",
+    "edm": "ttsnap.diffusion.edm:EDMSampler",
+    "ltx": "ttsnap.diffusion.ltx:LTXSampler",
+    "wan": "ttsnap.diffusion.wan:WanSampler",
 }
 """Family -> ``module:class``."""
 
+VIDEOS = ("ltx", "wan")
+"""Families whose candidates are videos, which are searched live and not stored step by step."""
 
-def load_sampler(model: config.Model, sampling: config.Sampling, device: str = "auto") -> Sampler:
+
+def load_sampler(
+    model: config.Model, sampling: config.Sampling, runtime: config.Runtime
+) -> Sampler:
     """Load a model from a local folder or, at a pinned revision, from the hub.
 
-    ``device`` is a torch device, or ``auto`` for the first GPU if there is one.
+    ``runtime`` says on which device, and how memory is saved there.
 
     Raises:
         UserError: the model, the device or the scheduler cannot be had as asked.
     """
     from ttsnap.diffusion.loading import load_pipeline, load_preview
 
-    sampler_class = _sampler_class(model.family)
-    pipe = load_pipeline(sampler_class.pipeline_class, model, device)
-    sampler = sampler_class(pipe, sampling)
+    if model.family in VIDEOS:
+        check_writer()
+    kind = sampler_class(model.family)
+    if model.preview is not None and not kind.previews:
+        raise UserError(f"model.preview: there are no preview decoders for {model.family}")
+    pipe = load_pipeline(kind.pipeline(), model, runtime)
+    sampler = kind(pipe, sampling)
     # Offloaded pipelines move their text encoders themselves.
-    sampler.release_text_encoders = model.release_text_encoders and model.offload == "none"
+    sampler.release_text_encoders = runtime.release_text_encoders and runtime.offload == "none"
     if model.preview is not None:
         sampler.previewer = load_preview(model.preview, model, pipe)
     return sampler
@@ -52,15 +65,24 @@ def from_pipeline(pipe: Any, sampling: config.Sampling) -> Sampler:
     Raises:
         UserError: no family drives pipelines of this class, or the scheduler is not possible.
     """
+    return sampler_class(family_of(pipe))(pipe, sampling)
+
+
+def family_of(pipe: Any) -> str:
+    """The family that drives a diffusers pipeline.
+
+    Raises:
+        UserError: there is none for pipelines of this class.
+    """
     for family in SAMPLERS:
-        sampler = _sampler_class(family)
-        if type(pipe).__name__ == sampler.pipeline_class:
-            return sampler(pipe, sampling)
+        if type(pipe).__name__ == sampler_class(family).pipeline_class:
+            return family
     raise UserError(
         f"{type(pipe).__name__}: no sampler for this pipeline, only for {', '.join(SAMPLERS)}"
     )
 
 
-def _sampler_class(family: str) -> type[Sampler]:
+def sampler_class(family: str) -> type[Sampler]:
+    """The class of one of ``SAMPLERS``."""
     module, _, name = SAMPLERS[family].partition(":")
     return getattr(import_module(module), name)

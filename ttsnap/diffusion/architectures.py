@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import diffusers
@@ -42,23 +43,32 @@ _SD3 = {"_class_name": "SD3Transformer2DModel", "qk_norm": "rms_norm"}
 _CLIP_TOKENS = ("stable-diffusion", "sdxl", "stable-diffusion-3")
 """Families whose denoiser attends to all tokens of a CLIP text encoder."""
 
-_T5_TOKENS = {"flux": 512, "stable-diffusion-3": 256, "pixart-sigma": 300, "sana": 300}
+_T5_TOKENS = {
+    "flux": 512,
+    "stable-diffusion-3": 256,
+    "pixart-sigma": 300,
+    "sana": 300,
+    "ltx": 128,
+    "wan": 512,
+}
 """Family -> length to which its pipeline pads the text of T5 or Gemma."""
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """A text-to-image model without its weights.
+    """A model of images or videos without its weights.
 
     Attributes:
         denoiser: config of the U-Net or transformer, with its ``_class_name``.
-        vae: config of the autoencoder, with its ``_class_name``.
+        vae: config of the autoencoder, with its ``_class_name``; None of a model of pixels.
         text_tokens: length of the text sequence that the denoiser attends to.
+        sizes: height, width and frames that it is counted at unless others are asked for.
     """
 
     denoiser: Mapping[str, Any]
-    vae: Mapping[str, Any]
+    vae: Mapping[str, Any] | None
     text_tokens: int
+    sizes: tuple[tuple[int, int, int], ...] = ((512, 512, 1), (1024, 1024, 1))
 
     @classmethod
     def of(cls, model: config.Model) -> Architecture:
@@ -68,13 +78,12 @@ class Architecture:
             UserError: a config is missing or unreadable.
         """
         source: dict[str, Any] = {"revision": model.revision}
-        network = "unet" if model.family in ("stable-diffusion", "sdxl") else "transformer"
+        with_unet = model.family in ("stable-diffusion", "sdxl", "edm")
+        # Any class reads the config of any other.
+        load = partial(diffusers.AutoencoderKL.load_config, model.path, **source)
         try:
-            # Any class reads the config of any other.
-            denoiser, vae = (
-                diffusers.AutoencoderKL.load_config(model.path, subfolder=part, **source)
-                for part in (network, "vae")
-            )
+            denoiser = load(subfolder="unet" if with_unet else "transformer")
+            vae = None if model.family == "edm" else load(subfolder="vae")
             tokens = _T5_TOKENS.get(model.family, 0)
             if model.family in _CLIP_TOKENS:
                 text, _ = transformers.CLIPTextConfig.get_config_dict(
@@ -151,47 +160,110 @@ ARCHITECTURES = {
     "sana": Architecture(
         denoiser={"_class_name": "SanaTransformer2DModel"}, vae=_DC, text_tokens=300
     ),
+    "edm": Architecture(
+        denoiser={
+            "_class_name": "UNet2DModel",
+            "sample_size": 64,
+            "block_out_channels": [192, 384, 576, 768],
+            "layers_per_block": 3,
+            "attention_head_dim": 64,
+            "num_class_embeds": 1000,
+            "resnet_time_scale_shift": "scale_shift",
+            "down_block_types": ["ResnetDownsampleBlock2D"] + ["AttnDownBlock2D"] * 3,
+            "up_block_types": ["AttnUpBlock2D"] * 3 + ["ResnetUpsampleBlock2D"],
+            "downsample_type": "resnet",
+            "upsample_type": "resnet",
+        },
+        vae=None,
+        text_tokens=0,
+        sizes=((64, 64, 1),),
+    ),
+    "ltx": Architecture(
+        denoiser={"_class_name": "LTXVideoTransformer3DModel"},
+        vae={"_class_name": "AutoencoderKLLTXVideo"},
+        text_tokens=128,
+        sizes=((480, 704, 97),),
+    ),
+    "wan-1.3b": Architecture(
+        denoiser={
+            "_class_name": "WanTransformer3DModel",
+            "num_attention_heads": 12,
+            "ffn_dim": 8960,
+            "num_layers": 30,
+        },
+        vae={"_class_name": "AutoencoderKLWan"},
+        text_tokens=512,
+        sizes=((480, 832, 81),),
+    ),
 }
 """Stable Diffusion 1.5, SDXL and what is finetuned from it, FLUX.1-dev, Stable Diffusion 3.5,
-PixArt-Σ XL for 1024 pixels, Sana 1.6B."""
+PixArt-Σ XL for 1024 pixels, Sana 1.6B; the U-Net of EDM for ImageNet-64 in diffusers' blocks,
+LTX-Video 2B, Wan 2.1 1.3B."""
 
 
 def parameters(architecture: Architecture) -> tuple[int, int]:
     """Numbers of parameters of the denoiser and of the autoencoder."""
     with torch.device("meta"):
-        modules = [_build(part) for part in (architecture.denoiser, architecture.vae)]
-    denoiser, vae = (sum(p.numel() for p in module.parameters()) for module in modules)
+        modules = [
+            _build(part) if part else None for part in (architecture.denoiser, architecture.vae)
+        ]
+    denoiser, vae = (
+        sum(p.numel() for p in module.parameters()) if module else 0 for module in modules
+    )
     return denoiser, vae
 
 
 def model_tflops(
-    architecture: Architecture, height: int, width: int, guidance_scale: float
+    architecture: Architecture, height: int, width: int, guidance_scale: float, frames: int = 1
 ) -> dict[str, float]:
-    """TFLOPs of one candidate of height x width pixels.
+    """TFLOPs of one candidate of height x width pixels, and of a video so many frames.
 
     Returns:
         ``denoise``, an evaluation with its guidance: two passes where the scale is above 1, and
         one of a guidance-distilled model; ``decode``; ``preview``, a decode by
-        :func:`preview_decoder`.
+        :func:`preview_decoder`, or by the model itself where there is none.
     """
     with torch.device("meta"):
-        denoiser, vae = (_build(part) for part in (architecture.denoiser, architecture.vae))
-        preview = preview_decoder(vae)
-        factor = 2 ** (_scales(vae) - 1)
-        latents = torch.empty(1, vae.config.latent_channels, height // factor, width // factor)
-        guided = guidance_scale > 1 and not _distilled(denoiser)
+        denoiser = _build(architecture.denoiser)
+        vae = _build(architecture.vae) if architecture.vae else None
+        latents = torch.empty(1, *_latent_size(denoiser, vae, height, width, frames))
+        passes = 2 if guidance_scale > 1 and not _distilled(denoiser) else 1
         call = _CALLS[type(denoiser).__name__]
+        batch = torch.cat([latents] * passes)
+        decode = tflops(lambda: _decode(vae, latents)) if vae else 0.0
+        preview = decode
+        if vae and latents.ndim == 4:
+            tiny = preview_decoder(vae)
+            preview = tflops(lambda: tiny.decode(latents))
         return {
-            "denoise": tflops(
-                lambda: call(
-                    denoiser,
-                    latents.expand(2 if guided else 1, -1, -1, -1),
-                    architecture.text_tokens,
-                )
-            ),
-            "decode": tflops(lambda: vae.decode(latents)),
-            "preview": tflops(lambda: preview.decode(latents)),
+            "denoise": tflops(lambda: call(denoiser, batch, architecture.text_tokens)),
+            "decode": decode,
+            "preview": preview,
         }
+
+
+def _latent_size(denoiser: Any, vae: Any, height: int, width: int, frames: int) -> tuple[int, ...]:
+    """Shape of one candidate's latents, before a pipeline packs them."""
+    match vae:
+        case None:
+            return denoiser.config.in_channels, height, width
+        case diffusers.AutoencoderKLLTXVideo():
+            channels = vae.config.latent_channels
+            factor, rate = vae.spatial_compression_ratio, vae.temporal_compression_ratio
+        case diffusers.AutoencoderKLWan():
+            channels = vae.config.z_dim
+            factor, rate = vae.config.scale_factor_spatial, vae.config.scale_factor_temporal
+        case _:
+            factor = 2 ** (_scales(vae) - 1)
+            return vae.config.latent_channels, height // factor, width // factor
+    return channels, (frames - 1) // rate + 1, height // factor, width // factor
+
+
+def _decode(vae: Any, latents: torch.Tensor) -> None:
+    if vae.config.get("timestep_conditioning"):
+        vae.decode(latents, torch.empty(1))
+    else:
+        vae.decode(latents)
 
 
 def preview_decoder(vae: Any) -> Any:
@@ -215,9 +287,10 @@ def _scales(vae: Any) -> int:
 
 
 def _distilled(denoiser: Any) -> bool:
-    """Whether the guidance scale is an input instead of a second pass."""
+    """Whether the guidance scale is an input instead of a second pass, or there is none."""
     unet_embedding = denoiser.config.get("time_cond_proj_dim")
-    return unet_embedding is not None or type(denoiser).__name__ == "FluxTransformer2DModel"
+    unguided = ("FluxTransformer2DModel", "UNet2DModel")
+    return unet_embedding is not None or type(denoiser).__name__ in unguided
 
 
 def _build(settings: Mapping[str, Any]) -> Any:
@@ -281,12 +354,41 @@ def _call_masked(transformer: Any, latents: torch.Tensor, tokens: int) -> None:
     )
 
 
+def _call_classes(unet: Any, pixels: torch.Tensor, tokens: int) -> None:
+    """EDM."""
+    batch = len(pixels)
+    unet(pixels, torch.empty(batch), class_labels=torch.empty(batch, dtype=torch.long))
+
+
+def _call_ltx(transformer: Any, latents: torch.Tensor, tokens: int) -> None:
+    settings, (batch, _, frames, height, width) = transformer.config, latents.shape
+    patch = settings.patch_size**2 * settings.patch_size_t
+    transformer(
+        hidden_states=torch.empty(batch, frames * height * width // patch, settings.in_channels),
+        encoder_hidden_states=torch.empty(batch, tokens, settings.caption_channels),
+        encoder_attention_mask=torch.empty(batch, tokens),
+        timestep=torch.empty(batch),
+        num_frames=frames,
+        height=height,
+        width=width,
+    )
+
+
+def _call_wan(transformer: Any, latents: torch.Tensor, tokens: int) -> None:
+    batch = len(latents)
+    text = torch.empty(batch, tokens, transformer.config.text_dim)
+    transformer(latents, torch.empty(batch), text)
+
+
 _CALLS: dict[str, Callable[[Any, torch.Tensor, int], None]] = {
     "UNet2DConditionModel": _call_unet,
     "FluxTransformer2DModel": _call_flux,
     "SD3Transformer2DModel": _call_sd3,
     "PixArtTransformer2DModel": _call_masked,
     "SanaTransformer2DModel": _call_masked,
+    "UNet2DModel": _call_classes,
+    "LTXVideoTransformer3DModel": _call_ltx,
+    "WanTransformer3DModel": _call_wan,
 }
 
 

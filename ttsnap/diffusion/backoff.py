@@ -46,7 +46,7 @@ class Backoff:
             if len(some) == 1:
                 raise UserError(
                     f"out of memory with a single candidate ({reason}): try model.dtype bfloat16, "
-                    "model.vae_tiling or model.offload"
+                    "model.vae_tiling or runtime.offload"
                 )
             self.size = len(some) // 2
             log.warning("out of memory with a batch of %d: trying %d", len(some), self.size)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ttsnap.config import DEFAULT_YAML, load_config
+from ttsnap.config import DEFAULT_YAML, Sampling, load_config
 from ttsnap.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,9 +26,9 @@ def costs(
 ) -> None:
     """Count what a candidate costs, in TFLOPs with 2 per multiply-add, from configs alone.
 
-    A name stands for a published model at 512 x 512 pixels, 20 steps and guidance 5, without its
-    weights; `all` for a Markdown table of them; a configuration file for its own model, rewards,
-    settings and given prices.
+    A name stands for a published model at 512 x 512 pixels, or the size that it was made for, 20
+    steps and guidance 5, without its weights; `all` for a Markdown table of them; a configuration
+    file for its own model, rewards, settings and given prices.
 
     Example: `ttsnap costs sdxl --height 1024 --width 1024`
     """
@@ -47,27 +47,32 @@ def costs(
         print(_overview(guidance or 5.0))
         return
     if model in ARCHITECTURES:
-        height, width = height or 512, width or 512
+        usual_height, usual_width, frames = ARCHITECTURES[model].sizes[0]
+        height, width = height or usual_height, width or usual_width
         guidance, steps = guidance or 5.0, steps or 20
-        counted = model_tflops(ARCHITECTURES[model], height, width, guidance)
-        scores = {name: reward_tflops(name) for name in REWARDS}
+        counted = model_tflops(ARCHITECTURES[model], height, width, guidance, frames)
+        seen = min(frames, Sampling().scored_frames)
+        scores = {name: seen * reward_tflops(name) for name in REWARDS}
     elif Path(model).is_file():
         settings = load_config(model)
         sampling = settings.sampling
         height, width = height or sampling.height, width or sampling.width
+        frames = sampling.frames
         guidance, steps = guidance or sampling.guidance_scale, steps or sampling.steps
         given = settings.costs
         if given.unit != "TFLOPs":
             raise UserError(f"{model}: costs.unit is {given.unit}; only TFLOPs can be counted")
-        counted = model_tflops(Architecture.of(settings.model), height, width, guidance)
+        counted = model_tflops(Architecture.of(settings.model), height, width, guidance, frames)
         counted |= {part: price for part in counted if (price := getattr(given, part)) is not None}
+        seen = min(frames, sampling.scored_frames)
         scores = {
-            name: given.rewards.get(name) or load_reward(reward, name=name).tflops(height, width)
+            name: given.rewards.get(name)
+            or seen * load_reward(reward, name=name).tflops(height, width)
             for name, reward in settings.rewards.items()
         }
     else:
         raise UserError(f"{model}: neither a configuration file nor {', '.join(ARCHITECTURES)}")
-    title = f"{model}, {width} x {height} pixels, guidance {guidance:g}"
+    title = f"{model}, {_size(width, height, frames)} pixels, guidance {guidance:g}"
     Console().print(_table(title, counted, scores, steps))
 
 
@@ -92,8 +97,12 @@ def _table(title: str, counted: dict[str, float], scores: dict[str, float], step
     return table
 
 
+def _size(width: int, height: int, frames: int) -> str:
+    return f"{width} x {height}" + (f" x {frames}" if frames > 1 else "")
+
+
 def _overview(guidance: float) -> str:
-    """The published models at two sizes, and the rewards, as Markdown tables."""
+    """The published models at their sizes, and the rewards, as Markdown tables."""
     from ttsnap.diffusion.architectures import (
         ARCHITECTURES,
         REWARDS,
@@ -108,10 +117,11 @@ def _overview(guidance: float) -> str:
     ]
     for name, architecture in ARCHITECTURES.items():
         billions = parameters(architecture)[0] / 1e9
-        for size in (512, 1024):
-            counted = model_tflops(architecture, size, size, guidance).values()
+        for height, width, frames in architecture.sizes:
+            counted = model_tflops(architecture, height, width, guidance, frames).values()
             cells = " | ".join(f"{value:.4g}" for value in counted)
-            lines.append(f"| {name} | {billions:.2f} B | {size} x {size} | {cells} |")
+            size = _size(width, height, frames)
+            lines.append(f"| {name} | {billions:.2f} B | {size} | {cells} |")
     lines += ["", "| reward | score |", "|---|--:|"]
     lines += [f"| {name} | {reward_tflops(name):.3g} |" for name in REWARDS]
     return "\n".join(lines)

@@ -27,23 +27,22 @@ HUB_ID = r"[\w.-]+/[\w.-]+"
 _LIBRARIES = (diffusers.utils.logging, transformers.utils.logging)
 
 
-def load_pipeline(class_name: str, model: config.Model, device: str) -> Any:
+def load_pipeline(pipeline_class: Any, model: config.Model, runtime: config.Runtime) -> Any:
     """Load a diffusers pipeline in inference mode, with its memory and speed switches set.
 
     Args:
-        class_name: the pipeline class that the model must be of.
+        pipeline_class: that the model must be of.
         model: a folder that exists, or a hub id with the revision that pins it.
-        device: see :func:`torch_device`.
+        runtime: device, see :func:`torch_device`, and switches.
 
     Raises:
         UserError: no such folder or hub id, another pipeline class, weights that are missing or
             damaged, or a switch that the model or the device does not have.
     """
-    target = torch_device(device)
+    target = torch_device(runtime.device)
     folder = Path(model.path)
     if folder.is_dir():
-        _check_folder(folder, class_name)
-    pipeline_class = getattr(diffusers, class_name)
+        _check_folder(folder, pipeline_class.__name__)
     left_out: dict[str, Any] = {**dict.fromkeys(NOT_LOADED), "requires_safety_checker": False}
     known = inspect.signature(pipeline_class.__init__).parameters
     pipe = _from_pretrained(
@@ -53,9 +52,9 @@ def load_pipeline(class_name: str, model: config.Model, device: str) -> Any:
         model.dtype,
         **{name: value for name, value in left_out.items() if name in known},
     )
-    _set_switches(pipe, model)
+    _set_switches(pipe, model, runtime)
     try:
-        return _place(pipe, model.offload, target)
+        return _place(pipe, runtime.offload, target)
     except RuntimeError as error:
         raise UserError(f"model.path: cannot load {model.path}: {_one_line(error)}") from error
 
@@ -107,7 +106,7 @@ def _place(pipe: Any, offload: str, device: torch.device) -> Any:
     if offload == "none":
         return pipe.to(device)
     if device.type == "cpu":
-        raise UserError(f"model.offload: {offload} needs a GPU as runtime.device, not the CPU")
+        raise UserError(f"runtime.offload: {offload} needs a GPU as runtime.device, not the CPU")
     if offload == "model":
         pipe.enable_model_cpu_offload(device=device)
     else:
@@ -115,20 +114,27 @@ def _place(pipe: Any, offload: str, device: torch.device) -> Any:
     return pipe
 
 
-def _set_switches(pipe: Any, model: config.Model) -> None:
-    for name, wanted in (("tiling", model.vae_tiling), ("slicing", model.vae_slicing)):
-        if wanted and not hasattr(pipe.vae, f"enable_{name}"):
-            raise UserError(f"model.vae_{name}: {type(pipe.vae).__name__} cannot do this")
+def _set_switches(pipe: Any, model: config.Model, runtime: config.Runtime) -> None:
+    vae = getattr(pipe, "vae", None)
+    for place, name, wanted in (
+        ("model", "tiling", model.vae_tiling),
+        ("runtime", "slicing", runtime.vae_slicing),
+    ):
+        if wanted and not hasattr(vae, f"enable_{name}"):
+            owner = type(vae or pipe).__name__
+            raise UserError(f"{place}.vae_{name}: {owner} cannot do this")
         if wanted:
-            getattr(pipe.vae, f"enable_{name}")()
+            getattr(vae, f"enable_{name}")()
     denoiser = getattr(pipe, "unet", None) or pipe.transformer
-    if model.attention is not None:
+    if runtime.attention is not None:
         try:
             with no_warnings():
-                denoiser.set_attention_backend(model.attention)
+                denoiser.set_attention_backend(runtime.attention)
         except (ValueError, RuntimeError, ImportError) as error:
-            raise UserError(f"model.attention: {model.attention}: {_one_line(error)}") from error
-    if model.compile:
+            raise UserError(
+                f"runtime.attention: {runtime.attention}: {_one_line(error)}"
+            ) from error
+    if runtime.compile:
         denoiser.compile()
 
 

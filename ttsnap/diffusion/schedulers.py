@@ -10,6 +10,8 @@ from typing import Any
 import diffusers
 import numpy as np
 import torch
+from diffusers.configuration_utils import register_to_config
+from diffusers.schedulers.scheduling_edm_euler import EDMEulerSchedulerOutput
 from diffusers.schedulers.scheduling_utils import SchedulerOutput
 
 from ttsnap import config
@@ -92,7 +94,122 @@ class FlowMatchEulerDiscreteScheduler(diffusers.FlowMatchEulerDiscreteScheduler)
         return SchedulerOutput(renoised.to(model_output.dtype))
 
 
-GIVEN_NOISE = (EulerAncestralDiscreteScheduler, FlowMatchEulerDiscreteScheduler)
+class EDMHeunScheduler(diffusers.EDMEulerScheduler):
+    """Heun's second-order method with churn (Karras et al. 2022, arXiv 2206.00364, algorithm 2).
+
+    N steps from t_i down to t_(i+1) take 2 N - 1 denoiser evaluations: the slope where a step
+    begins, and the slope where it ends, but at 0. Each is an entry of ``timesteps`` and ``sigmas``.
+    Before it, step i raises its noise from t_i to t_i + gamma_i t_i. Here this is done as soon as
+    t_i is reached: what the denoiser says of latents then does not depend on the noise that its
+    own step is given. The first step's share is part of the initial noise.
+
+    The schedule t_i (eq. 5) and the preconditioning (table 1) are those of the class it is made of.
+    """
+
+    sigmas: torch.Tensor
+
+    @register_to_config
+    def __init__(
+        self,
+        sigma_min: float = 0.002,
+        sigma_max: float = 80.0,
+        sigma_data: float = 0.5,
+        sigma_schedule: str = "karras",
+        rho: float = 7.0,
+        prediction_type: str = "epsilon",
+        S_churn: float = 0.0,
+        S_min: float = 0.0,
+        S_max: float = float("inf"),
+        S_noise: float = 1.0,
+    ) -> None:
+        """
+        Args:
+            sigma_min: noise level t_(N-1).
+            sigma_max: noise level t_0.
+            sigma_data: standard deviation of the training images.
+            sigma_schedule: karras or exponential.
+            rho: exponent of the schedule.
+            prediction_type: epsilon, or v_prediction where the network's output has the other sign.
+            S_churn: how much noise is added anew, over all steps; 0 is the deterministic sampler.
+            S_min: lowest noise level t_i where it is.
+            S_max: highest.
+            S_noise: standard deviation of that noise, slightly above 1 against lost detail.
+
+        Raises:
+            ValueError: churn is negative.
+        """
+        if S_churn < 0:
+            raise ValueError(f"S_churn must not be negative, but is {S_churn}")
+        super().__init__(
+            sigma_min=sigma_min,
+            sigma_max=sigma_max,
+            sigma_data=sigma_data,
+            sigma_schedule=sigma_schedule,
+            rho=rho,
+            prediction_type=prediction_type,
+        )
+        self.sigmas: torch.Tensor
+        self._begun: list[torch.Tensor] = []
+
+    def set_timesteps(
+        self, num_inference_steps: int, device: str | torch.device | None = None
+    ) -> None:
+        """Set the noise levels of as many steps, one per evaluation of the denoiser."""
+        super().set_timesteps(num_inference_steps, device)
+        options: Any = self.config
+        levels = torch.as_tensor(self.sigmas)[:-1]
+        churned = (levels >= options.S_min) & (levels <= options.S_max)
+        gamma = min(options.S_churn / num_inference_steps, 2**0.5 - 1) * churned
+        raised = levels * (1 + gamma)
+        pairs = torch.stack([levels, raised], dim=1).flatten()
+        self.sigmas = torch.cat([pairs[1:], levels.new_zeros(1)])
+        self.timesteps = self.precondition_noise(self.sigmas[:-1]).to(device=device)
+        self._step_index = 0
+
+    @property
+    def init_noise_sigma(self) -> float:
+        """Standard deviation of the latents before the first evaluation, its churn included."""
+        sigma, raised = self.config.sigma_max, float(self.sigmas[0])
+        return (sigma**2 + self.config.S_noise**2 * (raised**2 - sigma**2)) ** 0.5
+
+    def step(
+        self,
+        model_output: torch.Tensor,
+        timestep: torch.Tensor,
+        sample: torch.Tensor,
+        variance_noise: torch.Tensor | None = None,
+    ) -> EDMEulerSchedulerOutput:
+        """An Euler step; or the step of the slope's mean, and noise for the one that follows.
+
+        Args:
+            model_output: what the network F predicts (B, …).
+            timestep: entry of ``timesteps``.
+            sample: latents x0 + sigma eps (B, …).
+            variance_noise: standard normal noise (B, …), if there is churn.
+        """
+        index = self.step_index
+        sigma, following = self.sigmas[index : index + 2]
+        estimate = self.precondition_outputs(sample, model_output, sigma)
+        slope = (sample - estimate) / sigma
+        if index % 2 == 0:
+            moved = sample + (following - sigma) * slope
+            self._begun = [sample, slope]
+        else:
+            start, first = self._begun
+            moved = start + (sigma - self.sigmas[index - 1]) * (first + slope) / 2
+            self._begun = []
+            if variance_noise is not None:
+                added = (following**2 - sigma**2) ** 0.5
+                moved = moved + self.config.S_noise * added * variance_noise
+        self._step_index += 1
+        return EDMEulerSchedulerOutput(moved, estimate)
+
+
+GIVEN_NOISE = (
+    EulerAncestralDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    EDMHeunScheduler,
+)
 """Schedulers that draw their own noise, here made to take it as an argument."""
 
 
@@ -152,14 +269,21 @@ def make_scheduler(
             else "is for flow-matching models only"
         )
         raise UserError(f"{where} {problem}")
+    if matches_edm(scheduler) != matches_edm(model_scheduler):
+        problem = (
+            "is no scheduler for an EDM; choose EDMHeunScheduler"
+            if matches_edm(model_scheduler)
+            else "is for EDM only"
+        )
+        raise UserError(f"{where} {problem}")
     _set_evaluations(scheduler, steps, device, timesteps(scheduler))
     if prediction_type(scheduler) not in PREDICTION_TYPES:
         raise UserError(f"{where}: prediction_type must be one of {', '.join(PREDICTION_TYPES)}")
     if is_stochastic(scheduler, eta) and not _takes_noise(scheduler):
         raise UserError(
             f"{where} draws its own noise with these options; only DDIMScheduler, "
-            "DPMSolverMultistepScheduler, EulerAncestralDiscreteScheduler and "
-            "FlowMatchEulerDiscreteScheduler can be given it"
+            "DPMSolverMultistepScheduler, EulerAncestralDiscreteScheduler, "
+            "FlowMatchEulerDiscreteScheduler and EDMHeunScheduler can be given it"
         )
     return scheduler, float(eta)
 
@@ -170,6 +294,11 @@ def matches_flow(scheduler: Any) -> bool:
     That is flow matching along straight lines (Lipman et al. 2023; Liu et al. 2023).
     """
     return "FlowMatch" in type(scheduler).__name__ or bool(_option(scheduler, "use_flow_sigmas"))
+
+
+def matches_edm(scheduler: Any) -> bool:
+    """Whether the denoiser is preconditioned as in EDM (Karras et al. 2022, table 1)."""
+    return isinstance(scheduler, diffusers.EDMEulerScheduler)
 
 
 def _option(scheduler: Any, name: str) -> Any:
@@ -244,6 +373,7 @@ def is_stochastic(scheduler: Any, eta: float) -> bool:
         eta > 0
         or isinstance(scheduler, EulerAncestralDiscreteScheduler)
         or bool(_option(scheduler, "stochastic_sampling"))
+        or bool(_option(scheduler, "S_churn"))
         or (_option(scheduler, "algorithm_type") or "").startswith("sde")
     )
 
@@ -253,7 +383,7 @@ def _takes_noise(scheduler: Any) -> bool:
 
 
 def noise_levels(scheduler: Any) -> np.ndarray:
-    """float32 (S,): noise levels of the latents that enter each step, falling.
+    """float32 (S,): noise levels of the latents that enter each step, falling but for churn.
 
     They are sigma / alpha; for flow matching, where that is infinite at pure noise, sigma itself.
     """

@@ -24,7 +24,7 @@ class StableDiffusion3Sampler(Sampler):
         return self.pipe.vae_scale_factor * self.pipe.patch_size
 
     @property
-    def text_limit(self) -> tuple[Any, int]:
+    def text_limit(self) -> tuple[Any, int] | None:
         if self.pipe.tokenizer_3 is None:
             return super().text_limit
         return self.pipe.tokenizer_3, T5_TOKENS

@@ -2,6 +2,10 @@
 
 The reward on final images teaches a student that sees the Tweedie estimates of an earlier step.
 Students are trained from the cleanest step towards noise, each from the weights of the one before.
+
+Several processes of `accelerate` share each batch. Its loss couples the images of a prompt, so all
+scores are gathered: each process takes the loss of the whole batch, with the gradient of its own
+scores alone. The sum of the gradients is that of one process.
 """
 
 from __future__ import annotations
@@ -11,11 +15,13 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from ttsnap.errors import UserError
 from ttsnap.narf.loss import preference_loss, squared_error
@@ -26,6 +32,7 @@ from ttsnap.store import atomic_folder
 
 if TYPE_CHECKING:
     import pandas as pd
+    from accelerate import Accelerator
     from peft import PeftModel
 
     from ttsnap.config import Narf
@@ -49,6 +56,8 @@ def finetune_step(
     out: Path,
     seed: int,
     val_data: StepData,
+    accelerator: Accelerator | None = None,
+    at_once: int | None = None,
 ) -> pd.DataFrame:
     """Train the student of one step; validation decides after which epoch it is kept.
 
@@ -65,6 +74,10 @@ def finetune_step(
         out: folder to write; one that is there is replaced.
         seed: of the adapter's initial weights and of the order of the data.
         val_data: what to validate on, at the step alone.
+        accelerator: of the processes that train together, all with the same arguments; the main
+            one alone validates, reports and writes. None is one process.
+        at_once: images in a process's forward pass. Where its share of a batch is larger, it is
+            scored in parts, and each again for its gradient: a third more compute, less memory.
 
     Returns:
         One row for the start and one for each optimiser step: iteration, epoch, loss (squared
@@ -77,12 +90,19 @@ def finetune_step(
         FloatingPointError: if the loss is not finite.
     """
     import pandas as pd
+    from accelerate import Accelerator
+    from accelerate.utils import broadcast
 
+    accelerator = accelerator or Accelerator()
+    is_main, processes = accelerator.is_main_process, accelerator.num_processes
     rng = np.random.default_rng(seed)
     epochs = [data.plan(settings.batch_size, rng) for _ in range(settings.epochs)]
     ends = np.cumsum([len(epoch) for epoch in epochs]).tolist()
-    batches = _ahead(map(data.read, (batch for epoch in epochs for batch in epoch)))
-    loss_of = _loss(reward, data, settings)
+    read = partial(data.read, process=accelerator.process_index, processes=processes)
+    batches = _ahead(map(read, (batch for epoch in epochs for batch in epoch)))
+    if is_main:
+        batches = track(batches, f"finetune {out.name}", ends[-1])
+    loss_of = _loss(reward, data, settings, accelerator, at_once)
 
     with _reproducible(seed):
         adapted = _adapt(reward, settings, start)
@@ -96,33 +116,38 @@ def finetune_step(
             fused=True,
         )
         rate = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, FINAL_RATE, ends[-1])
-        best: dict[str, Any] = {"iteration": 0, "epoch": 0, **validate(reward, val_data)}
+        best: dict[str, Any] = {"iteration": 0, "epoch": 0}
+        if is_main:
+            best |= validate(reward, val_data)
         history = [best]
         kept = [weight.detach().clone() for weight in weights]
-        for done, batch in enumerate(track(batches, f"finetune {out.name}", ends[-1]), start=1):
+        for done, batch in enumerate(batches, start=1):
             loss = loss_of(batch)
             if not loss.isfinite():
                 raise FloatingPointError(f"{out}: loss {loss.item()} in iteration {done}")
             optimizer.zero_grad()
             torch.autograd.backward(loss)
+            if processes > 1:
+                _sum_gradients(weights, accelerator)
             torch.nn.utils.clip_grad_norm_(weights, settings.clip_norm)
             optimizer.step()
             rate.step()
             epoch = bisect_left(ends, done) + 1
             history.append({"iteration": done, "epoch": epoch, "loss": loss.item()})
-            if done in ends:
+            if is_main and done in ends:
                 history[-1] |= validate(reward, val_data)
                 if history[-1]["val_kendall_tau"] > best["val_kendall_tau"]:
                     best, kept = history[-1], [weight.detach().clone() for weight in weights]
         for weight, value in zip(weights, kept, strict=True):
-            weight.data.copy_(value)
+            weight.data.copy_(broadcast(value))
 
     table = pd.DataFrame(history, columns=[*HISTORY_COLUMNS])
     table["kept"] = table["iteration"] == best["iteration"]
-    with atomic_folder(out) as folder:
-        folder.mkdir()
-        _save(reward, adapted, folder)
-        table.to_csv(folder / HISTORY, index=False)
+    if is_main:
+        with atomic_folder(out) as folder:
+            folder.mkdir()
+            _save(reward, adapted, folder)
+            table.to_csv(folder / HISTORY, index=False)
     if adapted is not None:
         adapted.merge_and_unload()
     reward.module.requires_grad_(False)
@@ -146,10 +171,15 @@ def validate(reward: TrainableReward, data: StepData) -> dict[str, float]:
 
 
 def _loss(
-    reward: TrainableReward, data: StepData, settings: Narf
+    reward: TrainableReward,
+    data: StepData,
+    settings: Narf,
+    accelerator: Accelerator,
+    at_once: int | None,
 ) -> Callable[[Batch], torch.Tensor]:
-    """The loss of a batch, in units of the teacher's standard deviation over ``data``, so that
-    rates and weights mean the same for rewards of any scale.
+    """The loss of a whole batch, with the gradient of the share of this process; in units of the
+    teacher's standard deviation over ``data``, so that rates and weights mean the same for rewards
+    of any scale.
     """
     texts = reward.encode_texts(data.texts)
     unit = float(data.teacher.std())
@@ -157,7 +187,10 @@ def _loss(
 
     def loss_of(batch: Batch) -> torch.Tensor:
         pixels = reward.pixel_values(batch.images)
-        student = reward.forward(pixels, texts[batch.prompts]) / unit
+        prompts_read = batch.prompts[batch.share.start :][: len(pixels)]
+        student = _forward(reward, pixels, texts[prompts_read], at_once) / unit
+        if accelerator.num_processes > 1:
+            student = _with_others(student, batch, accelerator)
         teacher = torch.from_numpy(batch.teacher).to(student) / unit
         loss = squared_error(student, teacher)
         if preference.weight:
@@ -167,6 +200,34 @@ def _loss(
         return loss
 
     return loss_of
+
+
+def _forward(
+    reward: TrainableReward, pixels: torch.Tensor, texts: torch.Tensor, at_once: int | None
+) -> torch.Tensor:
+    """Scores (b,) of b images. Of several parts none keeps what its gradient needs: backward
+    computes it again part by part, which accumulates the gradients of the weights.
+    """
+    if at_once is None or len(pixels) <= at_once:
+        return reward.forward(pixels, texts)
+    parts = zip(pixels.split(at_once), texts.split(at_once), strict=True)
+    return torch.cat([checkpoint(reward.forward, *part, use_reentrant=False) for part in parts])
+
+
+def _with_others(student: torch.Tensor, batch: Batch, accelerator: Accelerator) -> torch.Tensor:
+    """All scores (B,) of a batch from those of each process; others' carry no gradient."""
+    start, stop = batch.share.start, batch.share.stop
+    own = student[: stop - start]
+    scores = student.new_zeros(len(batch.teacher))
+    scores[batch.share] = own.detach()
+    scores = accelerator.reduce(scores, "sum")
+    return torch.cat([scores[:start], own, scores[stop:]])
+
+
+def _sum_gradients(weights: list[torch.nn.Parameter], accelerator: Accelerator) -> None:
+    for weight in weights:
+        if weight.grad is not None:
+            weight.grad = accelerator.reduce(weight.grad, "sum")
 
 
 def _adapt(reward: TrainableReward, settings: Narf, start: Path | None) -> PeftModel | None:

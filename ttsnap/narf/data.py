@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -30,17 +30,19 @@ class Group(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """B images of several prompts.
+    """B images of several prompts, of which a process reads its share.
 
     Attributes:
-        images: (B, H, W, 3) uint8.
-        prompts: (B,) positions of their prompts.
-        teacher: (B,) float32, the base reward of their final images.
+        images: (b, H, W, 3) uint8, those of ``share``; one too many where the share is empty.
+        prompts: (B,) positions of the prompts of all images.
+        teacher: (B,) float32, the base reward of all final images.
+        share: where ``images`` lie among the B.
     """
 
     images: NDArray[np.uint8]
     prompts: NDArray[np.intp]
     teacher: NDArray[np.float32]
+    share: slice
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,10 +119,25 @@ class StepData:
             batches[-1].append(group)
         return batches
 
-    def read(self, groups: Sequence[Group]) -> Batch:
-        """Read the images of a batch."""
+    def read(self, groups: Sequence[Group], process: int = 0, processes: int = 1) -> Batch:
+        """Read a batch; of several processes each reads as many of the images, give or take one."""
+        size = sum(group.size for group in groups)
+        share = slice(size * process // processes, size * (process + 1) // processes)
+        # A process without an image would have no gradients to add to those of the others.
+        own = _cut(groups, share.start, max(share.stop, share.start + 1))
         return Batch(
-            np.concatenate([self.images[group] for group in groups]),
+            np.concatenate([self.images[group] for group in own]),
             np.concatenate([np.full(group.size, group.prompt) for group in groups]),
             np.concatenate([self.teacher[group[:2]] for group in groups]),
+            share,
         )
+
+
+def _cut(groups: Sequence[Group], start: int, stop: int) -> Iterator[Group]:
+    """The images ``start`` to ``stop``, counted over all ``groups``."""
+    for group in groups:
+        first, last = max(start, 0), min(stop, group.size)
+        if first < last:
+            begin = group.images.start
+            yield group._replace(images=slice(begin + first, begin + last))
+        start, stop = start - group.size, stop - group.size

@@ -17,6 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
+from ttsnap.progress import clock
 from ttsnap.report.style import (
     FAINT,
     INK,
@@ -28,7 +29,6 @@ from ttsnap.report.style import (
     label,
     save,
     scored,
-    signed,
     styled,
 )
 from ttsnap.schedule import Check, CostModel, Schedule
@@ -452,7 +452,8 @@ def _comparison(
             (values, partial(scored, largest=largest))
         ]
         if name != REFERENCE and REFERENCE in tables:
-            shown.append((values - tables[REFERENCE][budget], signed))
+            apart = values - tables[REFERENCE][budget]
+            shown.append((apart, partial(scored, largest=largest, sign="+")))
         for ax, (numbers, words) in zip(panels, shown, strict=False):
             if numbers.isna().all():
                 continue
@@ -575,7 +576,7 @@ def against_compute(results: pd.DataFrame, column: str, path: Path, *, axis: str
         )
         ax.set_title(label(name), color=tint, weight="bold", pad=3)
         ax.margins(x=0.08)
-        ax.xaxis.set_major_locator(MaxNLocator(4))
+        ax.xaxis.set_major_locator(MaxNLocator(3))
         ax.yaxis.set_major_locator(MaxNLocator(5))
         if place + across >= len(shown):
             ax.set_xlabel(f"{unit} per prompt")
@@ -782,3 +783,42 @@ def _dots(ax: Axes, values: np.ndarray, y: np.ndarray, tint: str) -> np.ndarray:
     ax.hlines(y, low, high, color=tint, linewidth=2.2, alpha=0.55)
     ax.plot(mean, y, "o", color=tint, markersize=5)
     return mean
+
+
+@styled
+def stages(table: pd.DataFrame, path: Path) -> None:
+    """What each stage took: job time, memory and TFLOPs, each number beside its bar.
+
+    Args:
+        table: stage, jobs, seconds, memory_gb, tflops (NaN where unknown), a row per stage.
+        path: PNG or SVG to write.
+    """
+    height = 0.95 + 0.22 * len(table)
+    figure = Figure(figsize=(WIDTH, height))
+    head(figure, "What the run took", "Jobs of a stage together; memory of its largest job")
+    panels = figure.subplots(1, 3, sharey=True)
+    figure.subplots_adjust(
+        left=0.2, right=0.92, top=1 - 0.78 / height, bottom=0.08 / height, wspace=0.55
+    )
+    columns: list[tuple[str, str, Callable[[float], str]]] = [
+        ("seconds", "time of jobs", clock),
+        ("memory_gb", "memory, GB", lambda value: f"{value:.2g}"),
+        ("tflops", "TFLOPs", lambda value: f"{value:.3g}"),
+    ]
+    for ax, (column, title, text) in zip(panels, columns, strict=True):
+        values = table[column].fillna(0.0)
+        ax.barh(range(len(table)), values, height=0.62, color=colour("base"))
+        ax.set_xlim(0, max(values.max(), 1e-12))
+        for row, value in enumerate(values):
+            if value:
+                ax.annotate(
+                    text(value), (value, row), (4, 0), textcoords="offset points", va="center"
+                )
+        ax.set_title(title)
+        ax.grid(False)
+        ax.spines[:].set_visible(False)
+        ax.set_xticks([])
+        ax.tick_params(left=False)
+    panels[0].set_yticks(range(len(table)), table.stage + " × " + table.jobs.astype(str))
+    panels[0].invert_yaxis()
+    save(figure, path)

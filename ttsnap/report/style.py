@@ -154,10 +154,13 @@ def signed(value: float, digits: int = 2) -> str:
     return f"{value:+#.{digits}g}".rstrip(".").replace("-", "−")
 
 
-def scored(value: float, largest: float) -> str:
-    """``value`` to the decimals that show four digits of ``largest``, so that columns line up."""
+def scored(value: float, largest: float, sign: str = "-") -> str:
+    """``value`` to the decimals that show four digits of ``largest``, so that columns line up.
+
+    ``sign`` is "+" to show it of positive values, too.
+    """
     decimals = max(0, 3 - math.floor(math.log10(abs(largest) or 1)))
-    return f"{value:.{decimals}f}".replace("-", "−")
+    return f"{value:{sign}z.{decimals}f}".replace("-", "−")
 
 
 def caption(text: str, inches: float, lines: int = 2) -> str:

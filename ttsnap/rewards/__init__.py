@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ttsnap.errors import UserError
 from ttsnap.rewards.base import Reward, TrainableReward
@@ -24,6 +24,7 @@ __all__ = [
     "Reward",
     "TrainableReward",
     "find_kind",
+    "is_trainable",
     "load_judge",
     "load_reward",
     "load_trainable_reward",
@@ -32,67 +33,86 @@ __all__ = [
 Judge = Callable[["NDArray[np.uint8]", Sequence[str]], "NDArray[np.generic]"]
 """Takes images (B, H, W, 3) and B prompts, gives B numbers; it only looks at results."""
 
+
+class Kind(NamedTuple):
+    """A kind of reward, named and not imported: importing torch takes seconds.
+
+    Attributes:
+        module: that has the class.
+        name: of the class.
+        description: in one line what it scores and needs.
+        trainable: whether noise-aware finetuning can train it; an ensemble, as far as its members.
+    """
+
+    module: str
+    name: str
+    description: str
+    trainable: bool = True
+
+
 KINDS = {
-    "aesthetic": (
+    "aesthetic": Kind(
         "ttsnap.rewards.aesthetic",
         "AestheticReward",
         "How much people like the picture (LAION, version 2); path: a CLIP ViT-L/14.",
     ),
-    "brightness": (
+    "brightness": Kind(
         "ttsnap.rewards.brightness",
         "BrightnessReward",
         "Mean luma; needs nothing, cannot be finetuned.",
+        trainable=False,
     ),
-    "classifier": (
+    "classifier": Kind(
         "ttsnap.rewards.classifier",
         "ClassifierReward",
         "Probability of a class; path: an image classifier of transformers.",
     ),
-    "clip": (
+    "clip": Kind(
         "ttsnap.rewards.clip",
         "ClipReward",
         "Image fits prompt: PickScore, CLIPScore and the like; path: a CLIP.",
     ),
-    "compressibility": (
+    "compressibility": Kind(
         "ttsnap.rewards.compressibility",
         "CompressibilityReward",
         "Smallness as a JPEG; needs nothing, cannot be finetuned.",
+        trainable=False,
     ),
-    "ensemble": (
+    "ensemble": Kind(
         "ttsnap.rewards.ensemble",
         "Ensemble",
         "Weighted sum of z-scores or ranks; options: other rewards of the config.",
     ),
-    "gemini": (
+    "gemini": Kind(
         "ttsnap.rewards.vlm",
         "GeminiJudge",
         "Grades by Google's Gemini; options: model.",
+        trainable=False,
     ),
-    "hpsv2": (
+    "hpsv2": Kind(
         "ttsnap.rewards.hpsv2",
         "Hpsv2Reward",
         "Human preference score, HPSv2 or 2.1; path: its checkpoint.",
     ),
-    "image-reward": (
+    "image-reward": Kind(
         "ttsnap.rewards.image_reward",
         "ImageRewardReward",
         "ImageReward 1.0; path: its folder; runs in envs/image-reward.yaml only.",
     ),
-    "openai": (
+    "openai": Kind(
         "ttsnap.rewards.vlm",
         "OpenAIJudge",
         "Grades by a service that speaks OpenAI's protocol; options: model.",
+        trainable=False,
     ),
-    "qwen-vl": (
+    "qwen-vl": Kind(
         "ttsnap.rewards.qwen_vl",
         "QwenJudge",
         "Grades by a vision-language model on this machine; path: a Qwen-VL.",
+        trainable=False,
     ),
 }
-"""Kind -> module, class, and in one line what it scores and needs.
-
-Named, not imported: importing torch takes seconds.
-"""
+"""The kinds that come with the package."""
 
 ENTRY_POINTS = "ttsnap.rewards"
 """Group in which installed packages offer further kinds."""
@@ -136,6 +156,15 @@ def load_trainable_reward(
     return reward
 
 
+def is_trainable(settings: RewardSettings) -> bool:
+    """Whether noise-aware finetuning can train a reward, as the registry has it.
+
+    Of a kind that did not come with the package it is supposed: loading it will show.
+    """
+    summed = settings.options.get("by") != "rank"
+    return summed and all(KINDS[kind].trainable for kind in settings.kinds & {*KINDS})
+
+
 def find_kind(kind: str, place: str = "kind") -> Any:
     """The class of a built-in kind, of an entry point, or the one that ``MODULE:CLASS`` names.
 
@@ -145,8 +174,7 @@ def find_kind(kind: str, place: str = "kind") -> Any:
         UserError: there is none; ``place`` names the setting.
     """
     if kind in KINDS:
-        module, name, _ = KINDS[kind]
-        return getattr(import_module(module), name)
+        return getattr(import_module(KINDS[kind].module), KINDS[kind].name)
     try:
         for entry in entry_points(group=ENTRY_POINTS, name=kind):
             return entry.load()

@@ -32,8 +32,8 @@ def rewards(
         Console().print(_options_table(kind, find_kind(kind)))
         return
     table = _table("kind", "what it scores, what it needs")
-    for name, (_, _, description) in KINDS.items():
-        table.add_row(name, description)
+    for name, known in KINDS.items():
+        table.add_row(name, known.description)
     for entry in entry_points(group=ENTRY_POINTS):
         table.add_row(entry.name, f"Installed: {entry.value}.")
     table.add_row("MODULE:CLASS", "Your own; docs/adding-a-reward.md shows how.")

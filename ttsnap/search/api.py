@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -48,6 +47,7 @@ def search(
     guidance_scale: float | None = None,
     height: int | None = None,
     width: int | None = None,
+    frames: int | None = None,
     scheduler: Scheduler | None = None,
     verifiers: Mapping[int, Reward | tuple[Reward, ...]] | None = None,
     batch_size: int = 8,
@@ -67,12 +67,13 @@ def search(
         budget: such as ``400nfe``, ``2000tflops`` or ``60s``; a number is in TFLOPs.
         seed: root of the candidates' noise seeds; one seed, one result.
         negative_prompt: what is not to be seen.
-        steps: denoising steps; this and the next three are the pipeline's own by default.
+        steps: denoising steps; this and the next four are the pipeline's own by default.
         guidance_scale: of classifier-free guidance.
         height: pixels.
         width: pixels.
-        scheduler: the pipeline's own by default, or DDIM with eta 1 for a method that searches the
-            noise of the steps.
+        frames: of a video.
+        scheduler: the pipeline's own by default, or DDIM with eta 1, or of EDM Heun's with churn,
+            for a method that searches the noise of the steps.
         verifiers: step index -> what looks at the estimates of that step in place of the rewards,
             such as their NARF checkpoints; for several rewards a tuple in their order.
         batch_size: candidates denoised at once.
@@ -88,7 +89,7 @@ def search(
     """
     from rich.console import Console
 
-    from ttsnap.diffusion import from_pipeline
+    from ttsnap.diffusion import family_of, from_pipeline, sampler_class
     from ttsnap.prompts import parse_prompt, seed_of
     from ttsnap.search.display import Standing, interruptible, shown
 
@@ -96,15 +97,17 @@ def search(
     chosen = method_options(how, options)
     spend = Budget.parse(str(budget))
     asked = parse_prompt({"prompt": prompt, "negative_prompt": negative_prompt})
-    own = inspect.signature(pipe.__call__).parameters
+    family = family_of(pipe)
+    own = sampler_class(family).defaults(pipe)
     sampling = Sampling(
-        steps=steps or own["num_inference_steps"].default,
-        guidance_scale=guidance_scale or own["guidance_scale"].default,
-        height=height or _side(pipe),
-        width=width or _side(pipe),
-        scheduler=Scheduler(name=type(pipe.scheduler).__name__),
+        steps=steps or own.steps,
+        guidance_scale=guidance_scale or own.guidance_scale,
+        height=height or own.height,
+        width=width or own.width,
+        frames=frames or own.frames,
+        scheduler=own.scheduler,
     )
-    sampling = sampling_for(how, sampling, scheduler)
+    sampling = sampling_for(how, family, sampling, scheduler)
     sampler = from_pipeline(pipe, sampling)
     given = reward if isinstance(reward, list | tuple) else [reward]
     rewards = tuple(_reward(one, str(sampler.device)) for one in given)
@@ -159,10 +162,3 @@ def _reward(given: AnyReward, device: str) -> Reward:
     if isinstance(given, Reward):
         return given
     return _Function(getattr(given, "__name__", "reward"), given)
-
-
-def _side(pipe: Any) -> int:
-    """The size in pixels that the model was made for."""
-    denoiser = pipe.unet if hasattr(pipe, "unet") else pipe.transformer
-    own = pipe.default_sample_size if hasattr(pipe, "default_sample_size") else None
-    return (own or denoiser.config.sample_size) * pipe.vae_scale_factor

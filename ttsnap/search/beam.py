@@ -52,7 +52,7 @@ def _search(run: Run, count: int, beams: int, noises: int, looks: Sequence[int])
     run.alive = count * beams
     group = run.start(count * beams)
     for look in looks if noises > 1 else [run.last]:
-        begin = group.state.index + (group.output is not None)
+        begin = group.state.index + group.evaluated
         while noises > 1 and not run.meter.affords(count * cost(run, beams, noises, looks, begin)):
             noises -= 1
         group = run.advance(group, look - 1)

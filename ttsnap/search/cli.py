@@ -98,7 +98,8 @@ def search(
         str | None,
         typer.Option(
             help="NAME or NAME,KEY=VALUE,… such as DDIMScheduler,eta=1; by default the "
-            "configuration's, or DDIMScheduler,eta=1 for a method that searches the noise of steps."
+            "configuration's, or for a method that searches the noise of steps "
+            "DDIMScheduler,eta=1, of EDM Heun's with churn."
         ),
     ] = None,
     config: Annotated[
@@ -136,9 +137,8 @@ def search(
     how = method_named(method)
     unit = settings.costs.unit
     spend = Budget.parse(budget, unit) if budget else Budget(settings.search.budgets[-1], unit)
-    sampling = sampling_for(
-        how, settings.sampling, read_scheduler(scheduler) if scheduler else None
-    )
+    chosen = read_scheduler(scheduler) if scheduler else None
+    sampling = sampling_for(how, settings.model.family, settings.sampling, chosen)
     given = read_options(option or []) | ({} if schedule is None else {"schedule": schedule})
     if plan and not prunes(how):
         raise UserError(f"method {method} prunes nothing; leave out --plan")
@@ -154,7 +154,7 @@ def search(
         for name in names
     }
     with console.status("loading the models"):
-        sampler = load_sampler(settings.model, sampling, device)
+        sampler = load_sampler(settings.model, sampling, settings.runtime)
         rewards = tuple(load[name]() for name in names)
         costs = cost_model(spend.unit, settings.costs, sampler, rewards, sampling, batch)
         if found:
@@ -339,7 +339,8 @@ def methods() -> None:
     console.print(table)
     console.print(
         "\nA method that needs a stochastic sampler searches the noise of its steps; it takes "
-        "DDIMScheduler with eta 1 unless --scheduler names another.",
+        "DDIMScheduler with eta 1, of EDM EDMHeunScheduler with churn, unless --scheduler names "
+        "another.",
         style="dim",
         highlight=False,
     )

@@ -17,6 +17,7 @@ from ttsnap.schedule import combine, keep_best
 from ttsnap.search.noise import NoiseSource, Recipe, move_of, step_seed
 from ttsnap.search.result import Candidate, Round, SearchResult, thumbnail
 from ttsnap.search.task import Progress, Task
+from ttsnap.video import score_frames
 
 if TYPE_CHECKING:
     from ttsnap.config import Settings
@@ -31,17 +32,19 @@ class Group:
         state: of the sampler.
         who: index of the candidate in each row; branches of one may fill several.
         noises: what each row's candidate is made of so far, as :class:`Candidate` keeps it.
-        output: what the denoiser says of ``state``, once it was asked. Branches that differ by the
-            noise of this very step share it.
     """
 
     state: State
     who: tuple[int, ...]
     noises: tuple[tuple[Recipe, ...], ...]
-    output: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.who)
+
+    @property
+    def evaluated(self) -> bool:
+        """Whether the denoiser was asked about ``state``."""
+        return self.state.output is not None
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +54,7 @@ class Look:
     Attributes:
         step: index of the step whose estimates they are.
         values: float32 (R, n), scores by each reward, or its verifier for this step.
-        images: uint8 (n, H, W, 3).
+        images: uint8 (n, H, W, 3), or videos (n, F, H, W, 3).
     """
 
     step: int
@@ -167,6 +170,27 @@ class Run:
         who = [self.add() for _ in range(count)]
         return self.start_from(who, [(self.candidates[i].seed,) for i in who])
 
+    def start_grouped(self, count: int) -> Group:
+        """Like :meth:`start`, with NegToMe in groups of consecutive seeds of the task.
+
+        A group lives as long as this needs: its reference runs on unseen for the others, and is
+        charged, when it is pruned before them.
+        """
+        negtome = self.sampler.negtome
+        if negtome is None:
+            return self.start(count)
+        references = [
+            self.task.seed_of(negtome.reference_of(self._drawn + i)) for i in range(count)
+        ]
+        who = [self.add() for _ in range(count)]
+        for index, reference in zip(who, references, strict=True):
+            self.candidates[index].reference = reference
+        seeds = [self.candidates[i].seed for i in who]
+        state = self.sampler.start(
+            self.task.conditioning, seeds, rows=[0] * count, references=references
+        )
+        return Group(state, tuple(who), tuple(((seed,),) for seed in seeds))
+
     def start_from(self, who: Sequence[int], noises: Sequence[Recipe]) -> Group:
         """Candidates ``who`` before their first step, from these initial noises."""
         state = self.sampler.start_from(
@@ -181,19 +205,16 @@ class Run:
             self.sampler.select(group.state, rows),
             tuple(group.who[row] for row in rows),
             tuple(group.noises[row] for row in rows),
-            None if group.output is None else group.output[rows],
         )
 
     def concat(self, groups: Sequence[Group]) -> Group:
         """All rows of groups before the same step, all evaluated or none."""
         if len(groups) == 1:
             return groups[0]
-        outputs = [group.output for group in groups if group.output is not None]
         return Group(
             self.sampler.concat([group.state for group in groups]),
             tuple(i for group in groups for i in group.who),
             tuple(noises for group in groups for noises in group.noises),
-            torch.cat(outputs) if outputs else None,
         )
 
     def branch(self, group: Group, rows: Sequence[int] | np.ndarray, keep: bool = True) -> Group:
@@ -218,12 +239,12 @@ class Run:
 
     def batches(self, group: Group) -> Iterator[Group]:
         """The rows in as few batches as possible."""
-        size = self.task.batch_size
-        if len(group) <= size:
+        batches = self.sampler.batches(group.state, self.task.batch_size)
+        if len(batches) == 1:
             yield group
             return
-        for begin in range(0, len(group), size):
-            yield self.select(group, range(begin, min(begin + size, len(group))))
+        for rows in batches:
+            yield self.select(group, rows)
 
     # Work
 
@@ -234,12 +255,12 @@ class Run:
     def _evaluate(self, batch: Group) -> Group:
         if not self.interrupted and self.task.cancelled():
             raise Interrupted(batch)
-        self.meter.charge(evaluations=len(batch))
+        self.meter.charge(evaluations=batch.state.running)
         began = time.perf_counter()
-        output = self.sampler.evaluate(batch.state)
-        self.meter.took("denoise", time.perf_counter() - began, len(batch))
-        self._observe(batch.state.index)
-        return replace(batch, output=output)
+        state = self.sampler.evaluate(batch.state)
+        self.meter.took("denoise", time.perf_counter() - began, state.running)
+        self._observe(state.index)
+        return replace(batch, state=state)
 
     def _made(self, group: Group) -> Group:
         """The group with the noise of the step that it is before, from its own seeds by default."""
@@ -258,7 +279,7 @@ class Run:
         noise = None
         if self.sampler.stochastic:
             noise = self._noise([known[group.state.index + 1] for known in group.noises])
-        return self.sampler.step(group.state, noise, group.output)
+        return self.sampler.step(group.state, noise)
 
     def step(self, group: Group, noises: Sequence[Recipe] | None = None) -> Group:
         """Take an evaluated group over its step, which costs nothing more.
@@ -276,8 +297,8 @@ class Run:
 
     def advance(self, group: Group, step: int) -> Group:
         """Bring a group to be evaluated at ``step``."""
-        while group.state.index < step or group.output is None:
-            group = self.evaluate(group) if group.output is None else self.step(group)
+        while group.state.index < step or not group.evaluated:
+            group = self.step(group) if group.evaluated else self.evaluate(group)
         return group
 
     def look(self, group: Group) -> Look:
@@ -297,7 +318,10 @@ class Run:
             decoded = decode(estimates)
             middle = time.perf_counter()
             texts = [self.task.prompt] * len(batch)
-            values.append(np.stack([reward.score(decoded, texts) for reward in rewards]))
+            count = self.sampler.scored_frames
+            values.append(
+                np.stack([score_frames(one.score, decoded, texts, count) for one in rewards])
+            )
             self.meter.took(paid, middle - began, len(batch))
             self.meter.took("reward", time.perf_counter() - middle, len(batch))
             images.append(decoded)
@@ -470,4 +494,5 @@ class Run:
             candidates=self.candidates,
             rounds=self.rounds,
             finals=self._images if self.task.keep_finals else {},
+            frame_rate=self.sampler.frame_rate,
         )

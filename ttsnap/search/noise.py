@@ -99,7 +99,11 @@ class NoiseSource:
 
 
 def reproduce(
-    sampler: Sampler, conditioning: Conditioning, noises: Sequence[Recipe], options: Settings
+    sampler: Sampler,
+    conditioning: Conditioning,
+    noises: Sequence[Recipe],
+    options: Settings,
+    reference: int | None = None,
 ) -> np.ndarray:
     """The final image of a candidate, from what its search recorded.
 
@@ -108,12 +112,16 @@ def reproduce(
         conditioning: the encoded prompt, its only row.
         noises: of the candidate.
         options: of the method that found it.
+        reference: of the candidate.
 
     Returns:
         uint8 (H, W, 3).
     """
     draw = NoiseSource(sampler, move_of(options))
-    state = sampler.start_from(conditioning, draw(noises[:1]))
+    if reference is None:
+        state = sampler.start_from(conditioning, draw(noises[:1]))
+    else:
+        state = sampler.start(conditioning, noises[0], references=[reference])
     while not state.done:
         step = state.index + 1
         noise = draw(noises[step : step + 1]) if sampler.stochastic else None

@@ -16,6 +16,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from ttsnap.errors import UserError
+from ttsnap.video import still, write_mp4
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,7 +36,8 @@ def save(
     """Write what was found and how.
 
     ``best.png`` with its origin in the PNG's text, ``finals/`` if they were kept, ``contact.png``,
-    ``rounds/round_N.json`` with the best image of each, and ``trace.jsonl``.
+    ``rounds/round_N.json`` with the best image of each, and ``trace.jsonl``. Beside the PNG of a
+    video, which is its middle frame, is the MP4.
 
     Args:
         result: of any method.
@@ -46,7 +48,7 @@ def save(
     from ttsnap.report.pictures import contact_sheet
 
     folder.mkdir(parents=True, exist_ok=True)
-    for pattern in (TRACE, "rounds/round_*.json", "rounds/round_*.png", "finals/candidate_*.png"):
+    for pattern in (TRACE, "rounds/round_*.*", "finals/candidate_*.*"):
         for stale in folder.glob(pattern):
             stale.unlink()
     _save_image(result, result.winner, result.image, folder / "best.png")
@@ -97,6 +99,7 @@ def events(result: SearchResult, settings: Mapping[str, Any] = {}) -> Iterator[d
             "parent": candidate.parent,
             "origin": candidate.origin,
             "noises": candidate.noises,
+            **({} if candidate.reference is None else {"reference": candidate.reference}),
         }
     for step in sorted({step for candidate in result.candidates for step in candidate.scores}):
         here = [(i, one) for i, one in enumerate(result.candidates) if step in one.scores]
@@ -167,7 +170,7 @@ def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
 
 
 def _save_image(result: SearchResult, index: int, image: np.ndarray, path: Path) -> None:
-    """Write the final image of a candidate with its origin in the PNG's text."""
+    """Write the final image of a candidate with its origin in the PNG's text, or its video."""
     candidate = result.candidates[index]
     origin = {
         "prompt": result.prompt,
@@ -179,12 +182,15 @@ def _save_image(result: SearchResult, index: int, image: np.ndarray, path: Path)
         "score": candidate.rewards[result.reward],
         "budget": f"{result.budget:g} {result.unit}",
         "noises": _json(candidate.noises),
+        **({} if candidate.reference is None else {"reference": candidate.reference}),
     }
     text = PngInfo()
     for key, value in origin.items():
         text.add_text(key, str(value))
     path.parent.mkdir(exist_ok=True)
-    Image.fromarray(image).save(path, pnginfo=text)
+    Image.fromarray(still(image)).save(path, pnginfo=text)
+    if result.frame_rate is not None:
+        write_mp4(path.with_suffix(".mp4"), image, result.frame_rate)
 
 
 def _json(value: Any, indent: int | None = None) -> str:

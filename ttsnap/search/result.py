@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ttsnap.video import still
+
 THUMBNAIL = 128  # pixels, longest side
 
 
@@ -28,6 +30,7 @@ class Candidate:
         parent: index of the candidate that it is a neighbour or a branch of.
         origin: where it comes from, in words.
         noises: one tuple of seeds per noise.
+        reference: with NegToMe, seed of the image that it was pushed away from.
         scores: step index -> score by the first reward, at the looks it lived to see; NaN is one
             that failed.
         rewards: reward name -> score of the final image; empty for those that did not finish.
@@ -39,6 +42,7 @@ class Candidate:
     parent: int | None = None
     origin: str = ""
     noises: tuple[tuple[int, ...], ...] = ()
+    reference: int | None = None
     scores: dict[int, float] = field(default_factory=dict)
     rewards: dict[str, float] = field(default_factory=dict)
     pruned_at: int | None = None
@@ -58,7 +62,7 @@ class Round:
         best_score: its score by the first reward.
         choice_of_metric: name of that reward.
         best: index of the best candidate.
-        image: its image, uint8 (H, W, 3).
+        image: its image, uint8 (H, W, 3), or video (F, H, W, 3).
         best_img_path: where that was saved; None before.
     """
 
@@ -92,11 +96,12 @@ class SearchResult:
         seconds: wall clock.
         interrupted: whether it was stopped before it had used the budget.
         winner: index of the best candidate.
-        image: uint8 (H, W, 3), its final image.
+        image: uint8 (H, W, 3), its final image; of a family of videos (F, H, W, 3).
         candidates: all of them, in the order in which they were begun.
         rounds: of the method, in order.
         finals: index of a candidate -> its final image, of all that finished if they were asked
             for; else empty.
+        frame_rate: frames per second, of videos.
     """
 
     method: str
@@ -118,6 +123,7 @@ class SearchResult:
     candidates: list[Candidate] = field(repr=False)
     rounds: list[Round] = field(repr=False)
     finals: dict[int, np.ndarray] = field(repr=False)
+    frame_rate: float | None = None
 
     @property
     def reward(self) -> str:
@@ -186,12 +192,16 @@ class SearchResult:
     def _repr_png_(self) -> bytes:
         """What a notebook shows."""
         png = io.BytesIO()
-        Image.fromarray(self.image).save(png, "png")
+        Image.fromarray(still(self.image)).save(png, "png")
         return png.getvalue()
 
 
 def thumbnail(image: np.ndarray) -> np.ndarray:
-    """``image`` uint8 (H, W, 3) with its longest side reduced to 128 pixels if it is larger."""
-    picture = Image.fromarray(image)
+    """``image`` with its longest side reduced to 128 pixels if it is larger.
+
+    Args:
+        image: uint8 (H, W, 3), or a video (F, H, W, 3), which its middle frame stands for.
+    """
+    picture = Image.fromarray(still(image))
     picture.thumbnail((THUMBNAIL, THUMBNAIL))
     return np.array(picture)

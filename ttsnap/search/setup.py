@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 STOCHASTIC = Scheduler(name="DDIMScheduler", options={"eta": 1.0})
 """What a search over the noise of the steps samples with if nothing else is asked for."""
 
+CHURN = Scheduler(
+    name="EDMHeunScheduler",
+    options={"S_churn": 40.0, "S_min": 0.05, "S_max": 50.0, "S_noise": 1.003},
+)
+"""The same for EDM: its values for ImageNet-64 (Karras et al. 2022, table 5)."""
+
 
 def method_named(name: str) -> Method:
     """The search method of this name.
@@ -149,13 +155,16 @@ def read_source(text: str) -> dict[str, Any]:
     return {"path": path, "revision": revision or None}
 
 
-def sampling_for(method: Method, sampling: Sampling, asked: Scheduler | None = None) -> Sampling:
+def sampling_for(
+    method: Method, family: str, sampling: Sampling, asked: Scheduler | None = None
+) -> Sampling:
     """``sampling`` with a scheduler that ``method`` can use, or with the one ``asked`` for.
 
     A method that searches the noise of the steps gets a stochastic one by itself. One that was
     asked for is left as it is: a method that cannot use it will say so.
     """
-    scheduler = asked or (STOCHASTIC if method.needs_stochastic else sampling.scheduler)
+    stochastic = CHURN if family == "edm" else STOCHASTIC
+    scheduler = asked or (stochastic if method.needs_stochastic else sampling.scheduler)
     return sampling.model_copy(update={"scheduler": scheduler})
 
 

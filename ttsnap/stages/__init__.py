@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
+import platform
 import sys
+import time
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
 
 from ttsnap.config import Runtime, Settings
-from ttsnap.errors import UserError
+from ttsnap.errors import UserError, explain
 from ttsnap.progress import quiet_libraries
 
 AnySettings = TypeVar("AnySettings", bound=Settings)
@@ -45,16 +49,34 @@ BaseReceipt = Annotated[Path, typer.Option(help="Receipt of the base tensor.")]
 FinetunedReceipt = Annotated[Path, typer.Option(help="Receipt of the finetuned tensor.")]
 
 
+def _told(main: Callable[..., None]) -> Callable[..., None]:
+    """``main`` with a first and a last line in the log: which stage, where, how long."""
+    stage = Path(inspect.getfile(main)).stem
+
+    @wraps(main)
+    def told(**options: object) -> None:
+        began = time.perf_counter()
+        logging.info("%s, on %s", stage, platform.node())
+        main(**options)
+        logging.info("%s: done in %.1f s", stage, time.perf_counter() - began)
+
+    return told
+
+
 def run(main: Callable[..., None]) -> None:
     """Run a stage's ``main`` on the command line; what the user can put right is one line."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    # Of processes that train together the first one reports.
+    level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING
+    logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
     quiet_libraries()
     # typer reads annotations at run time, where they are strings.
     main.__annotations__ = inspect.get_annotations(main, eval_str=True)
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(main)
+    app.command()(_told(main))
     try:
         app()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (UserError, OSError) as error:
+        if (line := explain(error)) is None:
+            raise
+        print(f"error: {line}", file=sys.stderr)
         sys.exit(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +21,7 @@ def main(
 
     tensors = [RewardTensor.load(receipt.with_suffix(".zarr")) for receipt in (base, finetuned)]
     evaluate(*tensors).to_csv(out, index=False)
+    logging.info("%d prompts, %d steps evaluated", len(tensors[0].values), len(tensors[0].steps))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -27,13 +28,16 @@ def main(
 ) -> None:
     from ttsnap.diffusion import load_sampler
 
-    sampler = load_sampler(settings.model, settings.sampling, runtime.device)
+    sampler = load_sampler(settings.model, settings.sampling, runtime)
     sigmas = [float(sigma) for sigma in sampler.sigmas]
     folder = Path(settings.model.path)
     weights = {
         file.relative_to(folder).as_posix(): sha256_of(file)
         for file in sorted(folder.rglob("*.safetensors"))
     }
+    costs = sampler.costs()
+    logging.info("%d steps, noise levels %.3g to %.3g", sampler.steps, sigmas[0], sigmas[-1])
+    logging.info("TFLOPs: %(denoise).4g an evaluation, %(decode).4g a decode", costs)
     write_receipt(
         out,
         {
@@ -42,7 +46,7 @@ def main(
             "weights": weights,
             "steps": sampler.steps,
             "sigmas": sigmas,
-            **sampler.costs(),
+            **costs,
         },
     )
 

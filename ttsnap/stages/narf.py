@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ttsnap import config
+from ttsnap.errors import UserError
 from ttsnap.stages import RewardName, RuntimeOption, json_option, run
 from ttsnap.store import open_store, read_table, reward_matrix, sha256_of, write_receipt
 
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
 VERSION = 1
+PATIENCE = timedelta(hours=6)  # for processes that wait while the main one validates
 
 
 class Settings(config.Settings):
@@ -45,16 +51,24 @@ def main(
         return StepData.from_store(store, teacher, step, neighbours)
 
     began = time.perf_counter()
+    accelerator = _accelerator(runtime)
+    together = accelerator.num_processes > 1
+    device = str(accelerator.device) if together else runtime.device
     folder = out.with_suffix("")
     history = finetune_step(
-        load_trainable_reward(settings.reward, name=reward, device=runtime.device),
+        load_trainable_reward(settings.reward, name=reward, device=device),
         data("train", train_rewards, settings.narf.neighbours),
         settings.narf,
         start=cleaner.with_suffix("") if cleaner else None,
         out=folder,
         seed=settings.seed,
         val_data=data("val", val_rewards, 0),
+        accelerator=accelerator,
+        at_once=runtime.train_batch,
     )
+    accelerator.end_training()
+    if not accelerator.is_main_process:
+        return
     validated = history.dropna(subset="val_kendall_tau")
     write_receipt(
         out,
@@ -70,6 +84,29 @@ def main(
             "seconds": time.perf_counter() - began,
         },
     )
+
+
+def _accelerator(runtime: config.Runtime) -> Accelerator:
+    """Join the processes that train together.
+
+    Raises:
+        UserError: if they are not as many as ``runtime`` says.
+    """
+    import torch
+    from accelerate import Accelerator, InitProcessGroupKwargs
+
+    no_gpu = runtime.device == "auto" and not torch.cuda.is_available()
+    accelerator = Accelerator(
+        cpu=runtime.device == "cpu" or no_gpu,
+        mixed_precision="no",
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
+    )
+    if (found := accelerator.num_processes) != runtime.processes:
+        raise UserError(
+            f"runtime.processes: {runtime.processes}, but {found} joined on {accelerator.device}; "
+            f"start them by `accelerate launch --multi_gpu --num_processes {runtime.processes}`"
+        )
+    return accelerator
 
 
 if __name__ == "__main__":

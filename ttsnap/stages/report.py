@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from pathlib import Path
 from typing import Annotated
@@ -12,10 +13,12 @@ import pandas as pd
 import typer
 
 from ttsnap import config
+from ttsnap.config import load_config
 from ttsnap.schedule import Schedule, planned_schedule, read_plan
 from ttsnap.search.methods import METHODS
 from ttsnap.search.setup import prunes
 from ttsnap.stages import json_option, run
+from ttsnap.standing import SETTINGS, rows, standings
 from ttsnap.store import open_store, read_receipt, write_table
 
 
@@ -84,12 +87,18 @@ def main(
     figures.training(histories, figures_folder / "training.png")
     figures.costs(costs, schedule, settings.budget, figures_folder / "costs.png")
 
+    took = pd.DataFrame(rows(standings(load_config(folder / SETTINGS), folder)))
+    took = took[took.stage != "report"]
+    took.to_csv(figures_folder / "stages.csv", index=False)
+    figures.stages(took, figures_folder / "stages.png")
+
     _draw_trajectories(settings, schedule, folder, figures_folder)
     # The last method that prunes has most to show.
     pruning = [one for one in settings.methods if prunes(METHODS[one])]
     last, first = [*settings.methods, *pruning][-1], settings.prompt_ids[0]
     contact = folder / f"search/{last}/{settings.budget:g}/{first}/contact.png"
     shutil.copyfile(contact, figures_folder / "contact.png")
+    logging.info("%d figures in %s", len(list(figures_folder.glob("*.png"))), figures_folder)
     out.write_text(json.dumps(headline(folder), indent=2) + "\n")
 
 

@@ -6,6 +6,7 @@ on the device of the run at its batch size.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -47,6 +48,8 @@ def main(
             _seconds(settings, runtime, scorer) if timed else _tflops(settings, scorer, model)
         )
         given |= {part: measured[part] for part in missing}
+    prices = ", ".join(f"{part} {price:.4g}" for part, price in given.items())
+    logging.info("%s, %s: %s", reward, settings.costs.unit, prices)
     write_receipt(
         out,
         {
@@ -69,7 +72,7 @@ def _seconds(settings: Settings, runtime: config.Runtime, reward: Reward) -> dic
     from ttsnap.diffusion import load_sampler
     from ttsnap.pricing import measure
 
-    sampler = load_sampler(settings.model, settings.sampling, runtime.device)
+    sampler = load_sampler(settings.model, settings.sampling, runtime)
     return measure("seconds", sampler, reward, settings.sampling, runtime.batch_size)
 
 

@@ -60,8 +60,8 @@ def main(
     from ttsnap.simulation.source import read_costs
 
     how = METHODS[method]
-    sampling = sampling_for(how, settings.sampling)
-    sampler = load_sampler(settings.model, sampling, runtime.device)
+    sampling = sampling_for(how, settings.model.family, settings.sampling)
+    sampler = load_sampler(settings.model, sampling, runtime)
     load = partial(load_reward, settings.reward, name=settings.reward_name, device=runtime.device)
     reward = load()
     costs = read_costs(model, reward_cost)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -52,6 +53,8 @@ def main(
     )
     simulated.table.to_csv(curves, index=False)
     simulated.omega.to_csv(omega, index=False)
+    for row in simulated.omega.itertuples():
+        logging.info("%s: omega %.2f", row.strategy, row.omega)
 
 
 if __name__ == "__main__":

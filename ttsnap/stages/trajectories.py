@@ -30,7 +30,7 @@ def main(
     from ttsnap.diffusion import load_sampler
     from ttsnap.trajectories import generate_block
 
-    sampler = load_sampler(settings.model, settings.sampling, runtime.device)
+    sampler = load_sampler(settings.model, settings.sampling, runtime)
     generate_block(
         sampler,
         open_store(store, writable=True),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -34,14 +35,14 @@ def main(
     prompts = load_split(split)
     if prompts_hash(prompts) != settings.prompts:
         raise UserError(f"{split.file}: changed while the workflow ran; run it again")
-    last = settings.sampling.steps - 1
-    steps = list(range(last + 1)) if split.steps is None else sorted({*split.steps, last})
+    steps = split.stored(settings.sampling.steps)
     measured = read_receipt(model)
     sigmas = np.asarray(measured["sigmas"], np.float32)[steps]
     seeds = [
         [seed_of(settings.seed, prompt.id, image) for image in range(split.images)]
         for prompt in prompts
     ]
+    negtome = settings.sampling.negtome
     created = create_store(
         store,
         prompts=prompts,
@@ -55,6 +56,11 @@ def main(
             **settings.model_dump(mode="json", include={"model", "sampling", "version"}),
             "weights": measured["weights"],
         },
+        groups=None if negtome is None else (negtome.group, negtome.reference),
+    )
+    logging.info(
+        "%s: %d prompts x %d images, %d steps stored, %d blocks",
+        *(store.name, len(prompts), split.images, len(steps), created.blocks),
     )
     write_receipt(out, store_receipt(created))
 

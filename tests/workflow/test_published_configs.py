@@ -1,0 +1,197 @@
+"""The configurations of well-known models: complete, pinned, and understood by the workflow."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.tiny_clip import tiny_clip
+from tests.tiny_families import tiny
+from tests.workflow.conftest import ROOT, Workflow, job_counts
+from ttsnap import cli
+from ttsnap.config import Model, RewardSettings, Runtime, Sampling, load_config
+from ttsnap.diffusion import VIDEOS, load_sampler
+from ttsnap.fetch import sources
+from ttsnap.prompts import load_splits
+from ttsnap.rewards import load_reward
+from ttsnap.store import open_store
+
+NAMES = ["sd15", "sdxl", "flux", "sd35", "pixart-sigma"]
+PROMPTS = {"edm": "red", "ltx": "a fox in snow", "wan": "a fox in snow"}
+each_config = pytest.mark.parametrize("name", NAMES)
+
+
+def file(name: str) -> Path:
+    return ROOT / "config" / f"{name}.yaml"
+
+
+@each_config
+def test_it_is_complete_and_pinned(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    config = load_config(file(name))
+    assert config.run == name
+    assert [len(prompts) for prompts in load_splits(config.splits).values()] == [40, 10, 10]
+    needed = {source.place for source in sources(config)}
+    assert needed == {
+        "model",
+        "rewards.imr",
+        "rewards.imr.options.tokenizer",
+        "rewards.pic",
+        "rewards.hps",
+        "rewards.hps.options.clip",
+    }
+    assert config.narf.of("imr").learning_rate == 3e-6
+    assert {config.narf.of(reward).learning_rate for reward in ("pic", "hps")} == {5e-7}
+    assert config.narf.steps == list(range(15))
+
+
+@each_config
+def test_the_workflow_plans_it(name: str, tmp_path: Path) -> None:
+    (tmp_path / "config").symlink_to(ROOT / "config")
+    workflow = Workflow(tmp_path, {})
+    done = workflow.snakemake("--dry-run", "--quiet", config=file(name))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_workflow_plans_edm(tmp_path: Path) -> None:
+    (tmp_path / "config").symlink_to(ROOT / "config")
+    done = Workflow(tmp_path, {}).snakemake("--dry-run", config=file("edm"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    planned = job_counts(done.stdout + done.stderr)
+    assert planned["narf"] == 5
+    assert planned["search"] == 8
+
+
+@pytest.mark.parametrize("family", VIDEOS)
+def test_the_workflow_refuses_videos(tmp_path: Path, family: str) -> None:
+    done = Workflow(tmp_path, {}).snakemake("--dry-run", config=file(family))
+    assert done.returncode != 0
+    assert f"model.family: {family} makes videos" in done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("family", "arguments"),
+    [
+        ("edm", ["--method", "best-of-n"]),
+        ("edm", ["--method", "eps-greedy"]),
+        ("ltx", ["--method", "ttsp", "--schedule", "2:0.5"]),
+        ("wan", ["--method", "ttsp", "--schedule", "2:0.5"]),
+    ],
+)
+def test_a_tiny_model_is_searched_by_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str, arguments: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = yaml.safe_load(file(family).read_text())
+    tiny(family, tmp_path / "model")
+    settings["model"] = {"family": family, "path": "model"}
+    settings["sampling"] |= {"height": 32, "width": 32}
+    if family in VIDEOS:
+        settings["sampling"] |= {"steps": 9, "frames": 5}
+    settings["rewards"]["bright"] = {"kind": "brightness"}
+    settings["runtime"]["device"] = "cpu"
+    Path("tiny.yaml").write_text(yaml.safe_dump(settings))
+    common = ["--config", "tiny.yaml", "--reward", "bright", "--out", "out"]
+    evaluations = 4 * settings["sampling"]["steps"]
+    command = ["ttsnap", "search", PROMPTS[family], *common, "--budget", f"{evaluations}nfe"]
+    monkeypatch.setattr(sys, "argv", [*command, *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert not ended.value.code
+    (found,) = (path for path in Path("out").iterdir() if path.is_dir())
+    last = json.loads((found / "trace.jsonl").read_text().splitlines()[-1])
+    assert last["spent"] <= evaluations
+    assert (found / "best.png").is_file()
+    assert (found / "best.mp4").is_file() is (family in VIDEOS)
+    used = json.loads(Path("out/config.json").read_text())["sampling"]["scheduler"]
+    churned = "eps-greedy" in arguments
+    assert ("S_churn" in used["options"]) is churned
+
+
+@pytest.mark.parametrize(
+    ("reward", "kind"),
+    [
+        ({"kind": "brightness"}, "brightness"),
+        ({"kind": "ensemble", "options": {"by": "rank", "rewards": {"pic": 1.0}}}, "ensemble"),
+    ],
+)
+def test_what_cannot_be_finetuned_is_refused_before_any_job(
+    tmp_path: Path, reward: dict[str, object], kind: str
+) -> None:
+    (tmp_path / "config").symlink_to(ROOT / "config")
+    settings = yaml.safe_load(file("sd15").read_text())
+    settings["rewards"]["other"] = reward
+    done = Workflow(tmp_path, settings).snakemake("--dry-run")
+    assert done.returncode != 0
+    said = done.stdout + done.stderr
+    assert f"rewards.other: kind {kind} cannot be finetuned" in said
+    assert "Traceback" not in said
+
+
+def test_what_was_not_fetched_is_told_before_any_job(tmp_path: Path) -> None:
+    (tmp_path / "config").symlink_to(ROOT / "config")
+    workflow = Workflow(tmp_path, {})
+    done = workflow.snakemake(config=file("flux"), HF_HOME=str(tmp_path / "hub"))
+    assert done.returncode != 0
+    said = done.stdout + done.stderr
+    assert "model: black-forest-labs/FLUX.1-dev@3de623fc is not on this machine" in said
+    assert "run `ttsnap fetch`" in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "results").exists()
+
+
+FAMILIES = {
+    "sd15": "stable-diffusion",
+    "sdxl": "sdxl",
+    "flux": "flux",
+    "sd35": "stable-diffusion-3",
+    "pixart-sigma": "pixart-sigma",
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name == "sdxl" else [pytest.mark.slow]) for name in FAMILIES],
+)
+def test_it_runs_from_end_to_end_on_a_tiny_model(name: str, tmp_path: Path) -> None:
+    """All that is changed is what makes the models tiny, and the numbers of things."""
+    (tmp_path / "config").symlink_to(ROOT / "config")
+    tiny(FAMILIES[name], tmp_path / "model")
+    tiny_clip(tmp_path / "clip")
+    settings = yaml.safe_load(file(name).read_text())
+    settings["model"] |= {"path": "model", "revision": None, "dtype": "float32"}
+    sampling = settings["sampling"]
+    sampling |= {"steps": 5, "height": 32, "width": 32}
+    if "negtome" in sampling:
+        sampling["negtome"] |= {"group": 4, "min_width": 2, "t_end": 500}
+    for images, (split, prompts) in zip((4, 8, 8), settings["splits"].items(), strict=True):
+        stop = prompts["start"] + 3
+        prompts |= {"stop": stop, "images": images, "prompts_per_job": 3}
+        if split == "train":
+            prompts["steps"] = [1, 2]
+    settings["rewards"] = {"pic": {"kind": "clip", "path": "clip"}}
+    settings["narf"] |= {"steps": [1, 2], "learning_rates": {}, "batch_size": 4}
+    sampler = load_sampler(
+        Model(**settings["model"] | {"path": str(tmp_path / "model")}),
+        Sampling(**sampling),
+        Runtime(),
+    )
+    reward = load_reward(RewardSettings(path=str(tmp_path / "clip")), name="pic")
+    costs = sampler.costs()
+    full = 5 * costs["denoise"] + costs["decode"] + reward.tflops(32, 32)
+    settings["simulation"] |= {"budgets": [full * n for n in (1.5, 2.5, 3.5)], "draws": 64}
+    settings["search"] |= {"budgets": [full * 4.5], "prompts_per_job": 3}
+    settings["report"] = {"prompts": 1, "candidates": 2}
+    settings["runtime"] = {"device": "cpu", "batch_size": 8}
+    workflow = Workflow(tmp_path, settings)
+    done = workflow.snakemake()
+    assert done.returncode == 0, done.stdout + done.stderr
+    run = tmp_path / "results" / name
+    assert json.loads((run / "summary.json").read_text())["live"]
+    store = open_store(run / "trajectories/test.zarr")
+    assert store.group_size == (4 if "negtome" in sampling else 1)
