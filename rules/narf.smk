@@ -2,13 +2,16 @@
 from ttsnap.stages import narf
 
 PROCESSES = CONFIG.runtime.processes
+# Through the environment, where Snakemake does not track it: the result is the same.
 # --multi_gpu starts processes on CPUs, too, where --cpu leaves that to MPI. Port 0 is a free one.
-LAUNCH = (
-    f"accelerate launch --multi_gpu --num_processes {PROCESSES} --num_machines 1"
-    " --main_process_port 0 --num_cpu_threads_per_process 1 --mixed_precision no"
-    " --dynamo_backend no"
-    if PROCESSES > 1
-    else "python"
+os.environ.update(
+    TTSNAP_LAUNCH=(
+        f"accelerate launch --multi_gpu --num_processes {PROCESSES} --num_machines 1"
+        " --main_process_port 0 --mixed_precision no --dynamo_backend no"
+        " --num_cpu_threads_per_process 1"
+        if PROCESSES > 1
+        else "python"
+    )
 )
 
 
@@ -48,7 +51,7 @@ rule narf:
     message:
         "Finetune {wildcards.reward} for step {wildcards.step}"
     shell:
-        "{LAUNCH} -m ttsnap.stages.narf --settings {params.settings:q}"
+        "$TTSNAP_LAUNCH -m ttsnap.stages.narf --settings {params.settings:q}"
         " --reward {wildcards.reward} --step {wildcards.step} --stores {params.stores:q}"
         " --train-rewards {input.train_rewards:q} --val-rewards {input.val_rewards:q}"
         " {params.cleaner} --out {output:q} 2>&1 | tee {log:q}"
