@@ -174,14 +174,15 @@ def test_costs_of_a_name(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_page_shows_what_is_counted() -> None:
     page = (Path(__file__).parents[2] / "docs/costs.md").read_text(encoding="utf-8")
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines()]
-    shown = {(row[0], row[2]): row[3:] for row in rows if len(row) == 6}
-    sizes = ("512 x 512", "1024 x 1024")
-    assert {key for key in shown if key[1] in sizes} == {
-        (n, s) for n in ARCHITECTURES for s in sizes
+    shown = {(row[0], row[2]): row[3:] for row in rows if len(row) == 6 and " x " in row[2]}
+    assert set(shown) == {
+        (name, f"{width} x {height}" + f" x {frames}" * (frames > 1))
+        for name, architecture in ARCHITECTURES.items()
+        for height, width, frames in architecture.sizes
     }
     for name in ("sd15", "sana"):
         counted = model_tflops(ARCHITECTURES[name], 512, 512, 5).values()
-        assert shown[name, sizes[0]] == [f"{value:.4g}" for value in counted]
+        assert shown[name, "512 x 512"] == [f"{value:.4g}" for value in counted]
     scores = {row[0]: row[1] for row in rows if len(row) == 2}
     assert scores["ImageReward"] == f"{reward_tflops('ImageReward'):.3g}"
 
