@@ -11,6 +11,7 @@ import torch
 
 from ttsnap import config
 from ttsnap.diffusion import schedulers
+from ttsnap.diffusion.sampler import MASKED
 from ttsnap.diffusion.video import VideoSampler
 from ttsnap.errors import UserError
 
@@ -78,19 +79,14 @@ class LTXSampler(VideoSampler):
 
     def embed(self, texts: list[str], negatives: list[str]) -> dict[str, torch.Tensor | None]:
         """``prompt``, ``negative`` (P, L, D) and ``prompt_mask``, ``negative_mask`` (P, L)."""
-        prompt, mask, negative, negative_mask = self.pipe.encode_prompt(
+        encoded = self.pipe.encode_prompt(
             texts,
             negatives,
             self.guided,
             max_sequence_length=TOKENS,
             device=self.device,
         )
-        return {
-            "prompt": prompt,
-            "prompt_mask": mask,
-            "negative": negative,
-            "negative_mask": negative_mask,
-        }
+        return dict(zip(MASKED, encoded, strict=True))
 
     def predict(
         self, model_input: torch.Tensor, timestep: torch.Tensor, prompts: Mapping[str, torch.Tensor]

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ttsnap.diffusion.sampler import Sampler
+from ttsnap.diffusion.sampler import MASKED, Sampler
 
 TOKENS = 300
 """Length to which the pipeline pads and cuts the text."""
@@ -32,19 +32,14 @@ class PixArtSigmaSampler(Sampler):
 
     def embed(self, texts: list[str], negatives: list[str]) -> dict[str, torch.Tensor | None]:
         """``prompt``, ``negative`` (P, L, D) and ``prompt_mask``, ``negative_mask`` (P, L)."""
-        prompt, mask, negative, negative_mask = self.pipe.encode_prompt(
+        encoded = self.pipe.encode_prompt(
             texts,
             self.guided,
             negatives,
             device=self.device,
             max_sequence_length=TOKENS,
         )
-        return {
-            "prompt": prompt,
-            "prompt_mask": mask,
-            "negative": negative,
-            "negative_mask": negative_mask,
-        }
+        return dict(zip(MASKED, encoded, strict=True))
 
     def predict(
         self, model_input: torch.Tensor, timestep: torch.Tensor, prompts: Mapping[str, torch.Tensor]

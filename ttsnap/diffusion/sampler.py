@@ -25,6 +25,10 @@ from ttsnap.errors import UserError
 logger = logging.getLogger(__name__)
 
 
+MASKED = ("prompt", "prompt_mask", "negative", "negative_mask")
+"""Names of what ``encode_prompt`` of pipelines with masked text gives, in its order."""
+
+
 @dataclass(frozen=True, eq=False)
 class Conditioning:
     """Encoded prompts: tensors whose first dimension is the prompt.
@@ -356,8 +360,11 @@ class Sampler(ABC):
                 f"the decoder's output is not finite ({self.dtype}): try model.dtype float32 or "
                 "bfloat16"
             )
-        images = self.pipe.image_processor.postprocess(decoded, output_type="np")
-        return (images * 255).round().astype(np.uint8)
+        return (self._postprocess(decoded) * 255).round().astype(np.uint8)
+
+    def _postprocess(self, decoded: torch.Tensor) -> np.ndarray:
+        """What an autoencoder gave as floats in [0, 1], channels last."""
+        return self.pipe.image_processor.postprocess(decoded, output_type="np")
 
     @contextmanager
     def _text_encoders(self) -> Iterator[None]:

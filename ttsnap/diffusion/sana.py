@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ttsnap import config
-from ttsnap.diffusion.sampler import Sampler
+from ttsnap.diffusion.sampler import MASKED, Sampler
 
 TOKENS = 300
 """Length to which the pipeline pads and cuts the text."""
@@ -41,7 +41,7 @@ class SanaSampler(Sampler):
 
     def embed(self, texts: list[str], negatives: list[str]) -> dict[str, torch.Tensor | None]:
         """``prompt``, ``negative`` (P, L, D) and ``prompt_mask``, ``negative_mask`` (P, L)."""
-        prompt, mask, negative, negative_mask = self.pipe.encode_prompt(
+        encoded = self.pipe.encode_prompt(
             texts,
             self.guided,
             negatives,
@@ -49,12 +49,7 @@ class SanaSampler(Sampler):
             max_sequence_length=TOKENS,
             complex_human_instruction=self._instruction,
         )
-        return {
-            "prompt": prompt,
-            "prompt_mask": mask,
-            "negative": negative,
-            "negative_mask": negative_mask,
-        }
+        return dict(zip(MASKED, encoded, strict=True))
 
     def predict(
         self, model_input: torch.Tensor, timestep: torch.Tensor, prompts: Mapping[str, torch.Tensor]

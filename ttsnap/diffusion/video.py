@@ -46,6 +46,5 @@ class VideoSampler(Sampler):
             )
         return channels, self.latent_frames, *size
 
-    def _pixels(self, decoded: torch.Tensor) -> np.ndarray:
-        videos = self.pipe.video_processor.postprocess_video(decoded, output_type="np")
-        return (videos * 255).round().astype(np.uint8)
+    def _postprocess(self, decoded: torch.Tensor) -> np.ndarray:
+        return self.pipe.video_processor.postprocess_video(decoded, output_type="np")

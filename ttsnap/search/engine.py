@@ -89,10 +89,8 @@ def standardised(values: np.ndarray) -> np.ndarray:
     if failed.all():
         return np.full(values.shape[1], -np.inf)
     good = values[:, ~failed].astype(np.float64)
-    deviation = good.std(axis=1, keepdims=True)
     result = np.full(values.shape[1], -np.inf)
-    z = (good - good.mean(axis=1, keepdims=True)) / np.where(deviation > 0, deviation, 1)
-    result[~failed] = z.mean(axis=0)
+    result[~failed] = combine(good, [1 / len(good)] * len(good))
     return result
 
 
