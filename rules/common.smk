@@ -17,6 +17,7 @@ from ttsnap.config import load_config, typed
 from ttsnap.diffusion import VIDEOS
 from ttsnap.errors import UserError
 from ttsnap.fetch import missing
+from ttsnap.files import about, place
 from ttsnap.prompts import load_splits, prompts_hash
 from ttsnap.rewards import is_trainable
 from ttsnap.search.methods import METHODS
@@ -43,8 +44,13 @@ try:
         planned = {"schedule": "-"} if prunes(METHODS[name]) else {}
         method_options(METHODS[name], planned | given)
     # A dry run queues nothing, and is to be had before anything is downloaded.
-    if not workflow.output_settings.dryrun and (lacking := list(missing(CONFIG))):
-        raise UserError("\n".join(lacking))
+    if not workflow.output_settings.dryrun:
+        if lacking := list(missing(CONFIG)):
+            raise UserError("\n".join(lacking))
+        for split in PROMPTS:
+            where = place(CONFIG.store(split))
+            with about(where):
+                where.exists()
 except UserError as error:
     raise WorkflowError(str(error)) from None
 

@@ -46,13 +46,14 @@ rule narf:
             seed=CONFIG.seed,
             version=narf.VERSION,
         ),
-        stores=lambda wildcards, input: Path(input.train[0]).parents[1].as_posix(),
+        stores=[CONFIG.store("train"), CONFIG.store("val")],
         cleaner=lambda wildcards, input: repeated("--cleaner", input.cleaner),
     message:
         "Finetune {wildcards.reward} for step {wildcards.step}"
     shell:
         "$TTSNAP_LAUNCH -m ttsnap.stages.narf --settings {params.settings:q}"
-        " --reward {wildcards.reward} --step {wildcards.step} --stores {params.stores:q}"
+        " --reward {wildcards.reward} --step {wildcards.step}"
+        " --train-store {params.stores[0]:q} --val-store {params.stores[1]:q}"
         " --train-rewards {input.train_rewards:q} --val-rewards {input.val_rewards:q}"
         " {params.cleaner} --out {output:q} 2>&1 | tee {log:q}"
 

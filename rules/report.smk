@@ -71,6 +71,7 @@ rule report:
             prompt_ids=[prompt.id for prompt in PROMPTS["test"][: CONFIG.report.prompts]],
         ),
         run=lambda wildcards, output: Path(output.summary).parent.as_posix(),
+        store=CONFIG.store("test"),
         results=lambda wildcards, input: repeated("--results", input.search),
         checkpoints=lambda wildcards, input: repeated("--checkpoint", input.checkpoints),
         source=source_hash(
@@ -83,4 +84,5 @@ rule report:
         "Draw the figures and sum up"
     shell:
         "python -m ttsnap.stages.report --settings {params.settings:q} --folder {params.run:q}"
+        " --store {params.store:q}"
         " {params.results} {params.checkpoints} --out {output.summary:q} 2>&1 | tee {log:q}"

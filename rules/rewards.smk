@@ -60,7 +60,7 @@ rule rewards:
             split=getattr(CONFIG.splits, wildcards.split),
             version=rewards.VERSION,
         ),
-        store=lambda wildcards: f"{RUN}/trajectories/{wildcards.split}.zarr",
+        store=lambda wildcards: CONFIG.store(wildcards.split),
     message:
         "Score the final images of {wildcards.split} with {wildcards.reward}"
     shell:
@@ -95,7 +95,7 @@ rule tensor:
             split=getattr(CONFIG.splits, wildcards.split),
             version=tensor.VERSION,
         ),
-        store=lambda wildcards: f"{RUN}/trajectories/{wildcards.split}.zarr",
+        store=lambda wildcards: CONFIG.store(wildcards.split),
         checkpoints=lambda wildcards, input: repeated("--checkpoint", input.checkpoints),
     message:
         "Score every step of {wildcards.split} with the {wildcards.kind} {wildcards.reward}"

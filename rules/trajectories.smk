@@ -55,7 +55,7 @@ rule trajectory_store:
             prompts=prompts_hash(PROMPTS[wildcards.split]),
             version=trajectories.VERSION,
         ),
-        store=lambda wildcards: f"{RUN}/trajectories/{wildcards.split}.zarr",
+        store=lambda wildcards: CONFIG.store(wildcards.split),
     message:
         "Lay out the trajectory store of {wildcards.split}"
     shell:
@@ -90,7 +90,7 @@ rule trajectories:
             prompts=prompts_hash(block_prompts(wildcards.split, wildcards.block)),
             version=trajectories.VERSION,
         ),
-        store=lambda wildcards: f"{RUN}/trajectories/{wildcards.split}.zarr",
+        store=lambda wildcards: CONFIG.store(wildcards.split),
     message:
         "Generate trajectories of {wildcards.split}, block {wildcards.block}"
     shell:

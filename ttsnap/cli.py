@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 from rich.console import Console
 
-from ttsnap.config import DEFAULT_YAML, load_config
+from ttsnap.config import DEFAULT_YAML, Split, load_config
 from ttsnap.diffusion.cli import costs
 from ttsnap.errors import UserError, explain
 from ttsnap.fetch import fetch
+from ttsnap.files import Place, place
 from ttsnap.progress import quiet_libraries
 from ttsnap.rewards.cli import import_rewards, rewards
 from ttsnap.run_cli import estimate, status
@@ -46,14 +47,21 @@ RunOrStore = Annotated[
 ]
 
 
-def _stores(place: Path) -> list[Path]:
-    """The trajectory stores of a run, or the one that ``place`` is."""
-    if place.suffix == ".zarr":
-        return [place]
-    stores = sorted((place / "trajectories").glob("*.zarr"))
+def _stores(run: Path) -> list[tuple[Place, Path]]:
+    """The trajectory stores of a run, or the one that ``run`` is, each with its receipts."""
+    from ttsnap.standing import SETTINGS
+
+    if run.suffix == ".zarr":
+        return [(run, run.with_suffix(""))]
+    if (run / SETTINGS).is_file():
+        config = load_config(run / SETTINGS)
+        if config.stores is not None:
+            splits = get_args(Split)
+            return [(place(config.store(name)), run / "trajectories" / name) for name in splits]
+    stores = sorted((run / "trajectories").glob("*.zarr"))
     if not stores:
-        raise UserError(f"{place}/trajectories: no stores here, expected the folder of a run")
-    return stores
+        raise UserError(f"{run}/trajectories: no stores here, expected the folder of a run")
+    return [(store, store.with_suffix("")) for store in stores]
 
 
 @app.command()
@@ -62,8 +70,8 @@ def verify(run: RunOrStore) -> None:
     from ttsnap.store import verify as verify_store
 
     problems = 0
-    for store in _stores(run):
-        found = verify_store(store, store.with_suffix(""))
+    for store, receipts in _stores(run):
+        found = verify_store(store, receipts)
         for problem in found:
             print(f"{store}: {problem}")
         problems += len(found)
@@ -90,8 +98,7 @@ def repair(
     from ttsnap.store import verify as verify_store
 
     gone = left = 0
-    for store in _stores(run):
-        receipts = store.with_suffix("")
+    for store, receipts in _stores(run):
         problems = verify_store(store, receipts)
         for problem in problems:
             print(f"{store}: {problem}")

@@ -405,6 +405,11 @@ class Config(Settings):
 
     run: Name = Field("shapes", description="Name of the run, a folder of results.")
     results: Text = Field("results", description="Folder of all runs.")
+    stores: Text | None = Field(
+        None,
+        description="Folder or URL, such as s3://bucket/folder, where all runs keep their "
+        "trajectory stores; in each run's own folder if not given.",
+    )
     seed: int = Field(0, ge=0, description="Root of every random number of the run.")
     model: Model = Model()
     sampling: Sampling = Sampling()
@@ -429,6 +434,13 @@ class Config(Settings):
     def fill_in_members(cls, rewards: dict[str, RewardSettings]) -> dict[str, RewardSettings]:
         """Give ensembles the settings of the rewards they name, so that each stands for itself."""
         return {name: _filled_in(reward, rewards) for name, reward in rewards.items()}
+
+    def store(self, split: str) -> str:
+        """Folder or URL of the trajectory store of a split."""
+        folder = f"{self.results}/{self.run}/trajectories"
+        if self.stores is not None:
+            folder = f"{self.stores.rstrip('/')}/{self.run}"
+        return f"{folder}/{split}.zarr"
 
     @property
     def pipeline_rewards(self) -> list[str]:

@@ -15,12 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from ttsnap.errors import UserError
+from ttsnap.files import atomic, atomic_folder
 from ttsnap.progress import track
 from ttsnap.prompts import Prompt
 from ttsnap.store import (
     UNKNOWN_SEED,
-    atomic,
-    atomic_folder,
     block_receipt,
     create_store,
     open_store,

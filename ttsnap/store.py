@@ -9,35 +9,49 @@ The init job writes all metadata and the coordinates. A job writes one block of 
 one shard, or one shard per range of steps where the whole block would exceed ``SHARD_BYTES``; no
 other job touches these files. A chunk, the unit of reading, holds images of a single step. Beside
 the store, ``<store>.parts`` keeps what unfinished jobs have so far (:mod:`ttsnap.trajectories`).
+
+A trajectory store lies in a folder or in an object store (:func:`ttsnap.files.place`). Nothing is
+locked, and nothing is renamed but local files that are complete.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ttsnap.errors import UserError
+from ttsnap.files import (
+    Place,
+    about,
+    atomic,
+    atomic_folder,
+    files_under,
+    remove_tree,
+    sha256_of,
+    sync,
+)
 from ttsnap.prompts import Prompt, prompts_hash
 
 if TYPE_CHECKING:
     import pandas as pd
     import zarr
+    from zarr.abc.store import Store
+    from zarr.core.buffer import Buffer
 
 TRAJECTORIES = "ttsnap.trajectories"
 REWARDS = "ttsnap.rewards"
 VERSION = 1
+ROOT = "zarr.json"
+SHARDS = "images/c/"
 
 CHUNK_BYTES = 2**20  # a chunk holds as many images of a step as fit, before compression
 SHARD_BYTES = 2**28  # bounds what writing a shard takes of memory
@@ -45,58 +59,6 @@ UNKNOWN_SEED = -1
 
 TABLE_COLUMNS = {"prompt_id": "str", "image_id": "int64", "seed": "int64", "reward": "float32"}
 PACKAGES = ("ttsnap", "torch", "diffusers", "transformers", "peft", "numpy", "zarr", "numcodecs")
-
-
-# Files that appear whole or not at all
-
-
-@contextmanager
-def about(path: Path) -> Iterator[None]:
-    """Name the file in an OSError, which that of a full disk does not by itself."""
-    try:
-        yield
-    except OSError as error:
-        error.filename = error.filename or str(path)
-        raise
-
-
-@contextmanager
-def atomic(path: Path) -> Iterator[BinaryIO]:
-    """Open ``path`` for writing bytes; it appears whole and on disk, or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with about(path), partial.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    partial.replace(path)
-
-
-@contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
-    """Give a fresh folder to fill; when filled, it takes the place of ``path``."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new, old = (path.with_name(f".{path.name}.{word}") for word in ("new", "old"))
-    for leftover in (new, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    try:
-        yield new
-    except BaseException:
-        shutil.rmtree(new, ignore_errors=True)
-        raise
-    if path.exists():
-        path.rename(old)
-    new.rename(path)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # Receipts
@@ -113,14 +75,14 @@ def versions() -> dict[str, str]:
     return found
 
 
-def write_receipt(path: Path, receipt: Mapping[str, Any]) -> None:
+def write_receipt(path: Place, receipt: Mapping[str, Any]) -> None:
     """Write ``receipt`` (JSON types only) and the versions in use; a reader sees all or nothing."""
     text = json.dumps({**receipt, "versions": versions()}, indent=2, ensure_ascii=False)
     with atomic(path) as file:
         file.write(text.encode() + b"\n")
 
 
-def read_receipt(path: Path) -> dict[str, Any]:
+def read_receipt(path: Place) -> dict[str, Any]:
     """Read a receipt.
 
     Raises:
@@ -145,18 +107,33 @@ def block_receipt(folder: Path, block: int) -> Path:
 # Trajectory stores
 
 
-def _open_group(path: Path, kind: str, *, writable: bool = False) -> zarr.Group:
+def _zarr_store(path: Place, *, writable: bool = False) -> Path | Store:
+    """What Zarr is to open for a place."""
+    from zarr.storage import FsspecStore
+
+    if isinstance(path, Path):
+        return path
+    return FsspecStore.from_url(
+        str(path), storage_options={**path.storage_options}, read_only=not writable
+    )
+
+
+def _open_group(path: Place, kind: str, *, writable: bool = False) -> zarr.Group:
     """Open a Zarr 3 group and check what it says it is."""
     import zarr
 
-    if not (path / "zarr.json").is_file():
-        raise UserError(f"{path}: no store here, expected {kind}")
+    with about(path):
+        if not (path / ROOT).is_file():
+            raise UserError(f"{path}: no store here, expected {kind}")
     try:
         group = zarr.open_group(
-            path, mode="r+" if writable else "r", zarr_format=3, use_consolidated=False
+            _zarr_store(path, writable=writable),
+            mode="r+" if writable else "r",
+            zarr_format=3,
+            use_consolidated=False,
         )
     except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
-        raise UserError(f"{path}/zarr.json: not the metadata of a Zarr 3 group ({error})") from None
+        raise UserError(f"{path}/{ROOT}: not the metadata of a Zarr 3 group ({error})") from None
     found = group.attrs.get("type")
     if found != kind:
         raise UserError(f"{path}: expected {kind}, found {found or 'a Zarr group without a type'}")
@@ -168,7 +145,7 @@ def _open_group(path: Path, kind: str, *, writable: bool = False) -> zarr.Group:
     return group
 
 
-def _array(group: zarr.Group, path: Path, name: str) -> zarr.Array[Any]:
+def _array(group: zarr.Group, path: Place, name: str) -> zarr.Array[Any]:
     import zarr
 
     try:
@@ -202,7 +179,7 @@ def _fingerprint(
 
 
 def create_store(
-    path: Path,
+    path: Place,
     *,
     prompts: Sequence[Prompt],
     seeds: np.ndarray,
@@ -217,10 +194,11 @@ def create_store(
     """Write the metadata and coordinates of a trajectory store.
 
     A store with exactly these is kept with all its finished blocks. One that differs in anything
-    is obsolete, and is replaced at once together with the parts of its unfinished blocks.
+    is obsolete, and is replaced together with the parts of its unfinished blocks. Until all is
+    written there is no store; an interrupted call is made up for by the next.
 
     Args:
-        path: the folder, by custom named ``<split>.zarr``.
+        path: the place, by custom named ``<split>.zarr``.
         prompts: the prompts of the split, in order.
         seeds: (prompt, image) int64, the noise seed of each trajectory; ``UNKNOWN_SEED`` if
             unknown.
@@ -264,11 +242,14 @@ def create_store(
         shape, attributes, [values for values, _ in coordinates.values()]
     )
 
-    if path.exists():
+    with about(path):
+        exists = (path / ROOT).is_file()
+    if exists:
         store = open_store(path)
         if store.fingerprint == attributes["fingerprint"]:
             return store
-        shutil.rmtree(store.parts, ignore_errors=True)
+        remove_tree(store.parts)
+        (path / ROOT).unlink()
 
     image_bytes = height * width * 3
     images_per_chunk = _largest_divisor(images, CHUNK_BYTES // image_bytes)
@@ -279,19 +260,27 @@ def create_store(
     )
     steps_together = steps_per_shard(len(steps), block * images * image_bytes)
     compressor = ZstdCodec(level=3, checksum=True)
-    with atomic_folder(path) as folder:
-        group = zarr.create_group(folder, zarr_format=3, attributes=attributes)
-        group.create_array(
-            "images",
-            shape=shape,
-            dtype="uint8",
-            chunks=(prompts_per_chunk, images_per_chunk, 1, height, width, 3),
-            shards=(block, images, steps_together, height, width, 3),
-            compressors=compressor,
-            fill_value=0,
-            dimension_names=("prompt", "image", "step", "height", "width", "channel"),
-        )
-        _write_arrays(group, coordinates)
+    contents: dict[str, Buffer] = {}
+    group = zarr.create_group(contents, zarr_format=3, attributes=attributes)
+    group.create_array(
+        "images",
+        shape=shape,
+        dtype="uint8",
+        chunks=(prompts_per_chunk, images_per_chunk, 1, height, width, 3),
+        shards=(block, images, steps_together, height, width, 3),
+        compressors=compressor,
+        fill_value=0,
+        dimension_names=("prompt", "image", "step", "height", "width", "channel"),
+    )
+    _write_arrays(group, coordinates)
+    for name in files_under(path):
+        if name not in contents and not name.startswith(SHARDS):
+            raise UserError(f"{path}: no store here, but {name}; remove it or name another place")
+    remove_tree(path)
+    # The file that makes it a store comes last.
+    for name in sorted(contents, key=ROOT.__eq__):
+        with atomic(path / name) as file:
+            file.write(contents[name].to_bytes())
     return open_store(path)
 
 
@@ -313,20 +302,20 @@ def _write_arrays(
             )
 
 
-def open_store(path: Path, *, writable: bool = False) -> TrajectoryStore:
+def open_store(path: Place, *, writable: bool = False) -> TrajectoryStore:
     """Open a trajectory store.
 
     Raises:
         UserError: if there is none, it is something else, damaged, or of a newer version.
     """
-    return TrajectoryStore(Path(path), _open_group(Path(path), TRAJECTORIES, writable=writable))
+    return TrajectoryStore(path, _open_group(path, TRAJECTORIES, writable=writable))
 
 
 class TrajectoryStore:
     """The decoded Tweedie estimates of a split; see :func:`open_store`.
 
     Attributes:
-        path: the store's folder.
+        path: where the store lies.
         prompts: in the order of the first axis; their texts are kept in the store.
         steps: ascending step indices that are stored; the last one is the final image.
         seeds: (prompt, image) int64, ``UNKNOWN_SEED`` in imported stores.
@@ -340,7 +329,7 @@ class TrajectoryStore:
             :meth:`images` and :meth:`trajectory`.
     """
 
-    def __init__(self, path: Path, group: zarr.Group) -> None:
+    def __init__(self, path: Place, group: zarr.Group) -> None:
         attributes: dict[str, Any] = dict(group.attrs)
         self.path = path
         self.array = _array(group, path, "images")
@@ -435,7 +424,9 @@ class TrajectoryStore:
 
     def _require(self, prompts: Sequence[int]) -> None:
         for block in sorted({prompt // self._block for prompt in prompts}):
-            if not all((self.path / shard).is_file() for shard in self.shards(block)):
+            with about(self.path):
+                there = all((self.path / shard).is_file() for shard in self.shards(block))
+            if not there:
                 raise UserError(f"{self.path}: block {block} is not generated yet")
 
     # Blocks
@@ -455,11 +446,11 @@ class TrajectoryStore:
         shards = self.array.shards
         assert shards is not None
         ranges = -(-len(self.steps) // shards[2])
-        return [f"images/c/{block}/0/{i}/0/0/0" for i in range(ranges)]
+        return [f"{SHARDS}{block}/0/{i}/0/0/0" for i in range(ranges)]
 
     @property
-    def parts(self) -> Path:
-        """Folder for what unfinished jobs have so far."""
+    def parts(self) -> Place:
+        """Place for what unfinished jobs have so far."""
         return self.path.with_name(f"{self.path.name}.parts")
 
     def write_block(self, block: int, read: Callable[[int], np.ndarray]) -> dict[str, Any]:
@@ -476,24 +467,24 @@ class TrajectoryStore:
         prompts = self.block_prompts(block)
         shards = self.array.shards
         assert shards is not None
-        # A write merges with the shard it finds; whatever lies there is not of this attempt.
-        shutil.rmtree(self.path / f"images/c/{block}", ignore_errors=True)
         shape = (len(prompts), *self.array.shape[1:])
         for start in range(0, len(self.steps), shards[2]):
             stop = min(start + shards[2], len(self.steps))
             images = np.empty((*shape[:2], stop - start, *shape[3:]), np.uint8)
             for position in range(start, stop):
                 images[:, :, position - start] = read(position)
-            with about(self.path):
-                self.array[prompts.start : prompts.stop, :, start:stop] = images
+            self._write(block, slice(start, stop), images)
+        # A killed job may have left what it had of a shard.
+        folder = f"{SHARDS}{block}/"
+        for name in files_under(self.path / folder):
+            if folder + name not in self.shards(block):
+                (self.path / folder / name).unlink(missing_ok=True)
         sums = {}
         for shard in self.shards(block):
-            with about(self.path / shard), (self.path / shard).open("rb") as file:
-                os.fsync(file.fileno())
-            sums[shard] = {
-                "bytes": (self.path / shard).stat().st_size,
-                "sha256": sha256_of(self.path / shard),
-            }
+            path = self.path / shard
+            sync(path)
+            with about(path):
+                sums[shard] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
         seeds = np.ascontiguousarray(self.seeds[prompts.start : prompts.stop])
         return {
             "kind": "trajectories",
@@ -507,16 +498,31 @@ class TrajectoryStore:
             "shards": sums,
         }
 
+    def _write(self, block: int, steps: slice, images: np.ndarray) -> None:
+        """Write what a shard holds, whatever lies there."""
+        prompts = self.block_prompts(block)
+        region = (slice(prompts.start, prompts.stop), slice(None), steps)
+        try:
+            self.array[region] = images
+        # Codecs raise what they like
+        except Exception:
+            # The last block merges with the shard it finds, which may be damaged.
+            with about(self.path):
+                for shard in self.shards(block):
+                    (self.path / shard).unlink(missing_ok=True)
+                self.array[region] = images
+
     def damage(self, receipt: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """What of a block's shards differs from its ``receipt``: pairs of shard and finding."""
         for shard, expected in receipt["shards"].items():
             path = self.path / shard
-            if not path.is_file():
-                yield shard, "missing"
-            elif path.stat().st_size != expected["bytes"]:
-                yield shard, f"{path.stat().st_size} bytes, expected {expected['bytes']}"
-            elif sha256_of(path) != expected["sha256"]:
-                yield shard, "content differs from its receipt (sha256)"
+            with about(path):
+                if not path.is_file():
+                    yield shard, "missing"
+                elif path.stat().st_size != expected["bytes"]:
+                    yield shard, f"{path.stat().st_size} bytes, expected {expected['bytes']}"
+                elif sha256_of(path) != expected["sha256"]:
+                    yield shard, "content differs from its receipt (sha256)"
 
 
 def store_receipt(store: TrajectoryStore) -> dict[str, Any]:
@@ -530,9 +536,8 @@ def store_receipt(store: TrajectoryStore) -> dict[str, Any]:
     }
 
 
-def _metadata_files(path: Path) -> list[str]:
-    files = (file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
-    return sorted(file for file in files if not file.startswith("images/c/"))
+def _metadata_files(path: Place) -> list[str]:
+    return [name for name in files_under(path) if not name.startswith(SHARDS)]
 
 
 @dataclass(frozen=True)
@@ -549,7 +554,7 @@ class Problem:
         return ": ".join([*place, self.what])
 
 
-def verify(path: Path, receipts: Path) -> list[Problem]:
+def verify(path: Place, receipts: Path) -> list[Problem]:
     """Prove a trajectory store against the receipts in the folder ``receipts``.
 
     Metadata and coordinates must be those the init job wrote, every block must have a receipt of
@@ -559,7 +564,6 @@ def verify(path: Path, receipts: Path) -> list[Problem]:
     Returns:
         Problems in the order of the blocks; none means the store is whole.
     """
-    path = Path(path)
     problems: list[Problem] = []
     try:
         files = read_receipt(receipts / "init.json")["files"]
@@ -583,9 +587,8 @@ def verify(path: Path, receipts: Path) -> list[Problem]:
     expected = {shard for block in range(store.blocks) for shard in store.shards(block)}
     for block in range(store.blocks):
         problems += _verify_block(store, block, block_receipt(receipts, block))
-    for file in sorted((path / "images/c").rglob("*")):
-        shard = file.relative_to(path).as_posix()
-        if file.is_file() and shard not in expected:
+    for shard in files_under(path):
+        if shard.startswith(SHARDS) and shard not in expected:
             problems.append(Problem("unexpected file, part of no block", shard=shard))
     return problems
 
@@ -622,11 +625,11 @@ def _verify_block(store: TrajectoryStore, block: int, path: Path) -> list[Proble
 class Repair:
     """What helps a damaged store: files to take away, and problems that this does not mend."""
 
-    files: list[Path]
+    files: list[Place]
     left: list[Problem]
 
 
-def repair(path: Path, receipts: Path, problems: Sequence[Problem]) -> Repair:
+def repair(path: Place, receipts: Path, problems: Sequence[Problem]) -> Repair:
     """What to take away so that the next run makes anew what is damaged, and nothing else.
 
     A damaged shard goes with the receipt of its block. Without the receipt the block's job runs
@@ -646,7 +649,7 @@ def repair(path: Path, receipts: Path, problems: Sequence[Problem]) -> Repair:
     """
     if problems and _is_imported(path):
         raise UserError(f"{path}: no job made this store that could run again; import it again")
-    files: dict[Path, None] = {}
+    files: dict[Place, None] = {}
     left = []
     for problem in problems:
         receipt = receipts / "init.json"
@@ -655,7 +658,7 @@ def repair(path: Path, receipts: Path, problems: Sequence[Problem]) -> Repair:
             if problem.shard is not None and receipt.is_file():
                 files[path / problem.shard] = None
             files[receipt] = None
-        elif problem.shard is not None and problem.shard.startswith("images/c/"):
+        elif problem.shard is not None and problem.shard.startswith(SHARDS):
             files[path / problem.shard] = None
         elif problem.what.startswith(str(receipt)):
             files[receipt] = None
@@ -664,7 +667,7 @@ def repair(path: Path, receipts: Path, problems: Sequence[Problem]) -> Repair:
     return Repair([file for file in files if file.is_file()], left)
 
 
-def _is_imported(path: Path) -> bool:
+def _is_imported(path: Place) -> bool:
     try:
         return "imported" in open_store(path).settings
     except UserError:

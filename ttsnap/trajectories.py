@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import logging
 import math
-import shutil
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -29,8 +28,9 @@ import numpy as np
 
 from ttsnap.diffusion.backoff import Backoff
 from ttsnap.errors import UserError
+from ttsnap.files import Place, atomic, remove_tree
 from ttsnap.progress import track
-from ttsnap.store import TrajectoryStore, atomic, read_receipt, write_receipt
+from ttsnap.store import TrajectoryStore, read_receipt, write_receipt
 
 if TYPE_CHECKING:
     from ttsnap.diffusion.sampler import Conditioning, Sampler
@@ -114,16 +114,16 @@ def generate_block(
     if _recorded(receipt) != finished:
         with atomic(receipt) as file:
             file.write(record.read_bytes())
-    shutil.rmtree(parts, ignore_errors=True)
+    remove_tree(parts)
 
 
-def _finished(store: TrajectoryStore, record: Path) -> dict[str, Any] | None:
+def _finished(store: TrajectoryStore, record: Place) -> dict[str, Any] | None:
     """The record of a block whose shards are whole."""
     finished = _recorded(record)
     return None if finished is None or any(store.damage(finished)) else finished
 
 
-def _recorded(record: Path) -> dict[str, Any] | None:
+def _recorded(record: Place) -> dict[str, Any] | None:
     try:
         return read_receipt(record)
     except UserError:
@@ -131,7 +131,7 @@ def _recorded(record: Path) -> dict[str, Any] | None:
 
 
 def _generate(
-    sampler: Sampler, store: TrajectoryStore, block: int, parts: Path, batch_size: int
+    sampler: Sampler, store: TrajectoryStore, block: int, parts: Place, batch_size: int
 ) -> dict[str, Any]:
     started = time.perf_counter()
     prompts = store.block_prompts(block)
@@ -174,7 +174,7 @@ def _generate(
     def read(position: int) -> np.ndarray:
         block_images = np.empty((len(prompts), images, *store.array.shape[3:]), np.uint8)
         for batch in batches:
-            with np.load(parts / batch.name) as part:
+            with (parts / batch.name).open("rb") as file, np.load(file) as part:
                 block_images[
                     batch.prompts.start : batch.prompts.stop,
                     batch.images.start : batch.images.stop,
@@ -210,15 +210,15 @@ def _sample(
     return images
 
 
-def _write_part(path: Path, frames: Sequence[np.ndarray]) -> None:
+def _write_part(path: Place, frames: Sequence[np.ndarray]) -> None:
     with atomic(path) as file:
         # The zip container checks a CRC of every step as it is read.
         np.savez(file, *frames)
 
 
-def _intact(path: Path) -> bool:
+def _intact(path: Place) -> bool:
     try:
-        with ZipFile(path) as part:
+        with path.open("rb") as file, ZipFile(file) as part:
             return part.testzip() is None
     except (FileNotFoundError, BadZipFile):
         return False

@@ -21,8 +21,9 @@ import pandas as pd
 import yaml
 
 from ttsnap.errors import UserError
+from ttsnap.files import atomic
 from ttsnap.progress import track
-from ttsnap.store import UNKNOWN_SEED, RewardTensor, atomic, reward_table
+from ttsnap.store import UNKNOWN_SEED, RewardTensor, reward_table
 
 LAYOUT = (
     "expected folders such as flux_hps_val_base or hps_naft with one p200_i200_s00.yaml per step, "

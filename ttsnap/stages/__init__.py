@@ -21,6 +21,7 @@ import typer
 
 from ttsnap.config import Runtime, Settings
 from ttsnap.errors import UserError, explain
+from ttsnap.files import Place, place
 from ttsnap.progress import quiet_libraries
 
 AnySettings = TypeVar("AnySettings", bound=Settings)
@@ -42,6 +43,9 @@ RuntimeOption = Annotated[
 ]
 
 
+StoreOption = Annotated[
+    Place, typer.Option(parser=place, metavar="PLACE", help="Trajectory store, a folder or URL.")
+]
 RewardName = Annotated[str, typer.Option(help="Name of the reward.")]
 ModelReceipt = Annotated[Path, typer.Option(help="Receipt of the model stage.")]
 CostReceipt = Annotated[Path, typer.Option(help="Receipt of the reward cost stage.")]

@@ -11,8 +11,9 @@ import typer
 
 from ttsnap import config
 from ttsnap.errors import UserError
-from ttsnap.stages import RewardName, RuntimeOption, json_option, run
-from ttsnap.store import open_store, read_table, reward_matrix, sha256_of, write_receipt
+from ttsnap.files import Place, sha256_of
+from ttsnap.stages import RewardName, RuntimeOption, StoreOption, json_option, run
+from ttsnap.store import open_store, read_table, reward_matrix, write_receipt
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -33,7 +34,8 @@ def main(
     runtime: RuntimeOption,
     reward: RewardName,
     step: Annotated[int, typer.Option(help="Step index.", min=0)],
-    stores: Annotated[Path, typer.Option(help="Folder of the trajectory stores.")],
+    train_store: StoreOption,
+    val_store: StoreOption,
     train_rewards: Annotated[Path, typer.Option(help="Ground truth of the train split.")],
     val_rewards: Annotated[Path, typer.Option(help="Ground truth of the val split.")],
     out: Annotated[Path, typer.Option()],
@@ -45,8 +47,8 @@ def main(
     from ttsnap.narf.data import StepData
     from ttsnap.rewards import load_trainable_reward
 
-    def data(split: str, table: Path, neighbours: int) -> StepData:
-        store = open_store(stores / f"{split}.zarr")
+    def data(where: Place, table: Path, neighbours: int) -> StepData:
+        store = open_store(where)
         teacher = reward_matrix(read_table(table), [prompt.id for prompt in store.prompts])
         return StepData.from_store(store, teacher, step, neighbours)
 
@@ -57,12 +59,12 @@ def main(
     folder = out.with_suffix("")
     history = finetune_step(
         load_trainable_reward(settings.reward, name=reward, device=device),
-        data("train", train_rewards, settings.narf.neighbours),
+        data(train_store, train_rewards, settings.narf.neighbours),
         settings.narf,
         start=cleaner.with_suffix("") if cleaner else None,
         out=folder,
         seed=settings.seed,
-        val_data=data("val", val_rewards, 0),
+        val_data=data(val_store, val_rewards, 0),
         accelerator=accelerator,
         at_once=runtime.train_batch,
     )

@@ -17,9 +17,9 @@ from ttsnap.config import load_config
 from ttsnap.schedule import Schedule, planned_schedule, read_plan
 from ttsnap.search.methods import METHODS
 from ttsnap.search.setup import prunes
-from ttsnap.stages import json_option, run
+from ttsnap.stages import StoreOption, json_option, run
 from ttsnap.standing import SETTINGS, rows, standings
-from ttsnap.store import open_store, read_receipt, write_table
+from ttsnap.store import TrajectoryStore, open_store, read_receipt, write_table
 
 
 class Settings(config.Settings):
@@ -35,6 +35,7 @@ class Settings(config.Settings):
 def main(
     settings: Annotated[Settings, json_option(Settings)],
     folder: Annotated[Path, typer.Option(help="Folder of the run.")],
+    store: StoreOption,
     results: Annotated[
         list[Path], typer.Option(help="Tables of the live searches, block by block.")
     ],
@@ -68,7 +69,8 @@ def main(
     for metric in settings.metrics:
         path = figures_folder / f"compute_{metric}.png"
         figures.against_compute(searched, metric, path, axis=axes[metric])
-    _draw_gallery(settings, searched, folder, figures_folder / "gallery.png")
+    stored = open_store(store)
+    _draw_gallery(settings, searched, stored, folder / "search", figures_folder / "gallery.png")
 
     evaluation = pd.read_csv(folder / f"evaluation/{name}.csv")
     figures.rank_consistency(evaluation, figures_folder / "rank_consistency.png", schedule=schedule)
@@ -92,7 +94,7 @@ def main(
     took.to_csv(figures_folder / "stages.csv", index=False)
     figures.stages(took, figures_folder / "stages.png")
 
-    _draw_trajectories(settings, schedule, folder, figures_folder)
+    _draw_trajectories(settings, schedule, stored, folder, figures_folder)
     # The last method that prunes has most to show.
     pruning = [one for one in settings.methods if prunes(METHODS[one])]
     last, first = [*settings.methods, *pruning][-1], settings.prompt_ids[0]
@@ -102,7 +104,9 @@ def main(
     out.write_text(json.dumps(headline(folder), indent=2) + "\n")
 
 
-def _draw_gallery(settings: Settings, searched: pd.DataFrame, folder: Path, path: Path) -> None:
+def _draw_gallery(
+    settings: Settings, searched: pd.DataFrame, store: TrajectoryStore, where: Path, path: Path
+) -> None:
     """What every method returned for the first prompts at the largest budget."""
     from PIL import Image
 
@@ -112,10 +116,7 @@ def _draw_gallery(settings: Settings, searched: pd.DataFrame, folder: Path, path
     methods = ranked_methods(searched)
     largest = searched[searched.budget == settings.budget]
     scores = largest.pivot(index="prompt_id", columns="method", values="reward")
-    where = folder / "search"
-    texts = {
-        prompt.id: prompt.text for prompt in open_store(folder / "trajectories/test.zarr").prompts
-    }
+    texts = {prompt.id: prompt.text for prompt in store.prompts}
     pictures.gallery(
         [
             [
@@ -134,7 +135,11 @@ def _draw_gallery(settings: Settings, searched: pd.DataFrame, folder: Path, path
 
 
 def _draw_trajectories(
-    settings: Settings, schedule: Schedule, folder: Path, figures_folder: Path
+    settings: Settings,
+    schedule: Schedule,
+    store: TrajectoryStore,
+    folder: Path,
+    figures_folder: Path,
 ) -> None:
     """What the schedule would have pruned among the first candidates of the first prompts."""
     from ttsnap.report import pictures
@@ -147,7 +152,6 @@ def _draw_trajectories(
         tensors / "test.finetuned.zarr",
         read_receipt(folder / "model.json")["steps"],
     )
-    store = open_store(folder / "trajectories/test.zarr")
     for position in range(settings.report.prompts):
         images = store.trajectory(position)[: settings.report.candidates]
         final = rewards.final[position, : len(images)]

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ttsnap import config
-from ttsnap.stages import RewardName, RuntimeOption, json_option, run
+from ttsnap.stages import RewardName, RuntimeOption, StoreOption, json_option, run
 from ttsnap.store import open_store, reward_table, write_table
 
 VERSION = 1
@@ -23,7 +23,7 @@ class Settings(config.Settings):
 def main(
     settings: Annotated[Settings, json_option(Settings)],
     runtime: RuntimeOption,
-    store: Annotated[Path, typer.Option()],
+    store: StoreOption,
     reward: RewardName,
     out: Annotated[Path, typer.Option()],
 ) -> None:

@@ -8,9 +8,10 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from ttsnap.stages import RewardName, RuntimeOption, json_option, run
+from ttsnap.files import sha256_of
+from ttsnap.stages import RewardName, RuntimeOption, StoreOption, json_option, run
 from ttsnap.stages.rewards import Settings
-from ttsnap.store import RewardTensor, open_store, read_receipt, sha256_of, write_receipt
+from ttsnap.store import RewardTensor, open_store, read_receipt, write_receipt
 
 VERSION = 1
 
@@ -18,7 +19,7 @@ VERSION = 1
 def main(
     settings: Annotated[Settings, json_option(Settings)],
     runtime: RuntimeOption,
-    store: Annotated[Path, typer.Option()],
+    store: StoreOption,
     reward: RewardName,
     out: Annotated[Path, typer.Option()],
     checkpoint: Annotated[

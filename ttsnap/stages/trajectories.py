@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ttsnap import config
-from ttsnap.stages import RuntimeOption, json_option, run
+from ttsnap.stages import RuntimeOption, StoreOption, json_option, run
 from ttsnap.store import open_store
 
 
@@ -23,7 +23,7 @@ class Settings(config.Settings):
 def main(
     settings: Annotated[Settings, json_option(Settings)],
     runtime: RuntimeOption,
-    store: Annotated[Path, typer.Option()],
+    store: StoreOption,
     block: Annotated[int, typer.Option(min=0)],
     out: Annotated[Path, typer.Option()],
 ) -> None:

@@ -12,7 +12,7 @@ import typer
 from ttsnap import config
 from ttsnap.errors import UserError
 from ttsnap.prompts import load_split, prompts_hash, seed_of
-from ttsnap.stages import ModelReceipt, json_option, run
+from ttsnap.stages import ModelReceipt, StoreOption, json_option, run
 from ttsnap.store import create_store, read_receipt, store_receipt, write_receipt
 
 
@@ -28,7 +28,7 @@ class Settings(config.Settings):
 def main(
     settings: Annotated[Settings, json_option(Settings)],
     model: ModelReceipt,
-    store: Annotated[Path, typer.Option()],
+    store: StoreOption,
     out: Annotated[Path, typer.Option()],
 ) -> None:
     split = settings.split

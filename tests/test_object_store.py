@@ -1,0 +1,202 @@
+"""Stores in object stores: the same as in folders, through every mishap."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.object_store import s3
+from tests.test_trajectories import BATCH, BLOCK, IMAGES, PROMPTS, STEPS, generate_all
+from tests.tiny import tiny_stable_diffusion
+from ttsnap import config
+from ttsnap.diffusion import from_pipeline
+from ttsnap.diffusion.sampler import Sampler
+from ttsnap.errors import UserError
+from ttsnap.files import Place, files_under, place, remove_tree
+from ttsnap.prompts import seed_of
+from ttsnap.store import (
+    TrajectoryStore,
+    block_receipt,
+    create_store,
+    open_store,
+    read_receipt,
+    repair,
+    store_receipt,
+    verify,
+    write_receipt,
+)
+from ttsnap.trajectories import generate_block
+
+BLOCKS = 3
+
+
+@pytest.fixture(scope="module")
+def sampler() -> Sampler:
+    return from_pipeline(tiny_stable_diffusion(), config.Sampling(steps=4, guidance_scale=3.0))
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    with s3("bucket") as environment, pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        yield "s3://bucket"
+
+
+@pytest.fixture(params=["s3", "memory"])
+def remote(request: pytest.FixtureRequest) -> Iterator[Place]:
+    """Where a store may be made, in what is not a folder."""
+    root = "memory://" if request.param == "memory" else request.getfixturevalue("bucket")
+    where = place(f"{root}/of a test/val.zarr")
+    yield where
+    remove_tree(where.parent)
+
+
+def lay_out(
+    sampler: Sampler, where: Place, receipts: Path, settings: str = "tiny"
+) -> TrajectoryStore:
+    create_store(
+        where,
+        prompts=PROMPTS,
+        seeds=np.array([[seed_of(0, p.id, i) for i in range(IMAGES)] for p in PROMPTS]),
+        steps=STEPS,
+        sigmas=sampler.sigmas[STEPS],
+        height=32,
+        width=32,
+        block=BLOCK,
+        settings={"model": settings},
+    )
+    store = open_store(where, writable=True)
+    write_receipt(receipts / "init.json", store_receipt(store))
+    return store
+
+
+def fill(sampler: Sampler, store: TrajectoryStore, receipts: Path, *blocks: int) -> None:
+    for block in blocks or range(BLOCKS):
+        receipt = block_receipt(receipts, block)
+        generate_block(sampler, store, block, receipt=receipt, batch_size=BATCH)
+
+
+def test_a_store_is_the_same_wherever_it_lies(
+    sampler: Sampler, remote: Place, tmp_path: Path
+) -> None:
+    here = generate_all(sampler, tmp_path / "here")
+    there = lay_out(sampler, remote, tmp_path / "val")
+    fill(sampler, there, tmp_path / "val")
+    assert verify(remote, tmp_path / "val") == []
+    assert [name for name in files_under(remote.parent) if "block" not in name] == [
+        f"val.zarr/{name}" for name in files_under(here.path)
+    ]
+    for block in range(BLOCKS):
+        receipts = (block_receipt(folder / "val", block) for folder in (tmp_path, here.path.parent))
+        one, other = (read_receipt(receipt) for receipt in receipts)
+        assert one["shards"] == other["shards"]
+    again = open_store(remote)
+    np.testing.assert_array_equal(again.images(), here.images())
+    np.testing.assert_array_equal(again.images([6, 0], STEPS[1]), here.images([6, 0], STEPS[1]))
+    np.testing.assert_array_equal(again.trajectory(4), here.trajectory(4))
+
+
+def test_a_job_goes_on_where_another_stopped(
+    sampler: Sampler, remote: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = lay_out(sampler, remote, tmp_path / "val")
+    begun: list[object] = []
+
+    def start(*arguments: object) -> object:
+        begun.append(arguments)
+        if len(begun) == 2:
+            raise KeyboardInterrupt
+        return type(sampler).start(sampler, *arguments)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sampler, "start", start)
+        with pytest.raises(KeyboardInterrupt):
+            fill(sampler, store, tmp_path / "val", 0)
+    assert len([name for name in files_under(store.parts) if name.endswith(".npz")]) == 1
+    with pytest.raises(UserError, match="block 0 is not generated yet"):
+        store.images([0])
+    fill(sampler, store, tmp_path / "val", 0)
+    done = read_receipt(block_receipt(tmp_path / "val", 0))
+    assert 0 < done["trajectories_generated"] < BLOCK * IMAGES
+    assert [name.rpartition("/")[2] for name in files_under(store.parts)] == ["block_0000.json"]
+
+
+def flip(shard: Place) -> None:
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(data)
+
+
+def cut(shard: Place) -> None:
+    shard.write_bytes(shard.read_bytes()[:-100])
+
+
+def delete(shard: Place) -> None:
+    shard.unlink()
+
+
+@pytest.mark.parametrize("damage", [flip, cut, delete])
+@pytest.mark.parametrize("mended", [True, False])
+def test_damage_is_named_and_made_anew(
+    damage: object, mended: bool, sampler: Sampler, remote: Place, tmp_path: Path
+) -> None:
+    receipts = tmp_path / "val"
+    store = lay_out(sampler, remote, receipts)
+    fill(sampler, store, receipts)
+    before = {name: (remote / name).read_bytes() for name in files_under(remote)}
+    told = block_receipt(receipts, 2).read_bytes()
+    (shard,) = store.shards(2)
+    damage(remote / shard)  # type: ignore[operator]
+    problems = verify(remote, receipts)
+    assert [problem.shard for problem in problems] == [shard]
+    # Without a repair the job finds the damage by itself, should it ever run.
+    if mended:
+        for file in repair(remote, receipts, problems).files:
+            file.unlink()
+    fill(sampler, store, receipts, 2)
+    assert {name: (remote / name).read_bytes() for name in files_under(remote)} == before
+    assert block_receipt(receipts, 2).read_bytes() == told
+
+
+def test_what_is_there_is_kept_replaced_or_refused(
+    sampler: Sampler, remote: Place, tmp_path: Path
+) -> None:
+    store = lay_out(sampler, remote, tmp_path / "val")
+    fill(sampler, store, tmp_path / "val", 0)
+    assert lay_out(sampler, remote, tmp_path / "val").images([0]).any()
+    lay_out(sampler, remote, tmp_path / "val", settings="other")
+    assert not [name for name in files_under(remote) if name.startswith("images/c/")]
+    assert not files_under(store.parts)
+    # As an interrupted call leaves it: no longer a store, and not yet one.
+    (remote / "zarr.json").unlink()
+    with pytest.raises(UserError, match="no store here"):
+        open_store(remote)
+    lay_out(sampler, remote, tmp_path / "val")
+    (remote / "zarr.json").unlink()
+    (remote / "novel.txt").write_bytes(b"dear")
+    with pytest.raises(UserError, match=r"no store here, but novel\.txt"):
+        lay_out(sampler, remote, tmp_path / "val")
+    assert (remote / "novel.txt").read_bytes() == b"dear"
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("gs://bucket/folder", "gs://bucket/folder: .*gcsfs"),
+        ("s3://bucket/all*", r"s3://bucket/all\*: .*characters"),
+        ("nowhere://bucket/folder", "nowhere://bucket/folder: .*nowhere"),
+    ],
+)
+def test_a_url_that_cannot_be_had_is_one_line(url: str, told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        place(url)
+
+
+def test_what_the_object_store_refuses_is_one_line(bucket: str, sampler: Sampler) -> None:
+    where = place("s3://no-such-bucket/val.zarr")
+    with pytest.raises(UserError, match=r"^s3://no-such-bucket/val\.zarr.*bucket"):
+        lay_out(sampler, where, Path("unused"))

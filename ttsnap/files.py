@@ -1,0 +1,147 @@
+"""Files that appear whole or not at all, in folders and in object stores.
+
+A place is a local path, or a path of universal_pathlib where a URL names another file system. What
+is written to an object store appears when it is complete; a local file takes its name when it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from glob import has_magic
+from io import BytesIO
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+from uuid import uuid4
+
+from ttsnap.errors import UserError
+
+if TYPE_CHECKING:
+    from upath import UPath
+
+    Place = Path | UPath
+else:
+    Place = Path  # for typer, which reads annotations and is given a parser beside them
+
+
+def place(text: str) -> Place:
+    """A local path, or what a URL such as ``s3://bucket/folder`` names.
+
+    Any file system that fsspec knows will do. Credentials are what its package finds by itself, in
+    the environment or in its own files.
+
+    Raises:
+        UserError: if there is no such file system, its package is not installed, or the URL has
+            one of ``*?[``, which would name other files as well.
+    """
+    if "://" not in text:
+        return Path(text)
+    if has_magic(text):
+        raise UserError(f"{text}: a place must not have any of the characters * ? [")
+    from upath import UPath
+
+    try:
+        # Others write there too, so a listing is soon out of date.
+        path = UPath(text, use_listings_cache=False)
+        path.fs  # noqa: B018 - made when first asked for
+    except (ImportError, ValueError) as error:
+        raise UserError(f"{text}: {error}") from None
+    return path
+
+
+@contextmanager
+def about(path: Place) -> Iterator[None]:
+    """Name the place in an error about it, which that of a full disk does not by itself.
+
+    Raises:
+        UserError: for whatever an object store or the way to it reports.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if not isinstance(path, Path):
+            raise UserError(f"{path}: {error or type(error).__name__}") from error
+        if isinstance(error, OSError):
+            error.filename = error.filename or str(path)
+        raise
+
+
+@contextmanager
+def atomic(path: Place) -> Iterator[IO[bytes]]:
+    """Open ``path`` for writing bytes; it appears whole and stored for good, or not at all."""
+    if not isinstance(path, Path):
+        buffer = BytesIO()
+        yield buffer
+        with about(path):
+            path.fs.pipe_file(path.path, buffer.getvalue())
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Of processes that write the same at once, each needs a name of its own.
+    partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")
+    try:
+        with about(path), partial.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    partial.replace(path)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Give a fresh folder to fill; when filled, it takes the place of ``path``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new, old = (path.with_name(f".{path.name}.{word}") for word in ("new", "old"))
+    for leftover in (new, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    try:
+        yield new
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+    if path.exists():
+        path.rename(old)
+    new.rename(path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def sync(path: Place) -> None:
+    """Wait until a file that was written is on the disk; an object store has it at once."""
+    if isinstance(path, Path):
+        with about(path), path.open("rb") as file:
+            os.fsync(file.fileno())
+
+
+def files_under(folder: Place) -> list[str]:
+    """Files in a folder and its subfolders, sorted, relative to it; none if it is not there."""
+    if isinstance(folder, Path):
+        found = (file.relative_to(folder) for file in folder.rglob("*") if file.is_file())
+        return sorted(file.as_posix() for file in found)
+    with about(folder):
+        root = folder.path.rstrip("/") + "/"
+        return sorted(file.removeprefix(root) for file in folder.fs.find(root))
+
+
+def remove_tree(folder: Place) -> None:
+    """Remove a folder and what is in it, if it is there."""
+    if isinstance(folder, Path):
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    with about(folder):
+        if folder.exists():
+            folder.fs.rm(folder.path, recursive=True)
+
+
+def sha256_of(path: Place) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while some := file.read(2**20):
+            digest.update(some)
+    return digest.hexdigest()
