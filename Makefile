@@ -33,5 +33,5 @@ clean:  ## Remove the environment; results stay.
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --progress-bar off -c constraints.txt -e ".[dev,judges,slurm]"
+	$(BIN)/pip install --progress-bar off -c constraints.txt -e ".[dev,judges,s3,slurm]"
 	touch $@

@@ -133,7 +133,12 @@ def fetch_weights(
 
 @app.command("export")
 def export_store(
-    store: Annotated[Path, typer.Argument(help="Trajectory store, such as …/test.zarr.")],
+    store: Annotated[
+        Place,
+        typer.Argument(
+            parser=place, metavar="STORE", help="Trajectory store, such as …/test.zarr; or a URL."
+        ),
+    ],
     out: Annotated[Path, typer.Argument(help="Folder to write.")],
 ) -> None:
     """Write a store as PNG files: **p0000/id000/s00.png** is prompt 0, image 0, step 0."""

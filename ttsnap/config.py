@@ -407,8 +407,7 @@ class Config(Settings):
     results: Text = Field("results", description="Folder of all runs.")
     stores: Text | None = Field(
         None,
-        description="Folder or URL, such as s3://bucket/folder, where all runs keep their "
-        "trajectory stores; in each run's own folder if not given.",
+        description="Folder or URL, as s3://…, for all trajectory stores; null: the run's own.",
     )
     seed: int = Field(0, ge=0, description="Root of every random number of the run.")
     model: Model = Model()

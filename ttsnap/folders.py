@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ttsnap.errors import UserError
-from ttsnap.files import atomic, atomic_folder
+from ttsnap.files import Place, atomic, atomic_folder
 from ttsnap.progress import track
 from ttsnap.prompts import Prompt
 from ttsnap.store import (
@@ -35,7 +35,7 @@ def image_path(prompt: int, image: int, step: int) -> str:
     return f"p{prompt:04d}/id{image:03d}/s{step:02d}.png"
 
 
-def export_folders(store_path: Path, out: Path) -> int:
+def export_folders(store_path: Place, out: Path) -> int:
     """Write a trajectory store as a tree of PNG files, and its prompts as ``prompts.json``.
 
     Args:

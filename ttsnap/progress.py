@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time
@@ -82,6 +83,8 @@ def _say(line: str) -> None:
 
 
 def quiet_libraries() -> None:
-    """Let diffusers and transformers report errors only; for programs, before they are imported."""
+    """Let libraries report what goes wrong only; for programs, before they are imported."""
     for library in ("DIFFUSERS", "TRANSFORMERS"):
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
+    for client in ("aiobotocore", "botocore"):
+        logging.getLogger(client).setLevel(logging.WARNING)
