@@ -132,6 +132,21 @@ def trajectory_receipts(split):
     return [f"{RUN}/trajectories/{split}/block_{block}.json" for block in blocks]
 
 
+def lost_receipts():
+    """Receipts of stores that were there once, such as those that `ttsnap repair` took away."""
+    names = [
+        os.path.relpath(receipt, RUN).removesuffix(".json")
+        for split in SPLITS
+        for receipt in [f"{RUN}/trajectories/{split}/init.json", *trajectory_receipts(split)]
+    ]
+    return [
+        f"{RUN}/{name}.json"
+        for name in names
+        if not os.path.exists(f"{RUN}/{name}.json")
+        and os.path.exists(f"{RUN}/benchmarks/{name}.jsonl")
+    ]
+
+
 def checkpoint_receipts(reward):
     return [f"{RUN}/narf/{reward}/step_{step:02d}.json" for step in CONFIG.narf.steps]
 

@@ -1,5 +1,6 @@
 # Figures and numbers of a run; `snakemake --report FILE.html` binds them into one page.
 REWARD = CONFIG.search.reward
+SEARCH_BLOCKS = block_names(len(PROMPTS["test"]), CONFIG.search.prompts_per_job)
 METRICS = ["reward", *["held_out"] * bool(JUDGE), *["oracle"] * bool(CONFIG.judge), "diversity"]
 
 
@@ -16,7 +17,7 @@ rule report:
         search=expand(
             f"{RUN}/search/{{method}}/block_{{block}}.parquet",
             method=CONFIG.search.methods,
-            block=block_names(len(PROMPTS["test"]), CONFIG.search.prompts_per_job),
+            block=SEARCH_BLOCKS,
         ),
     output:
         live=figure("live.png", "Live search", "live.rst"),
@@ -65,6 +66,7 @@ rule report:
             report=CONFIG.report,
             budget=CONFIG.search.budgets[-1],
             methods=CONFIG.search.methods,
+            blocks=len(SEARCH_BLOCKS),
             reward=REWARD,
             judge_reward=CONFIG.search.judge_reward,
             metrics=METRICS,
@@ -72,7 +74,6 @@ rule report:
         ),
         run=lambda wildcards, output: Path(output.summary).parent.as_posix(),
         store=CONFIG.store("test"),
-        results=lambda wildcards, input: repeated("--results", input.search),
         checkpoints=lambda wildcards, input: repeated("--checkpoint", input.checkpoints),
         source=source_hash(
             "ttsnap/report/*.py",
@@ -84,5 +85,4 @@ rule report:
         "Draw the figures and sum up"
     shell:
         "python -m ttsnap.stages.report --settings {params.settings:q} --folder {params.run:q}"
-        " --store {params.store:q}"
-        " {params.results} {params.checkpoints} --out {output.summary:q} 2>&1 | tee {log:q}"
+        " --store {params.store:q} {params.checkpoints} --out {output.summary:q} 2>&1 | tee {log:q}"

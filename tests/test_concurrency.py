@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -52,10 +53,10 @@ def make_store(sampler: Sampler, run: Path) -> TrajectoryStore:
     return store
 
 
-def generate(sampler: Sampler, path: Path, block: int) -> None:
+def generate(sampler: Sampler, path: Path, block: int, batch_size: int = IMAGES) -> None:
     store = open_store(path, writable=True)
     receipt = block_receipt(path.with_suffix(""), block)
-    generate_block(sampler, store, block, receipt=receipt, batch_size=IMAGES)
+    generate_block(sampler, store, block, receipt=receipt, batch_size=batch_size)
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -101,3 +102,39 @@ def test_eight_writers_and_a_reader(tmp_path: Path, ttsnap: Callable[..., int]) 
 
     assert content(together.path) == content(alone.path)
     assert ttsnap("verify", tmp_path / "together") == 0
+
+
+def test_two_jobs_generate_the_same_block(
+    tmp_path: Path, ttsnap: Callable[..., int], inject: Callable[[str], None]
+) -> None:
+    """A job outlives its Snakemake, which is started again: the new job begins at any moment."""
+    sampler = from_pipeline(tiny_stable_diffusion(), config.Sampling(steps=3))
+    alone = make_store(sampler, tmp_path / "alone")
+    began = time.perf_counter()
+    for block in range(alone.blocks):
+        generate(sampler, alone.path, block, batch_size=1)
+    duration = (time.perf_counter() - began) / alone.blocks
+
+    together = make_store(sampler, tmp_path / "together")
+    fork = multiprocessing.get_context("fork")
+    start = fork.Barrier(2)
+
+    def write(block: int, delay: float) -> None:
+        start.wait()
+        time.sleep(delay)
+        generate(sampler, together.path, block, batch_size=1)
+
+    ends: Counter[int | None] = Counter()
+    for block in range(together.blocks):
+        later = 1.2 * duration * block / together.blocks
+        jobs = [fork.Process(target=write, args=(block, delay)) for delay in (0, later)]
+        for job in jobs:
+            job.start()
+        for job in jobs:
+            job.join()
+        ends.update(job.exitcode for job in jobs)
+    assert ends == {0: 2 * together.blocks}
+    assert content(together.path) == content(alone.path)
+    assert ttsnap("verify", tmp_path / "together") == 0
+    assert not list(together.parts.rglob("*.npz*"))
+    inject(f"{together.blocks} blocks, each by two jobs at once: both ended well, nothing torn")

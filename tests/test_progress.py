@@ -21,18 +21,22 @@ def test_a_log_gets_a_line_now_and_then(
     assert captured.err.splitlines() == [
         "denoise 3/8 37 % 0.25/s, 0:20 left",
         "denoise 6/8 75 % 0.25/s, 0:08 left",
-        "denoise 8/8 done in 0:36",
+        "denoise 8/8 done in 0:36, 0.22/s",
     ]
 
 
-def test_a_total_may_be_unknown_given_or_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_total_may_be_unknown_given_or_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = itertools.count()
+    monkeypatch.setattr("ttsnap.progress.time.monotonic", lambda: float(next(clock)))
     assert list(track((i for i in range(3)), "read")) == [0, 1, 2]
     assert list(track((i for i in range(3)), "write", total=3)) == [0, 1, 2]
     assert list(track([], "rest")) == []
     assert capsys.readouterr().err.splitlines() == [
-        "read 3 done in 0:00",
-        "write 3/3 done in 0:00",
-        "rest 0 done in 0:00",
+        "read 3 done in 0:04, 0.75/s",
+        "write 3/3 done in 0:04, 0.75/s",
+        "rest 0 done in 0:01",
     ]
 
 

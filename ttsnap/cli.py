@@ -90,9 +90,9 @@ def repair(
 ) -> None:
     """Take away what `ttsnap verify` finds damaged, so that the next run makes it anew.
 
-    A damaged shard goes together with its receipt. `snakemake stores` then generates the blocks
-    that lack one. They come out as they were, receipts included, so that `snakemake` finds nothing
-    to redo after them. Exits with 1 if something is wrong that this does not mend.
+    A damaged shard goes together with its receipt. `snakemake` then generates the blocks that lack
+    theirs. They come out as they were, receipts included, so that nothing is redone after them.
+    Exits with 1 if something is wrong that this does not mend.
     """
     from ttsnap.store import repair as plan_repair
     from ttsnap.store import verify as verify_store
@@ -111,8 +111,8 @@ def repair(
             print(f"{store}: not mended by this: {problem}", file=sys.stderr)
         gone += len(plan.files)
         left += len(plan.left)
-    if gone:
-        print("`snakemake stores`, with the configuration of the run, generates what is missing")
+    if gone and not dry_run:
+        print("now run `snakemake` as before: it makes just this anew")
     if left:
         raise typer.Exit(1)
 

@@ -61,16 +61,22 @@ def _lines(iterable: Iterable[T], description: str, total: int | None) -> Iterat
             shown = now
             _say(_line(description, done, total, now - start))
     of_total = f"/{total}" if total else ""
-    _say(f"{description} {done}{of_total} done in {clock(time.monotonic() - start)}")
+    elapsed = time.monotonic() - start
+    speed = f", {_speed(done / elapsed)}" if done else ""
+    _say(f"{description} {done}{of_total} done in {clock(elapsed)}{speed}")
 
 
 def _line(description: str, done: int, total: int | None, elapsed: float) -> str:
     """Such as ``denoise 40/200 20 % 3.1/s, 0:52 left``."""
     rate = done / elapsed
     if not total:
-        return f"{description} {done} {rate:.2g}/s"
+        return f"{description} {done} {_speed(rate)}"
     left = clock((total - done) / rate)
-    return f"{description} {done}/{total} {100 * done // total} % {rate:.2g}/s, {left} left"
+    return f"{description} {done}/{total} {100 * done // total} % {_speed(rate)}, {left} left"
+
+
+def _speed(rate: float) -> str:
+    return f"{rate:.0f}/s" if rate >= 10 else f"{rate:.2g}/s"
 
 
 def clock(seconds: float) -> str:

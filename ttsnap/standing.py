@@ -50,7 +50,7 @@ class Standing:
 
     @property
     def rate(self) -> float | None:
-        """Trajectories, images or prompts per second of job time; None where there are none."""
+        """Images or searches per second of job time; None where there are none."""
         counted = self.stage.count * self.share
         return counted / self.seconds if counted and self.seconds else None
 
@@ -148,14 +148,14 @@ def table(standing: list[Standing], title: str) -> Table:
 
     lines = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
     lines.add_column("stage")
-    for heading in ("jobs", "images", "per s", "time", "memory", "left"):
+    for heading in ("jobs", "work", "per s", "time", "memory", "left"):
         lines.add_column(heading, justify="right")
     for one in standing:
         total = len(one.stage.jobs)
         lines.add_row(
             one.stage.name,
             f"{one.done}/{total}",
-            f"{one.stage.count:,}" if one.stage.count else "",
+            f"{one.stage.count:,} {one.stage.unit}" if one.stage.count else "",
             f"{one.rate:.3g}" if one.rate else "",
             clock(one.seconds) if one.seconds else "",
             f"{one.memory / 2**30:.1f} GB" if one.memory else "",

@@ -474,11 +474,6 @@ class TrajectoryStore:
             for position in range(start, stop):
                 images[:, :, position - start] = read(position)
             self._write(block, slice(start, stop), images)
-        # A killed job may have left what it had of a shard.
-        folder = f"{SHARDS}{block}/"
-        for name in files_under(self.path / folder):
-            if folder + name not in self.shards(block):
-                (self.path / folder / name).unlink(missing_ok=True)
         sums = {}
         for shard in self.shards(block):
             path = self.path / shard
@@ -502,15 +497,24 @@ class TrajectoryStore:
         """Write what a shard holds, whatever lies there."""
         prompts = self.block_prompts(block)
         region = (slice(prompts.start, prompts.stop), slice(None), steps)
-        try:
-            self.array[region] = images
-        # Codecs raise what they like
-        except Exception:
-            # The last block merges with the shard it finds, which may be damaged.
-            with about(self.path):
+        with about(self.path):
+            try:
+                self.array[region] = images
+            except OSError:
+                raise
+            # Codecs raise what they like
+            except Exception:
+                # The last block merges with the shard it finds, which may be damaged.
                 for shard in self.shards(block):
                     (self.path / shard).unlink(missing_ok=True)
                 self.array[region] = images
+
+    def remove_strays(self, block: int) -> None:
+        """Remove what jobs that were killed left of shards they had begun to write."""
+        folder = f"{SHARDS}{block}/"
+        for name in files_under(self.path / folder):
+            if folder + name not in self.shards(block):
+                (self.path / folder / name).unlink(missing_ok=True)
 
     def damage(self, receipt: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """What of a block's shards differs from its ``receipt``: pairs of shard and finding."""

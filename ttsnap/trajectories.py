@@ -103,17 +103,25 @@ def generate_block(
     parts = store.parts / store.fingerprint[:16] / f"block_{block:04d}"
     record = parts.with_suffix(".json")
     finished = _finished(store, record)
-    if finished is None:
-        fields = _generate(sampler, store, block, parts, batch_size)
-        finished = _recorded(record)
-        if finished is None or finished["shards"] != fields["shards"]:
-            write_receipt(record, fields)
-            finished = read_receipt(record)
-    else:
+    if finished is not None:
         log.info("block %d of %s is already there", block, store.path.name)
+    else:
+        try:
+            fields = _generate(sampler, store, block, parts, batch_size)
+        except FileNotFoundError:
+            # A job that outlived its Snakemake may have ended the block, and tidied up, meanwhile.
+            finished = _finished(store, record)
+            if finished is None:
+                raise
+        else:
+            finished = _recorded(record)
+            if finished is None or finished["shards"] != fields["shards"]:
+                write_receipt(record, fields)
+                finished = read_receipt(record)
     if _recorded(receipt) != finished:
         with atomic(receipt) as file:
             file.write(record.read_bytes())
+    store.remove_strays(block)
     remove_tree(parts)
 
 

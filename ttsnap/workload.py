@@ -47,7 +47,8 @@ class Stage:
     Attributes:
         name: the rule, and what it is about.
         jobs: all of them.
-        count: trajectories, images or prompts that they go through together; 0 where none.
+        count: images or searches that they go through together; 0 where none.
+        unit: which of them.
         evaluations, decodes: of the denoiser and of the decoder.
         reward: whose scores are counted.
         scores: images scored, a training step as ``TRAINING`` of them.
@@ -59,6 +60,7 @@ class Stage:
     name: str
     jobs: list[Job]
     count: int = 0
+    unit: str = "images"
     evaluations: int = 0
     decodes: int = 0
     reward: str | None = None
@@ -158,6 +160,7 @@ def _stages(config: Config) -> Iterator[Stage]:
             f"search {method}",
             [_job(f"search/{method}/block_{block:04d}.parquet") for block in range(blocks)],
             count=prompts * len(search.budgets),
+            unit="searches",
             budget=prompts * sum(search.budgets) if config.costs.unit == "TFLOPs" else 0.0,
             stored=2 * prompts * len(search.budgets),
         )

@@ -127,6 +127,13 @@ def rule_of(job: dict[str, str]) -> str:
     return found[1]
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Do not let it go unnoticed that there was no cluster."""
+    for report in terminalreporter.getreports("skipped")[:1]:
+        terminalreporter.section("Slurm was NOT tried", red=True, bold=True)
+        terminalreporter.line(report.longrepr[2].removeprefix("Skipped: "))
+
+
 @pytest.fixture(scope="session")
 def environment() -> Iterator[dict[str, str]]:
     """Where Slurm's commands and Snakemake reach the cluster."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.workflow.conftest import Workflow
+from tests.workflow.conftest import Workflow, job_counts
 from ttsnap.standing import SETTINGS
 from ttsnap.store import open_store, verify
 
@@ -17,12 +18,16 @@ def test_a_repaired_run_makes_anew_what_was_damaged_and_nothing_else(
     trajectories = finished.run / "trajectories"
     shard = trajectories / "test.zarr" / open_store(trajectories / "test.zarr").shards(1)[0]
     whole, before = shard.read_bytes(), files(finished.run)
-    shard.write_bytes(whole[:-1])
+    shard.write_bytes(bytes([*whole[:-1], whole[-1] ^ 1]))
+    (trajectories / "val/init.json").write_text("{")
     assert ttsnap("verify", finished.run) == 1
     assert ttsnap("repair", finished.run) == 0
-    assert finished.planned(target="stores") == {"trajectories": 1}
-    done = finished.snakemake("stores")
+    made = {"trajectories": 1, "trajectory_store": 1}
+    assert finished.planned() == made
+    done = finished.snakemake()
     assert done.returncode == 0, done.stderr
+    assert job_counts(done.stderr) == made
+    assert len(re.findall("Finished jobid: .*(trajector|report)", done.stderr)) == 2
     assert shard.read_bytes() == whole
     assert ttsnap("verify", finished.run) == 0
     assert finished.planned() == {}
@@ -32,9 +37,14 @@ def test_a_repaired_run_makes_anew_what_was_damaged_and_nothing_else(
         "trajectories/test/block_0001.json",
         "logs/trajectories/test/block_0001.log",
         "benchmarks/trajectories/test/block_0001.jsonl",
+        "trajectories/val/init.json",
+        "logs/trajectories/val/init.log",
+        "benchmarks/trajectories/val/init.jsonl",
+        "trajectories/mended",
         SETTINGS,  # written whenever a run starts
     }
-    inject("last byte of a shard cut off in a finished run: 1 job, then nothing to be done")
+    inject("a flipped bit in a shard of a finished run: 1 job, then nothing to be done")
+    inject("a truncated receipt of a store in a finished run: 1 job, then nothing to be done")
 
 
 def files(folder: Path) -> dict[Path, tuple[int, int]]:

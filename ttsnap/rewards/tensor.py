@@ -31,7 +31,7 @@ def score_step(
     count = store.images_per_prompt
     together = max(1, batch_size // count)
     rows = []
-    for start in track(range(0, len(store), together), f"{reward.name}, step {step}"):
+    for start in track(range(0, len(store), together), f"{reward.name}, step {step}, prompts"):
         stop = min(start + together, len(store))
         images = store.images(slice(start, stop), step)
         prompts = [text for text in texts[start:stop] for _ in range(count)]

@@ -12,6 +12,7 @@ import os
 import platform
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -72,6 +73,7 @@ def run(main: Callable[..., None]) -> None:
     # Of processes that train together the first one reports.
     level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING
     logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     quiet_libraries()
     # typer reads annotations at run time, where they are strings.
     main.__annotations__ = inspect.get_annotations(main, eval_str=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -57,14 +58,21 @@ def main(
     together = accelerator.num_processes > 1
     device = str(accelerator.device) if together else runtime.device
     folder = out.with_suffix("")
+    train = data(train_store, train_rewards, settings.narf.neighbours)
+    val = data(val_store, val_rewards, 0)
+    logging.info(
+        "%s for step %d, from %s: %d train and %d val images, %d epochs in batches of %d",
+        *(reward, step, cleaner.stem if cleaner else "the untouched reward"),
+        *(train.teacher.size, val.teacher.size, settings.narf.epochs, settings.narf.batch_size),
+    )
     history = finetune_step(
         load_trainable_reward(settings.reward, name=reward, device=device),
-        data(train_store, train_rewards, settings.narf.neighbours),
+        train,
         settings.narf,
         start=cleaner.with_suffix("") if cleaner else None,
         out=folder,
         seed=settings.seed,
-        val_data=data(val_store, val_rewards, 0),
+        val_data=val,
         accelerator=accelerator,
         at_once=runtime.train_batch,
     )
@@ -72,6 +80,11 @@ def main(
     if not accelerator.is_main_process:
         return
     validated = history.dropna(subset="val_kendall_tau")
+    kept = validated[validated.kept].iloc[0]
+    logging.info(
+        "Kendall tau to the final rewards on val: %.3f before, %.3f after epoch %d, which is kept",
+        *(validated.val_kendall_tau.iloc[0], kept.val_kendall_tau, kept.epoch),
+    )
     write_receipt(
         out,
         {

@@ -53,7 +53,11 @@ def main(
     write_plan(out, planned, task, provenance)
     for one in planned["plans"]:
         schedule = Schedule.from_json(one["checks"])
-        logging.info("%s at %g: N = %d, %s", one["strategy"], one["budget"], one["n"], schedule)
+        logging.info(
+            "%s at %g %s: N = %d, %s",
+            *(one["strategy"], one["budget"], costs.unit, one["n"]),
+            schedule if schedule.checks else "no checks",
+        )
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ class Settings(config.Settings):
     report: config.Report
     budget: float
     methods: list[str]
+    blocks: int
     reward: str
     judge_reward: str | None
     metrics: list[str]
@@ -36,9 +37,6 @@ def main(
     settings: Annotated[Settings, json_option(Settings)],
     folder: Annotated[Path, typer.Option(help="Folder of the run.")],
     store: StoreOption,
-    results: Annotated[
-        list[Path], typer.Option(help="Tables of the live searches, block by block.")
-    ],
     checkpoint: Annotated[list[Path], typer.Option(help="Receipts of NARF checkpoints.")],
     out: Annotated[Path, typer.Option(help="Headline numbers, JSON.")],
 ) -> None:
@@ -53,7 +51,12 @@ def main(
     costs = read_costs(folder / "model.json", folder / f"rewards/{name}/cost.json")
     schedule = planned_schedule(plan, "ttsnap", settings.budget, reward=name, costs=costs)
 
-    searched = pd.concat([pd.read_parquet(table) for table in results], ignore_index=True)
+    tables = [
+        folder / f"search/{method}/block_{block:04d}.parquet"
+        for method in settings.methods
+        for block in range(settings.blocks)
+    ]
+    searched = pd.concat([pd.read_parquet(table) for table in tables], ignore_index=True)
     write_table(folder / "search/results.parquet", searched)
     figures.live(searched, figures_folder / "live.png", reward=name)
     if "oracle" in settings.metrics:

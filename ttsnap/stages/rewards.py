@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -31,6 +32,10 @@ def main(
     from ttsnap.rewards.tensor import score_step
 
     trajectories = open_store(store)
+    logging.info(
+        "%s: %d prompts x %d images to score with %s",
+        *(store.name, *trajectories.seeds.shape, reward),
+    )
     model = load_reward(settings.reward, name=reward, device=runtime.device)
     scores = score_step(model, trajectories, trajectories.final, runtime.batch_size)
     ids = [prompt.id for prompt in trajectories.prompts]

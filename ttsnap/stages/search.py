@@ -122,7 +122,13 @@ def main(
             )
     table = pd.DataFrame(rows)
     write_table(out, table)
-    logging.info("%s", table[["reward", "spent", "n", "seconds"]].mean().to_string())
+    for budget in settings.budgets:
+        mean = table[table.budget == budget][["reward", "spent", "n", "seconds"]].mean()
+        logging.info(
+            "%s at %g %s, mean of %d prompts: %s %.4g, %.3g %s spent, N = %.4g, %.3g s",
+            *(method, budget, costs.unit, len(prompts), reward.name, mean.reward, mean.spent),
+            *(costs.unit, mean.n, mean.seconds),
+        )
 
 
 if __name__ == "__main__":

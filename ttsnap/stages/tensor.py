@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -34,6 +35,11 @@ def main(
     checkpoints: dict[int, Path | None] = {
         read_receipt(path)["step"]: path.with_suffix("") for path in checkpoint or []
     } or dict.fromkeys(trajectories.steps)
+    logging.info(
+        "%s: %d prompts x %d images at %d of %d steps to score with the %s %s",
+        *(store.name, *trajectories.seeds.shape, len(checkpoints), len(trajectories.steps)),
+        *("finetuned" if checkpoint else "base", reward),
+    )
     values = np.full((*trajectories.seeds.shape, len(trajectories.steps)), np.nan, np.float32)
     for position, step in enumerate(trajectories.steps):
         if step in checkpoints:

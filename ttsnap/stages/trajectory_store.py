@@ -59,8 +59,8 @@ def main(
         groups=None if negtome is None else (negtome.group, negtome.reference),
     )
     logging.info(
-        "%s: %d prompts x %d images, %d steps stored, %d blocks",
-        *(store.name, len(prompts), split.images, len(steps), created.blocks),
+        "%s: %d prompts x %d images, %d steps stored, blocks of %d",
+        *(store.name, len(prompts), split.images, len(steps), split.prompts_per_job),
     )
     write_receipt(out, store_receipt(created))
 
