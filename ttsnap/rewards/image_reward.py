@@ -137,7 +137,7 @@ def _restore_helpers() -> None:
 
 
 def _restore_methods(bert: Any) -> None:
-    """Give the package's text encoder what it inherited from `PreTrainedModel` in transformers 4."""
+    """Give the package's text encoder what it inherited from `PreTrainedModel` in its day."""
 
     def get_head_mask(self: Any, mask: None, layers: int) -> list[None]:
         return [mask] * layers
