@@ -29,6 +29,24 @@ OLD = [
 ]
 """What the package was made for, and runs with as it is."""
 
+BERT = {
+    "vocab_size": 600,
+    "hidden_size": 768,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 12,
+    "intermediate_size": 256,
+    "hidden_act": "gelu",
+    "max_position_embeddings": 64,
+    "type_vocab_size": 2,
+    "layer_norm_eps": 1e-12,
+    "pad_token_id": 0,
+    "add_cross_attention": True,
+    "encoder_width": 1024,
+    "hidden_dropout_prob": 0.1,
+    "attention_probs_dropout_prob": 0.1,
+}
+"""Settings of a small text encoder, as the package reads them from med_config.json."""
+
 TEXTS = ["a red circle", "two cats, 3 dogs!", "", "word " * 60]
 
 
@@ -64,6 +82,7 @@ def test_scores_are_the_packages_and_can_be_finetuned(
     listed = yaml.safe_load((ROOT / "envs/image-reward.yaml").read_text())["dependencies"]
     python = environment(pytestconfig, listed[-1]["pip"])
     write_tokenizer(tmp_path / "bert-base-uncased")
+    (tmp_path / "med_config.json").write_text(json.dumps(BERT))
     np.save(tmp_path / "images.npy", pictures(len(TEXTS), 61, 47))
     (tmp_path / "texts.json").write_text(json.dumps(TEXTS))
     run(python, "originals.image_reward_scores", tmp_path, folder_of_packages(pytestconfig, OLD))

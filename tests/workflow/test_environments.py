@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import importlib.util
 import json
 import os
@@ -9,18 +10,20 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections import defaultdict
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tests.rewards.environments import fail_or_skip
-from tests.rewards.test_image_reward import write_tokenizer
+from tests.rewards.test_image_reward import BERT, write_tokenizer
 from tests.workflow.conftest import ROOT, Workflow
 
 STAGES = {
@@ -190,6 +193,31 @@ def test_without_them_image_reward_says_what_it_needs(workflow: Workflow) -> Non
     assert "Traceback" not in done.stdout + done.stderr
 
 
+def prepare_image_reward(made: Path, folder: Path) -> None:
+    """Write random weights into ``folder``, with two of 24 layers in the image tower.
+
+    That many are built, too, in the one of the ``made`` environments that has the package.
+    """
+    file = (ROOT / "envs/image-reward.yaml").read_text()
+    (copy,) = (copy for copy in made.glob("*.yaml") if copy.read_text() == file)
+    place = copy.with_suffix("")
+    (blip,) = place.glob("lib/*/site-packages/ImageReward/models/BLIP/blip.py")
+    blip.write_text(blip.read_text().replace("depth=24", "depth=2"))
+    (folder / "med_config.json").write_text(json.dumps(BERT))
+    write = [place / "bin/python", "-m", "tests.rewards.image_reward_weights", folder]
+    subprocess.run(write, cwd=ROOT, check=True)
+
+
+def used(folder: Path) -> dict[str, set[str]]:
+    """Rule -> environments, by what Snakemake noted of the outputs."""
+    names = {file.read_text(): file.stem for file in (ROOT / "envs").glob("*.yaml")}
+    found: dict[str, set[str]] = defaultdict(set)
+    for file in (folder / ".snakemake/metadata").iterdir():
+        noted = json.loads(file.read_text())
+        found[noted["rule"]].add(names[base64.b64decode(noted["conda_env"]).decode()])
+    return found
+
+
 @with_its_python
 @pytest.mark.slow
 @pytest.mark.usefixtures("conda")
@@ -204,12 +232,12 @@ def test_every_rule_runs_in_its_own(
     write_tokenizer(tmp_path / "imr/tokenizer")
     split = {"file": "prompts.json", "prompts_per_job": 2, "images": 3, "steps": None}
     imr = {"kind": "image-reward", "path": "imr", "options": {"tokenizer": "imr/tokenizer"}}
-    budget = 3e-4 + 3 * 0.2
+    budget = 9.0  # two candidates, for each costs little beside its four evaluations
     settings: dict[str, Any] = workflow.settings | {
         "splits": {
             "train": split | {"start": 6, "stop": 8, "images": 2, "steps": [1]},
             "val": split | {"start": 8, "stop": 9},
-            "test": split | {"start": 9, "stop": 11},
+            "test": split | {"start": 9, "stop": 10},
         },
         "rewards": {"imr": imr, "clip": {"path": "clip"}, "other": {"path": "other"}},
         "narf": {
@@ -218,9 +246,10 @@ def test_every_rule_runs_in_its_own(
             "batch_size": 4,
             "lora": {"rank": 2, "targets": ["q_proj", "v_proj", "qkv", "query"]},
         },
+        "costs": {"denoise": 1.0, "decode": 0.1},
         "simulation": {"budgets": [budget], "draws": 16},
         "search": {
-            "methods": ["best-of-n", "ttsnap"],
+            "methods": ["ttsnap"],
             "reward": "imr",
             "judge_reward": "other",
             "budgets": [budget],
@@ -233,15 +262,19 @@ def test_every_rule_runs_in_its_own(
     done = started.snakemake(*flags, "--conda-create-envs-only")
     if done.returncode:
         fail_or_skip(done.stdout + done.stderr)
-    file = (ROOT / "envs/image-reward.yaml").read_text()
-    (python,) = (
-        copy.with_suffix("") / "bin/python"
-        for copy in made.glob("*.yaml")
-        if copy.read_text() == file
-    )
-    write = [python, "-m", "tests.rewards.image_reward_weights", tmp_path / "imr"]
-    subprocess.run(write, cwd=ROOT, check=True)
+    prepare_image_reward(made, tmp_path / "imr")
 
     done = started.snakemake(*flags)
-    print(done.stdout, done.stderr)
     assert done.returncode == 0, done.stdout + done.stderr
+    expected = {rule: {name} for name, rules in STAGES.items() for rule in rules}
+    expected |= {"awaited_trajectories": {"generate"}, "search": {"image-reward"}}
+    for rule in ("reward_cost", "rewards", "tensor", "narf"):
+        expected[rule].add("image-reward")
+    assert used(tmp_path) == expected
+    results = pd.read_parquet(started.run / "search/results.parquet")
+    assert results[["reward", "held_out"]].notna().all(axis=None)
+
+    by_clip = settings | {"search": settings["search"] | {"reward": "clip"}}
+    done = Workflow(tmp_path, by_clip).snakemake(*flags)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert used(tmp_path)["search"] == {"generate"}

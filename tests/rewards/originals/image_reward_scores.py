@@ -1,9 +1,9 @@
 """Score by the package image-reward with random weights, and write these: ``python -m … FOLDER``.
 
 In the environment of image-reward, with the versions of other packages before it that the package
-was made for. FOLDER holds images.npy (B, H, W, 3), texts.json and a tokenizer in
-``bert-base-uncased``, and is the current folder. The model is the package's own, but for fewer
-layers.
+was made for. FOLDER holds images.npy (B, H, W, 3), texts.json and med_config.json,
+and is the current folder with a tokenizer in ``bert-base-uncased``. The model is the package's own,
+but for fewer layers.
 """
 
 from __future__ import annotations
@@ -21,22 +21,6 @@ from ImageReward.models.BLIP.vit import VisionTransformer
 from PIL import Image
 
 LAYERS = 2
-BERT = {
-    "vocab_size": 600,
-    "hidden_size": 768,
-    "num_hidden_layers": LAYERS,
-    "num_attention_heads": 12,
-    "intermediate_size": 256,
-    "hidden_act": "gelu",
-    "max_position_embeddings": 64,
-    "type_vocab_size": 2,
-    "layer_norm_eps": 1e-12,
-    "pad_token_id": 0,
-    "add_cross_attention": True,
-    "encoder_width": 1024,
-    "hidden_dropout_prob": 0.1,
-    "attention_probs_dropout_prob": 0.1,
-}
 
 
 def shallow(size: str, image_size: int, *options: object) -> tuple[torch.nn.Module, int]:
@@ -48,7 +32,6 @@ def shallow(size: str, image_size: int, *options: object) -> tuple[torch.nn.Modu
 
 def main(folder: Path) -> None:
     blip_pretrain.create_vit = shallow
-    (folder / "med_config.json").write_text(json.dumps(BERT))
     torch.manual_seed(0)
     model = ImageReward.ImageReward(med_config=str(folder / "med_config.json"))
     for name, weight in model.named_parameters():
