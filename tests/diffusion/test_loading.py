@@ -8,8 +8,10 @@ from pathlib import Path
 import diffusers
 import pytest
 import torch
+from sentencepiece import SentencePieceTrainer
 
 from tests.tiny import tiny_stable_diffusion
+from tests.tiny_families import tiny
 from ttsnap.config import Model, Runtime, Sampling
 from ttsnap.diffusion import load_sampler
 from ttsnap.errors import UserError
@@ -43,6 +45,24 @@ def test_a_folder_gives_the_model_that_was_saved(saved, capfd):
     assert torch.equal(sampler.pipe.vae.decode(noise).sample, decoded)
     assert not sampler.pipe.unet.training
     assert diffusers.utils.logging.is_progress_bar_enabled()
+
+
+def test_a_tokenizer_may_be_only_a_sentencepiece_model(tmp_path):
+    tiny("pixart-sigma", tmp_path)
+    (tmp_path / "tokenizer/tokenizer.json").unlink()
+    with (tmp_path / "tokenizer/spiece.model").open("wb") as model:
+        SentencePieceTrainer.train(
+            sentence_iterator=iter(["a red ring in snow"]),
+            model_writer=model,
+            model_type="char",
+            vocab_size=13,
+            **{"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1},
+            minloglevel=2,
+        )
+    tokenizer = load(tmp_path, family="pixart-sigma").pipe.tokenizer
+    tokens = tokenizer("a red ring")["input_ids"]
+    assert tokenizer.unk_token_id not in tokens
+    assert tokenizer.decode(tokens, skip_special_tokens=True) == "a red ring"
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -52,6 +53,11 @@ def _pip(python: str | Path, arguments: Sequence[str | Path], folder: Path) -> N
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         shutil.rmtree(folder, ignore_errors=True)
-        if "connection" in done.stderr.lower():
-            pytest.skip("the package index cannot be reached")
-        pytest.fail(done.stderr)
+        fail_or_skip(done.stderr)
+
+
+def fail_or_skip(said: str) -> NoReturn:
+    """End a test in which pip failed and ``said`` why: without a network, as skipped."""
+    if "connection" in said.lower():
+        pytest.skip("the package index cannot be reached")
+    pytest.fail(said)

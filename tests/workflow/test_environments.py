@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import base64
+import importlib.util
+import json
 import os
 import re
 import subprocess
 import sys
+import tomllib
+from collections import defaultdict
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from tests.rewards.environments import fail_or_skip
+from tests.rewards.test_image_reward import BERT, write_tokenizer
 from tests.workflow.conftest import ROOT, Workflow
 
 STAGES = {
@@ -24,7 +33,10 @@ STAGES = {
     "analysis": ["evaluate", "plan", "simulate", "report"],
 }
 OTHERS = {"workflow", "image-reward"}
-OWN = {"transformers", "diffusers", "huggingface-hub"}  # of ImageReward, which wants older ones
+
+with_its_python = pytest.mark.skipif(
+    sys.version_info[:2] != (3, 11), reason="the environments have Python 3.11"
+)
 
 RUN = """
 import sys
@@ -93,10 +105,37 @@ def test_every_package_is_pinned_as_in_the_constraints(name: str) -> None:
     locked = constraints()
     for package, line in pins(name).items():
         assert re.fullmatch(r"[\w.-]+==[\w.]+", line)
-        if package in locked and not (name == "image-reward" and package in OWN):
+        if package in locked:
             assert canonicalize_name(line) == canonicalize_name(locked[package])
         else:
             assert name == "image-reward"
+
+
+def test_a_search_has_all_that_any_model_or_judge_needs() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = [*project["dependencies"], *project["optional-dependencies"]["judges"]]
+    names = {canonicalize_name(Requirement(line).name) for line in needed}
+    assert names - {"snakemake"} <= pins("generate").keys()
+    assert pins("generate").items() <= pins("image-reward").items()
+
+
+@with_its_python
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*STAGES, *OTHERS])
+def test_its_pins_exist_and_go_together(name: str, tmp_path: Path) -> None:
+    (tmp_path / "requirements.txt").write_text("\n".join(pins(name).values()))
+    command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed"]
+    command += ["--quiet", "--report", "report.json", "-r", "requirements.txt"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    if done.returncode:
+        fail_or_skip(done.stderr)
+    report = json.loads((tmp_path / "report.json").read_text())
+    found = {
+        canonicalize_name(package["metadata"]["name"]): package["metadata"]["version"]
+        for package in report["install"]
+    }
+    for package, line in pins(name).items():
+        assert Requirement(line).specifier.contains(found[package])
 
 
 @pytest.mark.parametrize("name", [*STAGES, "workflow"])
@@ -114,24 +153,15 @@ def test_it_holds_what_is_imported_there(name: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-CONDA = """#!/bin/sh
-case "$*" in
-  "info --json") echo '{"conda_prefix": "/nowhere", "platform": "linux-64"}' ;;
-  "--version") echo "conda 25.1.0" ;;
-  "config --get channel_priority --json") echo '{"get": {"channel_priority": "strict"}}' ;;
-  *) echo "unexpected: $*" >&2; exit 64 ;;
-esac
-"""
-"""Answers what Snakemake asks before it makes any environment."""
+@pytest.fixture
+def conda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stand-in for conda comes first on the path."""
+    folder = Path(__file__).parent / "conda/bin"
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
 
 
-def test_rules_name_the_right_one(
-    workflow: Workflow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    conda = tmp_path / "conda"
-    conda.write_text(CONDA)
-    conda.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+@pytest.mark.usefixtures("conda")
+def test_rules_name_the_right_one(workflow: Workflow) -> None:
     named = workflow.settings | {"run": "named"}
     changed = Workflow(workflow.folder, named)
     done = changed.snakemake("--list-conda-envs")
@@ -142,3 +172,109 @@ def test_rules_name_the_right_one(
     changed = Workflow(workflow.folder, named | {"rewards": rewards})
     done = changed.snakemake("--list-conda-envs")
     assert set(re.findall(r"envs/([\w-]+)\.yaml", done.stdout)) == {*STAGES, "image-reward"}
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ImageReward") is not None, reason="is installed")
+def test_without_them_image_reward_says_what_it_needs(workflow: Workflow) -> None:
+    options = {"tokenizer": str(workflow.folder / "clip")}
+    imr = {"kind": "image-reward", "path": "clip", "options": options}
+    settings = workflow.settings | {
+        "run": "without",
+        "rewards": {"imr": imr, "other": {"path": "other"}},
+        "search": {"reward": "imr"},
+    }
+    target = "results/without/rewards/imr/cost.json"
+    done = Workflow(workflow.folder, settings).snakemake(target)
+    assert done.returncode == 1
+    log = (workflow.folder / "results/without/logs/rewards/imr/cost.log").read_text()
+    (line,) = (line for line in log.splitlines() if line.startswith("error: "))
+    assert "rewards.imr: kind image-reward runs in the environment that" in line
+    assert "envs/image-reward.yaml describes, as with snakemake --sdm conda" in line
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def prepare_image_reward(made: Path, folder: Path) -> None:
+    """Write random weights into ``folder``, with two of 24 layers in the image tower.
+
+    That many are built, too, in the one of the ``made`` environments that has the package.
+    """
+    file = (ROOT / "envs/image-reward.yaml").read_text()
+    (copy,) = (copy for copy in made.glob("*.yaml") if copy.read_text() == file)
+    place = copy.with_suffix("")
+    (blip,) = place.glob("lib/*/site-packages/ImageReward/models/BLIP/blip.py")
+    blip.write_text(blip.read_text().replace("depth=24", "depth=2"))
+    (folder / "med_config.json").write_text(json.dumps(BERT))
+    write = [place / "bin/python", "-m", "tests.rewards.image_reward_weights", folder]
+    subprocess.run(write, cwd=ROOT, check=True)
+
+
+def used(folder: Path) -> dict[str, set[str]]:
+    """Rule -> environments, by what Snakemake noted of the outputs."""
+    names = {file.read_text(): file.stem for file in (ROOT / "envs").glob("*.yaml")}
+    found: dict[str, set[str]] = defaultdict(set)
+    for file in (folder / ".snakemake/metadata").iterdir():
+        noted = json.loads(file.read_text())
+        found[noted["rule"]].add(names[base64.b64decode(noted["conda_env"]).decode()])
+    return found
+
+
+@with_its_python
+@pytest.mark.slow
+@pytest.mark.usefixtures("conda")
+def test_every_rule_runs_in_its_own(
+    workflow: Workflow, pytestconfig: pytest.Config, tmp_path: Path
+) -> None:
+    """From prompts to report, searching by ImageReward, then by CLIP with the generator alone."""
+    for part in ("generator", "clip", "other", "prompts.json"):
+        (tmp_path / part).symlink_to(workflow.folder / part)
+    (tmp_path / "ttsnap").symlink_to(ROOT / "ttsnap")  # as in the folder of the repository
+    (tmp_path / "imr").mkdir()
+    write_tokenizer(tmp_path / "imr/tokenizer")
+    split = {"file": "prompts.json", "prompts_per_job": 2, "images": 3, "steps": None}
+    imr = {"kind": "image-reward", "path": "imr", "options": {"tokenizer": "imr/tokenizer"}}
+    budget = 9.0  # two candidates, for each costs little beside its four evaluations
+    settings: dict[str, Any] = workflow.settings | {
+        "splits": {
+            "train": split | {"start": 6, "stop": 8, "images": 2, "steps": [1]},
+            "val": split | {"start": 8, "stop": 9},
+            "test": split | {"start": 9, "stop": 10},
+        },
+        "rewards": {"imr": imr, "clip": {"path": "clip"}, "other": {"path": "other"}},
+        "narf": {
+            "steps": [1],
+            "epochs": 1,
+            "batch_size": 4,
+            "lora": {"rank": 2, "targets": ["q_proj", "v_proj", "qkv", "query"]},
+        },
+        "costs": {"denoise": 1.0, "decode": 0.1},
+        "simulation": {"budgets": [budget], "draws": 16},
+        "search": {
+            "methods": ["ttsnap"],
+            "reward": "imr",
+            "judge_reward": "other",
+            "budgets": [budget],
+        },
+        "report": {"prompts": 1, "candidates": 2},
+    }
+    made = pytestconfig.cache.mkdir("conda")  # type: ignore[union-attr]
+    flags = ["--sdm", "conda", "--conda-prefix", str(made)]
+    started = Workflow(tmp_path, settings)
+    done = started.snakemake(*flags, "--conda-create-envs-only")
+    if done.returncode:
+        fail_or_skip(done.stdout + done.stderr)
+    prepare_image_reward(made, tmp_path / "imr")
+
+    done = started.snakemake(*flags)
+    assert done.returncode == 0, done.stdout + done.stderr
+    expected = {rule: {name} for name, rules in STAGES.items() for rule in rules}
+    expected |= {"awaited_trajectories": {"generate"}, "search": {"image-reward"}}
+    for rule in ("reward_cost", "rewards", "tensor", "narf"):
+        expected[rule].add("image-reward")
+    assert used(tmp_path) == expected
+    results = pd.read_parquet(started.run / "search/results.parquet")
+    assert results[["reward", "held_out"]].notna().all(axis=None)
+
+    by_clip = settings | {"search": settings["search"] | {"reward": "clip"}}
+    done = Workflow(tmp_path, by_clip).snakemake(*flags)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert used(tmp_path)["search"] == {"generate"}

@@ -1,7 +1,8 @@
 """ImageReward 1.0 (arXiv 2304.05977) by its own package, ``image-reward``.
 
-The package needs versions of other packages that nothing else here runs with, so it lives in an
-environment of its own, ``envs/image-reward.yaml``.
+The package brings others that nothing else here needs, some of them at old versions, so it lives in
+an environment of its own, ``envs/image-reward.yaml``. What the two share has one version in both: a
+search by ImageReward makes the images that a search by any other reward makes.
 """
 
 from __future__ import annotations
@@ -108,6 +109,7 @@ def import_package(name: str) -> tuple[Any, Any]:
     Raises:
         UserError: it is not installed; ``name`` is that of the reward.
     """
+    _restore_helpers()
     try:
         # It silences all warnings of the process when it is imported.
         with warnings.catch_warnings():
@@ -118,4 +120,32 @@ def import_package(name: str) -> tuple[Any, Any]:
             f"rewards.{name}: kind image-reward runs in the environment that "
             f"envs/image-reward.yaml describes, as with snakemake --sdm conda ({error})"
         ) from None
+    _restore_methods(blip_pretrain.BertModel)
     return ImageReward, blip_pretrain
+
+
+def _restore_helpers() -> None:
+    """Give `transformers.modeling_utils` the functions that the package imports from there.
+
+    The package was written for transformers 4.
+    """
+    from transformers import modeling_utils, pytorch_utils
+
+    modeling_utils.apply_chunking_to_forward = pytorch_utils.apply_chunking_to_forward
+    modeling_utils.prune_linear_layer = pytorch_utils.prune_linear_layer
+    modeling_utils.find_pruneable_heads_and_indices = None  # No heads are pruned here.
+
+
+def _restore_methods(bert: Any) -> None:
+    """Give the package's text encoder what it inherited from `PreTrainedModel` in its day."""
+
+    def get_head_mask(self: Any, mask: None, layers: int) -> list[None]:
+        return [mask] * layers
+
+    def invert_attention_mask(self: Any, mask: torch.Tensor) -> torch.Tensor:
+        """What to add to attention scores: nothing where the mask (B, L) is 1."""
+        return (1 - mask[:, None, None].to(self.dtype)) * torch.finfo(self.dtype).min
+
+    bert.all_tied_weights_keys = {}
+    bert.get_head_mask = get_head_mask
+    bert.invert_attention_mask = invert_attention_mask
