@@ -49,6 +49,13 @@ def test_it_is_complete_and_pinned(name: str, monkeypatch: pytest.MonkeyPatch) -
     assert config.narf.steps == list(range(15))
 
 
+@pytest.mark.parametrize("name", [*NAMES, *PROMPTS])
+def test_its_model_and_rewards_are_pinned(name: str) -> None:
+    """A configuration that names a branch, or a placeholder, is not read at all."""
+    pinned = {source.place for source in sources(load_config(file(name)))}
+    assert pinned > ({"model"} if name != "edm" else set())
+
+
 @each_config
 def test_the_workflow_plans_it(name: str, tmp_path: Path) -> None:
     (tmp_path / "config").symlink_to(ROOT / "config")
