@@ -12,7 +12,7 @@ from ttsnap import config
 from ttsnap.stages import RuntimeOption, json_option, run
 from ttsnap.store import sha256_of, write_receipt
 
-VERSION = 1
+VERSION = 2
 
 
 class Settings(config.Settings):
