@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.sampling import with_little_memory
 from tests.tiny import tiny_stable_diffusion
 from tests.tiny_clip import tiny_clip
 from ttsnap.config import RewardSettings, Sampling, Scheduler, Settings
@@ -212,6 +213,21 @@ def test_small_batches_change_nothing(tasks: dict[bool, Task], name: str) -> Non
     noises = [sorted(c.noises for c in result.candidates) for result in (whole, parts)]
     assert noises[0] == noises[1]
     assert whole.spent == pytest.approx(parts.spent)
+
+
+@pytest.mark.parametrize("name", ["ttsnap", "beam"])
+def test_little_memory_changes_nothing(
+    tasks: dict[bool, Task], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = search(tasks, name)
+    sampler = tasks[METHODS[name].needs_stochastic].sampler
+    tried = with_little_memory(sampler, monkeypatch)
+    pieces = search(tasks, name)
+    assert max(tried["evaluate"]) > 2 >= tried["evaluate"][-1]
+    assert max(tried["decode"]) > 1 == tried["decode"][-1]
+    assert images_close(whole.image, pieces.image)
+    assert [c.noises for c in whole.candidates] == [c.noises for c in pieces.candidates]
+    assert (whole.nfe, whole.decodes, whole.spent) == (pieces.nfe, pieces.decodes, pieces.spent)
 
 
 @pytest.mark.parametrize("name", METHODS)
