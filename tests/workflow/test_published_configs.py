@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -54,6 +55,29 @@ def test_its_model_and_rewards_are_pinned(name: str) -> None:
     """A configuration that names a branch, or a placeholder, is not read at all."""
     pinned = {source.place for source in sources(load_config(file(name)))}
     assert pinned > ({"model"} if name != "edm" else set())
+
+
+CONFIGS = [path.stem for path in (ROOT / "config").glob("*.yaml") if path.stem != "methods"]
+
+
+@pytest.mark.parametrize("name", sorted(CONFIGS))
+def test_its_costs_are_counted_before_anything_is_downloaded(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the numbers that the file itself names."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", ["ttsnap", "costs", str(file(name))])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert not ended.value.code
+    printed = capsys.readouterr().out
+    said = re.search(
+        r"([\d.]+) TFLOPs an evaluation(?:, ([\d.]+) a decode)?", file(name).read_text()
+    )
+    for number in said.groups() if said else ():
+        assert number is None or f" {number} " in printed
+    for reward in load_config(file(name)).rewards:
+        assert f"full run, {load_config(file(name)).sampling.steps} steps, {reward} " in printed
 
 
 @each_config
