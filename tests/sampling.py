@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderTiny
 
 from ttsnap.config import Sampling, Scheduler
 from ttsnap.diffusion import from_pipeline
@@ -100,3 +101,14 @@ def with_little_memory(sampler: Sampler, patch: pytest.MonkeyPatch) -> dict[str,
 
         patch.setattr(sampler, name, limited)
     return tried
+
+
+def tiny_previewer(sampler: Sampler) -> AutoencoderTiny:
+    """A preview decoder for the latents of a sampler."""
+    return AutoencoderTiny(
+        latent_channels=sampler.pipe.vae.config.latent_channels,
+        encoder_block_out_channels=(8,) * 3,
+        decoder_block_out_channels=(8,) * 3,
+        num_encoder_blocks=(1,) * 3,
+        num_decoder_blocks=(1,) * 3,
+    ).eval()

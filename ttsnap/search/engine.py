@@ -155,6 +155,11 @@ class Run:
         """Index of the last step."""
         return self.sampler.steps - 1
 
+    def price_of_look(self, step: int) -> float:
+        """What one candidate pays for :meth:`look` at a step."""
+        costs = self.meter.costs
+        return costs.check if step < self.last else costs.verify
+
     # Groups
 
     def add(self) -> int:
