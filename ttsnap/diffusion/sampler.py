@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 MASKED = ("prompt", "prompt_mask", "negative", "negative_mask")
 """Names of what ``encode_prompt`` of pipelines with masked text gives, in its order."""
 
+POOLED = ("prompt", "negative", "prompt_pooled", "negative_pooled")
+"""The same of pipelines with pooled text."""
+
 
 @dataclass(frozen=True, eq=False)
 class Conditioning:
