@@ -144,23 +144,42 @@ def test_a_tiny_model_is_searched_by_it(
     assert ("S_churn" in used["options"]) is churned
 
 
+OWN = """
+class Redness:
+    @classmethod
+    def load(cls, settings, **_):
+        raise AssertionError("nothing is loaded")
+"""
+
+
 @pytest.mark.parametrize(
-    ("reward", "kind"),
+    ("reward", "words"),
     [
-        ({"kind": "brightness"}, "brightness"),
-        ({"kind": "ensemble", "options": {"by": "rank", "rewards": {"pic": 1.0}}}, "ensemble"),
+        ({"kind": "brightness"}, "rewards.other: kind brightness cannot be finetuned"),
+        (
+            {"kind": "openai", "options": {"model": "gpt"}},
+            "rewards.other: kind openai cannot be finetuned",
+        ),
+        (
+            {"kind": "ensemble", "options": {"by": "rank", "rewards": {"pic": 1.0}}},
+            "rewards.other: kind ensemble cannot be finetuned",
+        ),
+        ({"kind": "own:Redness"}, "rewards.other: kind own:Redness cannot be finetuned"),
+        ({"kind": "own:Rednes"}, "rewards.other.kind: own:Rednes cannot be imported (module 'own'"),
+        ({"kind": "ow:Redness"}, "rewards.other.kind: ow:Redness cannot be imported (No module"),
     ],
 )
 def test_what_cannot_be_finetuned_is_refused_before_any_job(
-    tmp_path: Path, reward: dict[str, object], kind: str
+    tmp_path: Path, reward: dict[str, object], words: str
 ) -> None:
     (tmp_path / "config").symlink_to(ROOT / "config")
+    (tmp_path / "own.py").write_text(OWN)
     settings = yaml.safe_load(file("sd15").read_text())
     settings["rewards"]["other"] = reward
     done = Workflow(tmp_path, settings).snakemake("--dry-run")
     assert done.returncode != 0
     said = done.stdout + done.stderr
-    assert f"rewards.other: kind {kind} cannot be finetuned" in said
+    assert words in said
     assert "Traceback" not in said
 
 
