@@ -30,6 +30,7 @@ _KL = {
     "latent_channels": 4,
 }
 _KL_16 = _KL | {"latent_channels": 16, "use_quant_conv": False, "use_post_quant_conv": False}
+_FLUX_KL = _KL_16 | {"scaling_factor": 0.3611, "shift_factor": 0.1159}
 _DC_BLOCKS = ["ResBlock"] * 3 + ["EfficientViTBlock"] * 3
 _DC = {
     "_class_name": "AutoencoderDC",
@@ -130,7 +131,7 @@ ARCHITECTURES = {
     ),
     "flux": Architecture(
         denoiser={"_class_name": "FluxTransformer2DModel", "guidance_embeds": True},
-        vae=_KL_16,
+        vae=_FLUX_KL,
         text_tokens=512,
         names=("FLUX.1-dev",),
     ),
