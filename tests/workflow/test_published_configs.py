@@ -201,7 +201,15 @@ FAMILIES = {
     "flux": "flux",
     "sd35": "stable-diffusion-3",
     "pixart-sigma": "pixart-sigma",
+    "edm": "edm",
 }
+
+
+def name_all_classes(index: Path) -> None:
+    """Give every name among the prompts to a class of the tiny model."""
+    names = json.loads((ROOT / "config/prompts/imagenet.json").read_text())
+    settings = json.loads(index.read_text()) | {"id2label": {"0": ",".join(names)}}
+    index.write_text(json.dumps(settings))
 
 
 @pytest.mark.parametrize(
@@ -212,6 +220,8 @@ def test_it_runs_from_end_to_end_on_a_tiny_model(name: str, tmp_path: Path) -> N
     """All that is changed is what makes the models tiny, and the numbers of things."""
     (tmp_path / "config").symlink_to(ROOT / "config")
     tiny(FAMILIES[name], tmp_path / "model")
+    if name == "edm":
+        name_all_classes(tmp_path / "model/model_index.json")
     tiny_clip(tmp_path / "clip")
     settings = yaml.safe_load(file(name).read_text())
     settings["model"] |= {"path": "model", "revision": None, "dtype": "float32"}
@@ -224,14 +234,19 @@ def test_it_runs_from_end_to_end_on_a_tiny_model(name: str, tmp_path: Path) -> N
         prompts |= {"stop": stop, "images": images, "prompts_per_job": 3}
         if split == "train":
             prompts["steps"] = [1, 2]
-    settings["rewards"] = {"pic": {"kind": "clip", "path": "clip"}}
+    searching = settings["search"]["reward"]
+    settings["rewards"] = {
+        reward: {"kind": "clip", "path": "clip"} if reward == searching else given
+        for reward, given in settings["rewards"].items()
+        if reward in (searching, settings["search"].get("judge_reward"))
+    }
     settings["narf"] |= {"steps": [1, 2], "learning_rates": {}, "batch_size": 4}
     sampler = load_sampler(
         Model(**settings["model"] | {"path": str(tmp_path / "model")}),
         Sampling(**sampling),
         Runtime(),
     )
-    reward = load_reward(RewardSettings(path=str(tmp_path / "clip")), name="pic")
+    reward = load_reward(RewardSettings(path=str(tmp_path / "clip")), name=searching)
     costs = sampler.costs()
     full = 5 * costs["denoise"] + costs["decode"] + reward.tflops(32, 32)
     settings["simulation"] |= {"budgets": [full * n for n in (1.5, 2.5, 3.5)], "draws": 64}
