@@ -34,7 +34,7 @@ try:
         )
     REWARDS = CONFIG.pipeline_rewards
     for name in REWARDS:
-        if not is_trainable(CONFIG.rewards[name]):
+        if not is_trainable(CONFIG.rewards[name], name):
             raise UserError(
                 f"rewards.{name}: kind {CONFIG.rewards[name].kind} cannot be finetuned, as all but "
                 "search.judge_reward are; search by it with `ttsnap search`"

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
+from diffusers import AutoencoderTiny
 
 from ttsnap.config import Sampling, Scheduler
 from ttsnap.diffusion import from_pipeline
@@ -77,3 +79,36 @@ def call(pipe: Any, scheduler: Any = None, negatives: Any = NEGATIVES, **argumen
     finally:
         pipe.scheduler = before
     return (images * 255).round().astype(np.uint8)
+
+
+def with_little_memory(sampler: Sampler, patch: pytest.MonkeyPatch) -> dict[str, list[int]]:
+    """Let a sampler run out of memory above 2 rows of an evaluation, and above 1 of a decode.
+
+    Returns:
+        The rows that were tried at once, by what was tried.
+    """
+    tried: dict[str, list[int]] = {}
+    for name, most in (("evaluate", 2), ("decode", 1)):
+
+        def limited(
+            batch: Any, name: str = name, most: int = most, run: Any = getattr(sampler, name)
+        ) -> Any:
+            rows = batch.running if name == "evaluate" else len(batch)
+            tried.setdefault(name, []).append(rows)
+            if rows > most:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+            return run(batch)
+
+        patch.setattr(sampler, name, limited)
+    return tried
+
+
+def tiny_previewer(sampler: Sampler) -> AutoencoderTiny:
+    """A preview decoder for the latents of a sampler."""
+    return AutoencoderTiny(
+        latent_channels=sampler.pipe.vae.config.latent_channels,
+        encoder_block_out_channels=(8,) * 3,
+        decoder_block_out_channels=(8,) * 3,
+        num_encoder_blocks=(1,) * 3,
+        num_decoder_blocks=(1,) * 3,
+    ).eval()

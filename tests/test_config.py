@@ -65,7 +65,7 @@ def test_every_setting_is_described() -> None:
 def test_settings_survive_their_yaml(tmp_path: Path) -> None:
     config = load_config(
         {
-            "model": {"path": "org/name", "revision": "abc123"},
+            "model": {"path": "org/name", "revision": "abc123" + "0" * 34},
             "sampling": {"scheduler": {"options": {"eta": 0.5, "nested": {"a": [1, None]}}}},
             "splits": {"val": {"file": "my prompts: 'é'.json", "steps": [0, 1, 2, 3, 4, 5, 6]}},
             "rewards": {"one": {"path": "./one"}, "2": {"path": "./two"}},
@@ -247,7 +247,7 @@ def test_values_that_touch_the_limits_pass() -> None:
     # The last step is stored without being listed; other files may hold the same range.
     load_config(
         {"splits": splits, "narf": {"steps": [0, 11]}, "simulation": {"checks": checks}}
-        | {"model": HUB | {"revision": "0123abc"}}
+        | {"model": HUB | {"revision": "0123abcd" * 5}}
     )
     load_config(nested("splits.val", {"file": "other.json", "start": 0, "stop": 1}))
 

@@ -166,11 +166,21 @@ def test_sources_of_a_config() -> None:
     ]
 
 
-def test_a_branch_is_no_revision(tmp_path: Path) -> None:
+@pytest.mark.parametrize("revision", ["main", "COMMIT", ""])
+def test_a_branch_is_no_revision(tmp_path: Path, revision: str) -> None:
     file = tmp_path / "config.yaml"
-    file.write_text("model: {path: org/model, revision: main}")
-    with pytest.raises(UserError, match=r"model\.revision: expected a commit of 40 hex.*not main"):
-        list(sources(load_config(file)))
+    file.write_text(f"model: {{path: org/model, revision: {revision}}}")
+    wanted = r"model\.revision: .* org/model, .* digits, as https://huggingface\.co/org/model/"
+    with pytest.raises(UserError, match=wanted) as refused:
+        load_config(file)
+    assert str(refused.value).endswith(f"not {revision or 'nothing'}")
+
+
+def test_a_branch_in_an_option_is_no_revision() -> None:
+    reward = RewardSettings(kind="hpsv2", path=str(ROOT), options={"clip": "org/towers@main"})
+    config = Config(rewards={"a": reward}, search={"reward": "a"})
+    with pytest.raises(UserError, match=r"rewards\.a\.options\.clip: org/towers@main: .* 40 hex"):
+        list(sources(config))
 
 
 @pytest.mark.parametrize("kind", WEIGHTS)

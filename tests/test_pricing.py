@@ -8,9 +8,10 @@ import pytest
 
 from tests.tiny import tiny_stable_diffusion
 from tests.tiny_clip import SIZE, tiny_clip
-from ttsnap.config import Costs, RewardSettings, Sampling
+from ttsnap.config import Costs, RewardSettings, Sampling, load_config
 from ttsnap.diffusion import from_pipeline
-from ttsnap.pricing import cost_model, measure
+from ttsnap.diffusion.architectures import reward_tflops
+from ttsnap.pricing import cost_model, measure, score_tflops
 from ttsnap.rewards import load_reward
 
 
@@ -35,3 +36,26 @@ def test_seconds_are_taken_of_a_batch(models) -> None:
     assert costs.unit == "seconds"
     assert 0 < costs.denoise < 5
     assert costs.reward == 0
+
+
+def test_a_score_before_any_run(tmp_path: Path) -> None:
+    """A price of nothing is one; a folder that is here is counted, whatever its name."""
+    tiny_clip(tmp_path / "PickScore_v1")
+    rewards = {
+        "free": {"kind": "image-reward", "path": "org/ImageReward", "revision": "0" * 40},
+        "small": {"kind": "clip", "path": str(tmp_path / "PickScore_v1")},
+        "pic": {"kind": "clip", "path": "org/PickScore_v1", "revision": "0" * 40},
+    }
+    sampling = {"height": 32, "width": 32, "frames": 9, "scored_frames": 4}
+    config = load_config(
+        {
+            "rewards": rewards,
+            "costs": {"rewards": {"free": 0.0}},
+            "sampling": sampling,
+            "search": {"reward": "pic"},
+        }
+    )
+    assert score_tflops(config, "free", 32, 32) == 0
+    small = load_reward(config.rewards["small"], name="small")
+    assert score_tflops(config, "small", 32, 32) == 4 * small.tflops(32, 32)
+    assert score_tflops(config, "pic", 32, 32) == 4 * reward_tflops("PickScore")

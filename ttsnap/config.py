@@ -59,6 +59,9 @@ MethodName = Literal[
 ]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:[0-9]+)?)$")]
 
+COMMIT = r"[0-9a-f]{40}"
+"""Pattern of what pins a hub id."""
+
 WIDTH = 92  # of the generated YAML, before indentation
 Problem = tuple[tuple[str | int, ...], str]
 
@@ -520,17 +523,20 @@ def _problems(config: Config) -> Iterator[Problem]:
 
 
 def _unpinned(config: Config) -> Iterator[Problem]:
-    """Hub ids without a commit: what they hold can change."""
+    """Hub ids without a commit: what a branch or a tag names can change."""
     sources: dict[tuple[str, ...], Model | Preview | RewardSettings] = {("model",): config.model}
     if config.model.preview is not None:
         sources["model", "preview"] = config.model.preview
     sources |= {("rewards", name): reward for name, reward in config.rewards.items()}
     for place, source in sources.items():
-        if source.path is None or source.revision is not None:
+        if source.path is None or not re.fullmatch(r"\w[\w.-]*/[\w.-]+", source.path):
             continue
-        looks_like_hub = re.fullmatch(r"\w[\w.-]*/[\w.-]+", source.path)
-        if looks_like_hub and not Path(source.path).exists():
-            text = f"must be the commit of {source.path}, which is no local folder but a hub id"
+        if not Path(source.path).exists() and not re.fullmatch(COMMIT, source.revision or ""):
+            text = (
+                f"must be the commit of {source.path}, which is no local folder but a hub id; "
+                f"expected 40 hexadecimal digits, as https://huggingface.co/{source.path}"
+                f"/commits/main lists them, not {source.revision or 'nothing'}"
+            )
             yield (*place, "revision"), text
 
 

@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from ttsnap.config import Config, RewardSettings
+from ttsnap.config import COMMIT, Config, RewardSettings
 from ttsnap.errors import UserError
 
 T = TypeVar("T")
 
-COMMIT = re.compile(r"[0-9a-f]{40}")
 HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 ON_HUB = re.compile(r"(\w[\w.-]*/[\w.-]+)@(\w+)(?::(.+))?")
 
@@ -68,7 +67,7 @@ def sources(config: Config) -> Iterator[Source]:
     """All that ``config`` takes from the hub.
 
     Raises:
-        UserError: a revision is no commit.
+        UserError: what is named in an option is pinned by no commit.
     """
     model = config.model
     found = [Source("model", model.path, model.revision or "")]
@@ -81,10 +80,11 @@ def sources(config: Config) -> Iterator[Source]:
     for source in dict.fromkeys(found):
         if Path(source.repository).exists() or not HUB_ID.fullmatch(source.repository):
             continue
-        if not COMMIT.fullmatch(source.revision):
+        if not re.fullmatch(COMMIT, source.revision):
             raise UserError(
-                f"{source.place}.revision: expected a commit of 40 hexadecimal digits, which the "
-                f"history of {source.repository} shows, not {source.revision}"
+                f"{source.place}: {source.repository}@{source.revision}: expected a commit of 40 "
+                f"hexadecimal digits, as https://huggingface.co/{source.repository}/commits/main "
+                "lists them"
             )
         yield source
 

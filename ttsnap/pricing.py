@@ -1,16 +1,16 @@
-"""What an evaluation, a decode, a preview and a score cost, on the very models that run."""
+"""What an evaluation, a decode, a preview and a score cost, where no price is given."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ttsnap.diffusion.flops import seconds
 from ttsnap.schedule import CostModel
 
 if TYPE_CHECKING:
-    from ttsnap.config import Costs, Sampling
+    from ttsnap.config import Config, Costs, Sampling
     from ttsnap.diffusion.sampler import Sampler
     from ttsnap.rewards import Reward
 
@@ -27,6 +27,8 @@ def measure(
         sampling: the size of the images.
         batch: candidates that run together; seconds are their share of it.
     """
+    from ttsnap.diffusion.flops import seconds
+
     height, width, frames = sampling.height, sampling.width, sampler.scored_frames
     if unit == "TFLOPs":
         return sampler.costs() | {"score": frames * reward.tflops(height, width)}
@@ -44,3 +46,26 @@ def cost_model(
     if len(prices) < len(given):
         prices = measure(costs.unit, sampler, reward, sampling, batch) | prices
     return CostModel.of(prices, steps=sampler.steps, unit=costs.unit)
+
+
+def score_tflops(config: Config, reward: str, height: int, width: int) -> float:
+    """TFLOPs of scoring a candidate, an image of this size in pixels or a video, before any run.
+
+    As given; else of a published reward that is not in a local folder as its name says, without
+    its weights; else counted on the reward itself.
+
+    Raises:
+        UserError: the reward cannot be loaded.
+    """
+    given = config.costs.rewards.get(reward)
+    if given is not None:
+        return given
+    from ttsnap.diffusion.architectures import REWARD_NAMES, reward_tflops
+    from ttsnap.rewards import load_reward
+
+    settings, sampling = config.rewards[reward], config.sampling
+    frames = min(sampling.frames, sampling.scored_frames)
+    path = Path(settings.path or "")
+    if path.name in REWARD_NAMES and not path.exists():
+        return frames * reward_tflops(REWARD_NAMES[path.name])
+    return frames * load_reward(settings, name=reward).tflops(height, width)

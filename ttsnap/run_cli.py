@@ -73,6 +73,7 @@ def estimate(
 
 def _prices(settings: Config, model: str | None) -> Prices:
     """TFLOPs as the configuration gives them, or counted."""
+    from ttsnap.pricing import score_tflops
     from ttsnap.workload import Prices
 
     costs, sampling = settings.costs, settings.sampling
@@ -90,26 +91,11 @@ def _prices(settings: Config, model: str | None) -> Prices:
         )
         denoise = counted["denoise"] if denoise is None else denoise
         decode = counted["decode"] if decode is None else decode
-    return Prices(
-        denoise, decode, {name: _score(settings, name) for name in settings.pipeline_rewards}
-    )
-
-
-def _score(settings: Config, name: str) -> float:
-    """TFLOPs of a score: as given, as of the published reward, or counted on the reward itself."""
-    given = settings.costs.rewards.get(name)
-    if given is not None:
-        return given
-    from ttsnap.diffusion.architectures import REWARDS, reward_tflops
-    from ttsnap.rewards import load_reward
-
-    asked = settings.rewards[name]
-    words = f"{asked.kind} {asked.path}".replace("-", "").lower()
-    for published in REWARDS:
-        if published.lower() in words:
-            return reward_tflops(published)
-    reward = load_reward(asked, name=name)
-    return reward.tflops(settings.sampling.height, settings.sampling.width)
+    scores = {
+        name: score_tflops(settings, name, sampling.height, sampling.width)
+        for name in settings.pipeline_rewards
+    }
+    return Prices(denoise, decode, scores)
 
 
 def _table(title: str, stages: list[Stage], prices: Prices, speed: float) -> Table:

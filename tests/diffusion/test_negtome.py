@@ -185,6 +185,27 @@ def test_impossible_settings(family, change, complaint):
         make(family, STRONG | change)
 
 
+@each_family
+def test_what_it_costs_is_counted(family):
+    """N x N similarities of C numbers for each layer and pass, of all but the reference."""
+    sampler = make(family, STRONG)
+    state = begin(sampler, [1], [1])
+    similarities = []
+
+    def look(tokens: torch.Tensor, *_: Any) -> torch.Tensor:
+        passes, count, channels = tokens.shape
+        similarities.append(2 * passes * count**2 * channels / 1e12)
+        return tokens
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ttsnap.diffusion.negtome.push_away", look)
+        sampler.evaluate(state)
+    share = 3 / 4 * len(sampler.coupled) / STEPS
+    plain, pushed = make(family, None).costs(), sampler.costs()
+    assert pushed["denoise"] == pytest.approx(plain["denoise"] + share * sum(similarities))
+    assert pushed["decode"] == plain["decode"]
+
+
 def test_feature_maps_that_are_too_small_are_told():
     sampler = make("sdxl", STRONG | {"min_width": 64})
     with pytest.raises(UserError, match="min_width: no feature map is 64 wide, the widest is"):

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from ttsnap.cli import app
 from ttsnap.config import RewardSettings, load_config
 from ttsnap.errors import UserError
-from ttsnap.rewards import KINDS, find_kind, load_reward, load_trainable_reward
+from ttsnap.rewards import KINDS, find_kind, is_trainable, load_reward, load_trainable_reward
 
 DOC = Path(__file__).parents[2] / "docs/adding-a-reward.md"
 
@@ -54,7 +54,7 @@ def test_the_documented_example_runs(my_rewards: Path) -> None:
 
 
 def test_the_documented_config_is_valid() -> None:
-    given = yaml.safe_load(blocks("yaml")[1])
+    given = yaml.safe_load(blocks("yaml")[1].replace("COMMIT", "0123abcd" * 5))
     config = load_config(given | {"search": {"reward": "both"}})
     assert {reward.kind for reward in config.rewards.values()} == {*KINDS} & {
         "clip", "hpsv2", "aesthetic", "image-reward", "classifier", "brightness",
@@ -90,6 +90,20 @@ def test_an_entry_point_is_a_kind(my_rewards: Path, monkeypatch: pytest.MonkeyPa
 def test_other_kinds_are_refused(kind: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
         load_reward(RewardSettings(kind=kind), name="a")
+
+
+def test_whether_a_class_of_ones_own_can_be_trained_shows_without_loading_it(
+    my_rewards: Path,
+) -> None:
+    Path("elsewhere.py").write_text("import a_package_of_the_jobs_environment\n")
+    importlib.invalidate_caches()
+    trainable = {
+        kind: is_trainable(RewardSettings(kind=kind), "red")
+        for kind in ("my_rewards:Redness", "ttsnap.rewards.clip:ClipReward", "elsewhere:Any")
+    }
+    assert list(trainable.values()) == [False, True, True]
+    with pytest.raises(UserError, match=r"rewards\.red\.kind: no_such:Any cannot be imported"):
+        is_trainable(RewardSettings(kind="no_such:Any"), "red")
 
 
 def test_a_class_that_loads_something_else_is_refused(my_rewards: Path) -> None:

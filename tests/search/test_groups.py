@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.sampling import with_little_memory
 from tests.tiny import tiny_stable_diffusion
 from tests.tiny_clip import clip_reward, tiny_clip
 from ttsnap.config import NegToMe, Sampling, Scheduler
@@ -111,6 +112,18 @@ def test_references_that_were_pruned_are_charged_within_the_budget(
     assert result.nfe == sum(n * steps for n, steps in zip(counts, (1, 1, 3), strict=True)) + extra
     assert result.spent <= task.budget
     assert result.spent <= result.planned
+
+
+def test_little_memory_changes_neither_groups_nor_what_is_charged(
+    result: SearchResult, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A piece of a group whose reference is in another runs that reference once more."""
+    tried = with_little_memory(task.sampler, monkeypatch)
+    pieces = run_method("ttsp", task, Pruning(schedule=str(SCHEDULE)))
+    assert max(tried["evaluate"]) > 2 >= tried["evaluate"][-1]
+    assert np.abs(pieces.image.astype(int) - result.image).max() <= 1
+    assert pieces.winner == result.winner
+    assert (pieces.nfe, pieces.decodes) == (result.nfe, result.decodes)
 
 
 def test_a_candidate_can_be_made_again_from_its_record(result: SearchResult, task: Task) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.sampling import tiny_previewer, with_little_memory
 from tests.tiny import tiny_stable_diffusion
 from tests.tiny_clip import tiny_clip
 from ttsnap.config import RewardSettings, Sampling, Scheduler, Settings
@@ -214,6 +215,21 @@ def test_small_batches_change_nothing(tasks: dict[bool, Task], name: str) -> Non
     assert whole.spent == pytest.approx(parts.spent)
 
 
+@pytest.mark.parametrize("name", ["ttsnap", "beam"])
+def test_little_memory_changes_nothing(
+    tasks: dict[bool, Task], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = search(tasks, name)
+    sampler = tasks[METHODS[name].needs_stochastic].sampler
+    tried = with_little_memory(sampler, monkeypatch)
+    pieces = search(tasks, name)
+    assert max(tried["evaluate"]) > 2 >= tried["evaluate"][-1]
+    assert max(tried["decode"]) > 1 == tried["decode"][-1]
+    assert images_close(whole.image, pieces.image)
+    assert [c.noises for c in whole.candidates] == [c.noises for c in pieces.candidates]
+    assert (whole.nfe, whole.decodes, whole.spent) == (pieces.nfe, pieces.decodes, pieces.spent)
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_several_rewards_win_by_their_ranks(
     tasks: dict[bool, Task], rewards: list[ClipReward], name: str
@@ -360,6 +376,22 @@ def test_a_beam_looks_where_it_is_told(tasks: dict[bool, Task]) -> None:
     assert {step for c in result.candidates for step in c.scores} == {2, 3}
     with pytest.raises(UserError, match="method beam: steps: 3 is no step from 1 to 2"):
         search(tasks, "beam", Beam(steps=[3]))
+
+
+@pytest.mark.parametrize("name", ["beam", "noise-zero-order", "eps-greedy"])
+def test_looks_ahead_are_planned_as_the_previews_that_they_are(
+    tasks: dict[bool, Task], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The budget is that of one search; were looks priced as decodes, it would be too little."""
+    sampler, costs = tasks[True].sampler, replace(COSTS, preview=0.01)
+    monkeypatch.setattr(sampler, "previewer", tiny_previewer(sampler))
+    # Beam: 1 of step 0, then 2 each of steps 1 to 3; the others: 1, then 1 + 2 x 2.
+    options, each = (Beam(beams=1, noises=2), 2) if name == "beam" else (OPTIONS[name], 5)
+    budget = 1 + each * (LAST + 2 * costs.check + costs.verify)
+    result = search(tasks, name, options, costs=costs, budget=budget)
+    assert (result.nfe, result.scored) == (1 + each * LAST, each * LAST)
+    assert result.spent == pytest.approx(result.planned) == budget
+    assert result.decodes == each
 
 
 def test_a_node_is_worth_the_mean_of_its_rollouts(tasks: dict[bool, Task]) -> None:

@@ -5,8 +5,8 @@ from functools import partial
 
 import numpy as np
 import pytest
-from diffusers import AutoencoderTiny
 
+from tests.sampling import tiny_previewer
 from tests.tiny import tiny_stable_diffusion
 from tests.tiny_clip import clip_reward, tiny_clip
 from ttsnap.config import Sampling, Scheduler
@@ -201,16 +201,8 @@ def test_progress_is_observed(task: Task) -> None:
 
 
 def test_checks_see_previews_and_pay_for_them(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
-    vae = task.sampler.pipe.vae
-    previewer = AutoencoderTiny(
-        latent_channels=vae.config.latent_channels,
-        encoder_block_out_channels=(8,) * 3,
-        decoder_block_out_channels=(8,) * 3,
-        num_encoder_blocks=(1,) * 3,
-        num_decoder_blocks=(1,) * 3,
-    ).eval()
     full = ttsnap(task)
-    monkeypatch.setattr(task.sampler, "previewer", previewer)
+    monkeypatch.setattr(task.sampler, "previewer", tiny_previewer(task.sampler))
     costs = replace(task.costs, preview=0.0)
     result = ttsnap(replace(task, costs=costs, budget=costs.cost(POOL, SCHEDULE)))
     assert result.spent == pytest.approx(result.planned) == costs.cost(POOL, SCHEDULE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -47,6 +48,36 @@ def test_it_is_complete_and_pinned(name: str, monkeypatch: pytest.MonkeyPatch) -
     assert config.narf.of("imr").learning_rate == 3e-6
     assert {config.narf.of(reward).learning_rate for reward in ("pic", "hps")} == {5e-7}
     assert config.narf.steps == list(range(15))
+
+
+@pytest.mark.parametrize("name", [*NAMES, *PROMPTS])
+def test_its_model_and_rewards_are_pinned(name: str) -> None:
+    """A configuration that names a branch, or a placeholder, is not read at all."""
+    pinned = {source.place for source in sources(load_config(file(name)))}
+    assert pinned > ({"model"} if name != "edm" else set())
+
+
+CONFIGS = [path.stem for path in (ROOT / "config").glob("*.yaml") if path.stem != "methods"]
+
+
+@pytest.mark.parametrize("name", sorted(CONFIGS))
+def test_its_costs_are_counted_before_anything_is_downloaded(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the numbers that the file itself names."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", ["ttsnap", "costs", str(file(name))])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert not ended.value.code
+    printed = capsys.readouterr().out
+    said = re.search(
+        r"([\d.]+) TFLOPs an evaluation(?:, ([\d.]+) a decode)?", file(name).read_text()
+    )
+    for number in said.groups() if said else ():
+        assert number is None or f" {number} " in printed
+    for reward in load_config(file(name)).rewards:
+        assert f"full run, {load_config(file(name)).sampling.steps} steps, {reward} " in printed
 
 
 @each_config
@@ -113,23 +144,42 @@ def test_a_tiny_model_is_searched_by_it(
     assert ("S_churn" in used["options"]) is churned
 
 
+OWN = """
+class Redness:
+    @classmethod
+    def load(cls, settings, **_):
+        raise AssertionError("nothing is loaded")
+"""
+
+
 @pytest.mark.parametrize(
-    ("reward", "kind"),
+    ("reward", "words"),
     [
-        ({"kind": "brightness"}, "brightness"),
-        ({"kind": "ensemble", "options": {"by": "rank", "rewards": {"pic": 1.0}}}, "ensemble"),
+        ({"kind": "brightness"}, "rewards.other: kind brightness cannot be finetuned"),
+        (
+            {"kind": "openai", "options": {"model": "gpt"}},
+            "rewards.other: kind openai cannot be finetuned",
+        ),
+        (
+            {"kind": "ensemble", "options": {"by": "rank", "rewards": {"pic": 1.0}}},
+            "rewards.other: kind ensemble cannot be finetuned",
+        ),
+        ({"kind": "own:Redness"}, "rewards.other: kind own:Redness cannot be finetuned"),
+        ({"kind": "own:Rednes"}, "rewards.other.kind: own:Rednes cannot be imported (module 'own'"),
+        ({"kind": "ow:Redness"}, "rewards.other.kind: ow:Redness cannot be imported (No module"),
     ],
 )
 def test_what_cannot_be_finetuned_is_refused_before_any_job(
-    tmp_path: Path, reward: dict[str, object], kind: str
+    tmp_path: Path, reward: dict[str, object], words: str
 ) -> None:
     (tmp_path / "config").symlink_to(ROOT / "config")
+    (tmp_path / "own.py").write_text(OWN)
     settings = yaml.safe_load(file("sd15").read_text())
     settings["rewards"]["other"] = reward
     done = Workflow(tmp_path, settings).snakemake("--dry-run")
     assert done.returncode != 0
     said = done.stdout + done.stderr
-    assert f"rewards.other: kind {kind} cannot be finetuned" in said
+    assert words in said
     assert "Traceback" not in said
 
 
@@ -151,7 +201,15 @@ FAMILIES = {
     "flux": "flux",
     "sd35": "stable-diffusion-3",
     "pixart-sigma": "pixart-sigma",
+    "edm": "edm",
 }
+
+
+def name_all_classes(index: Path) -> None:
+    """Give every name among the prompts to a class of the tiny model."""
+    names = json.loads((ROOT / "config/prompts/imagenet.json").read_text())
+    settings = json.loads(index.read_text()) | {"id2label": {"0": ",".join(names)}}
+    index.write_text(json.dumps(settings))
 
 
 @pytest.mark.parametrize(
@@ -162,6 +220,8 @@ def test_it_runs_from_end_to_end_on_a_tiny_model(name: str, tmp_path: Path) -> N
     """All that is changed is what makes the models tiny, and the numbers of things."""
     (tmp_path / "config").symlink_to(ROOT / "config")
     tiny(FAMILIES[name], tmp_path / "model")
+    if name == "edm":
+        name_all_classes(tmp_path / "model/model_index.json")
     tiny_clip(tmp_path / "clip")
     settings = yaml.safe_load(file(name).read_text())
     settings["model"] |= {"path": "model", "revision": None, "dtype": "float32"}
@@ -174,14 +234,19 @@ def test_it_runs_from_end_to_end_on_a_tiny_model(name: str, tmp_path: Path) -> N
         prompts |= {"stop": stop, "images": images, "prompts_per_job": 3}
         if split == "train":
             prompts["steps"] = [1, 2]
-    settings["rewards"] = {"pic": {"kind": "clip", "path": "clip"}}
+    searching = settings["search"]["reward"]
+    settings["rewards"] = {
+        reward: {"kind": "clip", "path": "clip"} if reward == searching else given
+        for reward, given in settings["rewards"].items()
+        if reward in (searching, settings["search"].get("judge_reward"))
+    }
     settings["narf"] |= {"steps": [1, 2], "learning_rates": {}, "batch_size": 4}
     sampler = load_sampler(
         Model(**settings["model"] | {"path": str(tmp_path / "model")}),
         Sampling(**sampling),
         Runtime(),
     )
-    reward = load_reward(RewardSettings(path=str(tmp_path / "clip")), name="pic")
+    reward = load_reward(RewardSettings(path=str(tmp_path / "clip")), name=searching)
     costs = sampler.costs()
     full = 5 * costs["denoise"] + costs["decode"] + reward.tflops(32, 32)
     settings["simulation"] |= {"budgets": [full * n for n in (1.5, 2.5, 3.5)], "draws": 64}

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -29,6 +30,7 @@ _KL = {
     "latent_channels": 4,
 }
 _KL_16 = _KL | {"latent_channels": 16, "use_quant_conv": False, "use_post_quant_conv": False}
+_FLUX_KL = _KL_16 | {"scaling_factor": 0.3611, "shift_factor": 0.1159}
 _DC_BLOCKS = ["ResBlock"] * 3 + ["EfficientViTBlock"] * 3
 _DC = {
     "_class_name": "AutoencoderDC",
@@ -63,20 +65,26 @@ class Architecture:
         vae: config of the autoencoder, with its ``_class_name``; None of a model of pixels.
         text_tokens: length of the text sequence that the denoiser attends to.
         sizes: height, width and frames that it is counted at unless others are asked for.
+        names: folders or repositories that hold it, without their owners.
     """
 
     denoiser: Mapping[str, Any]
     vae: Mapping[str, Any] | None
     text_tokens: int
     sizes: tuple[tuple[int, int, int], ...] = ((512, 512, 1), (1024, 1024, 1))
+    names: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, model: config.Model) -> Architecture:
-        """Read the configs of a model, and nothing else of it.
+        """That of a model: of one that is not here as its name says, else as its configs say.
 
         Raises:
             UserError: a config is missing or unreadable.
         """
+        path = Path(model.path)
+        for known in () if path.is_dir() else ARCHITECTURES.values():
+            if path.name in known.names:
+                return known
         source: dict[str, Any] = {"revision": model.revision}
         with_unet = model.family in ("stable-diffusion", "sdxl", "edm")
         # Any class reads the config of any other.
@@ -101,6 +109,7 @@ ARCHITECTURES = {
         denoiser={"_class_name": "UNet2DConditionModel", "cross_attention_dim": 768},
         vae=_KL,
         text_tokens=77,
+        names=("stable-diffusion-v1-5",),
     ),
     "sdxl": Architecture(
         denoiser={
@@ -118,11 +127,13 @@ ARCHITECTURES = {
         },
         vae=_KL,
         text_tokens=77,
+        names=("stable-diffusion-xl-base-1.0", "RealVisXL_V4.0"),
     ),
     "flux": Architecture(
         denoiser={"_class_name": "FluxTransformer2DModel", "guidance_embeds": True},
-        vae=_KL_16,
+        vae=_FLUX_KL,
         text_tokens=512,
+        names=("FLUX.1-dev",),
     ),
     "sd35-medium": Architecture(
         denoiser=_SD3
@@ -135,6 +146,7 @@ ARCHITECTURES = {
         },
         vae=_KL_16,
         text_tokens=77 + 256,
+        names=("stable-diffusion-3.5-medium",),
     ),
     "sd35-large": Architecture(
         denoiser=_SD3
@@ -146,6 +158,7 @@ ARCHITECTURES = {
         },
         vae=_KL_16,
         text_tokens=77 + 256,
+        names=("stable-diffusion-3.5-large",),
     ),
     "pixart-sigma": Architecture(
         denoiser={
@@ -156,6 +169,7 @@ ARCHITECTURES = {
         },
         vae=_KL,
         text_tokens=300,
+        names=("PixArt-Sigma-XL-2-1024-MS",),
     ),
     "sana": Architecture(
         denoiser={"_class_name": "SanaTransformer2DModel"}, vae=_DC, text_tokens=300
@@ -177,12 +191,14 @@ ARCHITECTURES = {
         vae=None,
         text_tokens=0,
         sizes=((64, 64, 1),),
+        names=("edm-imagenet-64",),
     ),
     "ltx": Architecture(
         denoiser={"_class_name": "LTXVideoTransformer3DModel"},
         vae={"_class_name": "AutoencoderKLLTXVideo"},
         text_tokens=128,
         sizes=((480, 704, 97),),
+        names=("LTX-Video",),
     ),
     "wan-1.3b": Architecture(
         denoiser={
@@ -194,6 +210,7 @@ ARCHITECTURES = {
         vae={"_class_name": "AutoencoderKLWan"},
         text_tokens=512,
         sizes=((480, 832, 81),),
+        names=("Wan2.1-T2V-1.3B-Diffusers",),
     ),
 }
 """Stable Diffusion 1.5, SDXL and what is finetuned from it, FLUX.1-dev, Stable Diffusion 3.5,
@@ -441,11 +458,25 @@ def _image_reward() -> float:
     return tflops(score)
 
 
+def _classifier() -> float:
+    """ViT-B/16 at 224 pixels with the 1000 classes of ImageNet."""
+    vit = transformers.ViTForImageClassification(transformers.ViTConfig(num_labels=1000))
+    return tflops(lambda: vit(torch.empty(1, 3, 224, 224)))
+
+
 REWARDS: dict[str, Callable[[], float]] = {
     "PickScore": _clip_huge,
     "HPSv2": _clip_huge,
     "ImageReward": _image_reward,
+    "ViT-B/16": _classifier,
 }
+REWARD_NAMES = {
+    "PickScore_v1": "PickScore",
+    "HPSv2": "HPSv2",
+    "ImageReward": "ImageReward",
+    "vit-base-patch16-224": "ViT-B/16",
+}
+"""Repository of a reward, without its owner -> one of ``REWARDS``."""
 
 
 def reward_tflops(name: str) -> float:

@@ -41,7 +41,7 @@ def costs(
         model_tflops,
         reward_tflops,
     )
-    from ttsnap.rewards import load_reward
+    from ttsnap.pricing import score_tflops
 
     if model == "all":
         print(_overview(guidance or 5.0))
@@ -64,22 +64,19 @@ def costs(
             raise UserError(f"{model}: costs.unit is {given.unit}; only TFLOPs can be counted")
         counted = model_tflops(Architecture.of(settings.model), height, width, guidance, frames)
         counted |= {part: price for part in counted if (price := getattr(given, part)) is not None}
-        seen = min(frames, sampling.scored_frames)
-        scores = {
-            name: given.rewards.get(name)
-            or seen * load_reward(reward, name=name).tflops(height, width)
-            for name, reward in settings.rewards.items()
-        }
+        scores = {name: score_tflops(settings, name, height, width) for name in settings.rewards}
     else:
         raise UserError(f"{model}: neither a configuration file nor {', '.join(ARCHITECTURES)}")
     title = f"{model}, {_size(width, height, frames)} pixels, guidance {guidance:g}"
-    Console().print(_table(title, counted, scores, steps))
+    console = Console()
+    console.print(title, style="bold", highlight=False)
+    console.print(_table(counted, scores, steps))
 
 
-def _table(title: str, counted: dict[str, float], scores: dict[str, float], steps: int) -> Table:
+def _table(counted: dict[str, float], scores: dict[str, float], steps: int) -> Table:
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", title_style="bold", box=None)
+    table = Table(box=None, pad_edge=False)
     table.add_column("")
     table.add_column("TFLOPs", justify="right")
     table.add_column("evaluations", justify="right", style="dim")

@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
 from ttsnap import config
@@ -50,10 +49,7 @@ class FluxSampler(Sampler):
         return self.pipe.tokenizer_2, T5_TOKENS
 
     def timesteps(self, scheduler: Any) -> dict[str, Any]:
-        options: dict[str, Any] = schedulers.shifted(scheduler, math.prod(self._patches))
-        if not scheduler.config.get("use_flow_sigmas"):
-            options["sigmas"] = np.linspace(1.0, 1 / self.steps, self.steps)
-        return options
+        return schedulers.shifted(scheduler, math.prod(self._patches), self.steps)
 
     def noise(self, seeds: Sequence[int]) -> torch.Tensor:
         """Standard normal noise (B, tokens, 4 C), drawn as (B, C, h, w) as the pipeline does."""

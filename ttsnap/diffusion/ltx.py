@@ -65,10 +65,7 @@ class LTXSampler(VideoSampler):
 
     def timesteps(self, scheduler: Any) -> dict[str, Any]:
         _, *size = self.latent_shape
-        options: dict[str, Any] = schedulers.shifted(scheduler, math.prod(size))
-        if not scheduler.config.get("use_flow_sigmas"):
-            options["sigmas"] = np.linspace(1.0, 1 / self.steps, self.steps)
-        return options
+        return schedulers.shifted(scheduler, math.prod(size), self.steps)
 
     def noise(self, seeds: Sequence[int]) -> torch.Tensor:
         """Standard normal noise (B, tokens, C), drawn as (B, C, f, h, w) as the pipeline does."""

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import accumulate, groupby
 from typing import Any, ClassVar
 
@@ -27,6 +28,9 @@ logger = logging.getLogger(__name__)
 
 MASKED = ("prompt", "prompt_mask", "negative", "negative_mask")
 """Names of what ``encode_prompt`` of pipelines with masked text gives, in its order."""
+
+POOLED = ("prompt", "negative", "prompt_pooled", "negative_pooled")
+"""The same of pipelines with pooled text."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -646,21 +650,36 @@ class Sampler(ABC):
             batch: candidates that run together; the cost is their share of it.
 
         Returns:
-            ``denoise``, an evaluation with its guidance; ``decode``; and ``preview``, if the model
-            has a preview decoder.
+            ``denoise``, an evaluation with its guidance and, on average over the steps of a
+            trajectory and the images of a group, what NegToMe adds to it; ``decode``; and
+            ``preview``, if the model has a preview decoder.
         """
         state = self.start(self.encode([self.any_prompt], [""]), range(batch))
-        timestep = state.scheduler.timesteps[0]
-        model_input = schedulers.scale_model_input(
-            schedulers.fork(state.scheduler), state.latents, timestep
-        )
         calls: dict[str, Callable[[], object]] = {
-            "denoise": lambda: self.denoise(model_input, timestep, state.conditioning),
-            "decode": lambda: self.decode(state.latents),
+            "denoise": partial(self._ask, state),
+            "decode": partial(self.decode, state.latents),
         }
         if self.previewer is not None:
-            calls["preview"] = lambda: self.preview(state.latents)
-        return {name: measure(call) / batch for name, call in calls.items()}
+            calls["preview"] = partial(self.preview, state.latents)
+        prices = {name: measure(call) / batch for name, call in calls.items()}
+        if self.negtome is not None:
+            size, reference = self.negtome.group, self.negtome.reference
+            rows = [0] * size
+            group = self.start(state.conditioning, range(size), rows, [reference] * size)
+            pushing = measure(partial(self._ask, group))
+            alone = measure(partial(self._ask, replace(group, references=())))
+            prices["denoise"] += (pushing - alone) / size * len(self.coupled) / self.steps
+        return prices
+
+    def _ask(self, state: State) -> torch.Tensor:
+        """What the denoiser says of a state before its first step, pushed where it has references.
+
+        Unlike in :meth:`evaluate` it does not matter at which steps NegToMe acts.
+        """
+        timestep = state.scheduler.timesteps[0]
+        scheduler = schedulers.fork(state.scheduler)
+        model_input = schedulers.scale_model_input(scheduler, state.latents, timestep)
+        return self.denoise(model_input, timestep, state.conditioning, state.references)
 
     def _indices(self, indices: Sequence[int] | np.ndarray) -> torch.Tensor:
         return torch.as_tensor(np.asarray(indices, dtype=np.int64), device=self.device)

@@ -307,28 +307,33 @@ def _option(scheduler: Any, name: str) -> Any:
     return scheduler.config[name] if own else None
 
 
-def shifted(scheduler: Any, tokens: int) -> dict[str, float]:
-    """The ``mu`` by which a schedule that shifts with the resolution does so.
+def shifted(scheduler: Any, tokens: int, steps: int | None = None) -> dict[str, Any]:
+    """What a flow-matching pipeline hands ``set_timesteps`` beside the number of steps.
 
     Args:
         scheduler: whose configuration has the shifts of a small and of a large picture.
         tokens: of the transformer in the picture.
+        steps: of a pipeline that spaces its noise levels itself, before the shift.
 
     Returns:
-        An argument of ``set_timesteps``, if this schedule wants one.
+        ``mu``, if this schedule shifts with the resolution; and ``sigmas``, for such a pipeline,
+        unless the scheduler was asked for noise levels of its own.
     """
     from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
     settings = scheduler.config
-    if not _option(scheduler, "use_dynamic_shifting"):
-        return {}
-    defaults = {
-        "base_image_seq_len": 256,
-        "max_image_seq_len": 4096,
-        "base_shift": 0.5,
-        "max_shift": 1.15,
-    }
-    return {"mu": calculate_shift(tokens, *(settings.get(k, v) for k, v in defaults.items()))}
+    options: dict[str, Any] = {}
+    if _option(scheduler, "use_dynamic_shifting"):
+        defaults = {
+            "base_image_seq_len": 256,
+            "max_image_seq_len": 4096,
+            "base_shift": 0.5,
+            "max_shift": 1.15,
+        }
+        options["mu"] = calculate_shift(tokens, *(settings.get(k, v) for k, v in defaults.items()))
+    if steps is not None and not settings.get("use_flow_sigmas"):
+        options["sigmas"] = np.linspace(1.0, 1 / steps, steps)
+    return options
 
 
 def initial_scale(scheduler: Any) -> Any:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from ttsnap import config
+from ttsnap.diffusion.sampler import POOLED
 from ttsnap.diffusion.stable_diffusion import StableDiffusionSampler
 
 
@@ -33,21 +34,17 @@ class StableDiffusionXLSampler(StableDiffusionSampler):
 
         Empty negative prompts are zeros where the pipeline takes no negative prompt for zeros.
         """
-        prompt, negative, pooled, negative_pooled = self.pipe.encode_prompt(
+        encoded = self.pipe.encode_prompt(
             texts,
             device=self.device,
             do_classifier_free_guidance=self.guided,
             negative_prompt=negatives,
         )
+        named = dict(zip(POOLED, encoded, strict=True))
         if self.guided and self.pipe.config.force_zeros_for_empty_prompt:
             empty = torch.tensor([not text for text in negatives], device=self.device)
-            negative[empty], negative_pooled[empty] = 0, 0
-        return {
-            "prompt": prompt,
-            "prompt_pooled": pooled,
-            "negative": negative,
-            "negative_pooled": negative_pooled,
-        }
+            named["negative"][empty], named["negative_pooled"][empty] = 0, 0
+        return named
 
     def predict(
         self, model_input: torch.Tensor, timestep: torch.Tensor, prompts: Mapping[str, torch.Tensor]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ttsnap.diffusion import schedulers
-from ttsnap.diffusion.sampler import Sampler
+from ttsnap.diffusion.sampler import POOLED, Sampler
 
 T5_TOKENS = 256
 """Length to which the pipeline pads and cuts the text for T5."""
@@ -35,7 +35,7 @@ class StableDiffusion3Sampler(Sampler):
 
     def embed(self, texts: list[str], negatives: list[str]) -> dict[str, torch.Tensor | None]:
         """``prompt``, ``negative`` (P, L, D) and ``prompt_pooled``, ``negative_pooled`` (P, D')."""
-        prompt, negative, pooled, negative_pooled = self.pipe.encode_prompt(
+        encoded = self.pipe.encode_prompt(
             texts,
             None,
             None,
@@ -44,12 +44,7 @@ class StableDiffusion3Sampler(Sampler):
             negative_prompt=negatives,
             max_sequence_length=T5_TOKENS,
         )
-        return {
-            "prompt": prompt,
-            "prompt_pooled": pooled,
-            "negative": negative,
-            "negative_pooled": negative_pooled,
-        }
+        return dict(zip(POOLED, encoded, strict=True))
 
     def predict(
         self, model_input: torch.Tensor, timestep: torch.Tensor, prompts: Mapping[str, torch.Tensor]

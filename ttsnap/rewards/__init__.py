@@ -156,13 +156,34 @@ def load_trainable_reward(
     return reward
 
 
-def is_trainable(settings: RewardSettings) -> bool:
-    """Whether noise-aware finetuning can train a reward, as the registry has it.
+def is_trainable(settings: RewardSettings, name: str) -> bool:
+    """Whether noise-aware finetuning can train a reward, as far as that shows without loading it.
 
-    Of a kind that did not come with the package it is supposed: loading it will show.
+    Args:
+        settings: of the reward.
+        name: as in the config.
+
+    Raises:
+        UserError: it is of no kind that there is.
     """
     summed = settings.options.get("by") != "rank"
-    return summed and all(KINDS[kind].trainable for kind in settings.kinds & {*KINDS})
+    return summed and all(
+        KINDS[kind].trainable if kind in KINDS else _has_training(kind, f"rewards.{name}.kind")
+        for kind in settings.kinds
+    )
+
+
+def _has_training(kind: str, place: str) -> bool:
+    """Whether a class that did not come with the package has the methods of `TrainableReward`."""
+    try:
+        found = find_kind(kind, place)
+    except UserError as error:
+        # The environment of the workflow alone need not have what the class imports.
+        lacking = getattr(error.__cause__, "name", None)
+        if isinstance(error.__cause__, ModuleNotFoundError) and not kind.startswith(str(lacking)):
+            return True
+        raise
+    return all(hasattr(found, method) for method in ("pixel_values", "encode_texts", "forward"))
 
 
 def find_kind(kind: str, place: str = "kind") -> Any:
@@ -184,7 +205,7 @@ def find_kind(kind: str, place: str = "kind") -> Any:
             sys.path.append(str(Path.cwd()))
         found = getattr(import_module(module), name)
     except (ImportError, ValueError, AttributeError) as error:
-        raise UserError(f"{place}: {kind} cannot be imported ({error})") from None
+        raise UserError(f"{place}: {kind} cannot be imported ({error})") from error
     if not hasattr(found, "load"):
         raise UserError(f"{place}: {kind} has no classmethod load")
     return found

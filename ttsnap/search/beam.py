@@ -42,9 +42,9 @@ def cost(run: Run, beams: int, noises: int, looks: Sequence[int], begin: int = 0
     """Cost of one search from the evaluation of step ``begin`` on."""
     costs = run.meter.costs
     ahead = [look for look in looks if look >= begin] if noises > 1 else [run.last]
-    steps = run.last + 1 - begin
-    branches = noises * len(ahead)
-    return beams * ((steps - len(ahead) + branches) * costs.denoise + branches * costs.verify)
+    evaluations = run.last + 1 - begin + (noises - 1) * len(ahead)
+    seen = noises * sum(map(run.price_of_look, ahead))
+    return beams * (evaluations * costs.denoise + seen)
 
 
 def _search(run: Run, count: int, beams: int, noises: int, looks: Sequence[int]) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from ttsnap.diffusion.backoff import Backoff
 from ttsnap.errors import UserError
 from ttsnap.prompts import seed_of
 from ttsnap.schedule import combine, keep_best
@@ -109,6 +112,12 @@ def check_looks(steps: Iterable[int], run: Run, first: int = 0) -> list[int]:
     return looks
 
 
+def _decode_some(
+    decode: Callable[[torch.Tensor], np.ndarray], estimates: torch.Tensor, rows: range
+) -> np.ndarray:
+    return decode(estimates[rows.start : rows.stop])
+
+
 class Run:
     """One search: what a method does goes through it, is charged and recorded.
 
@@ -132,6 +141,8 @@ class Run:
         self.alive = 0
         self.message = ""
         self.interrupted = False
+        # Batches are as small as they should be; only memory can make them smaller.
+        self._evaluations, self._decodes = Backoff(sys.maxsize), Backoff(sys.maxsize)
         self._noise = NoiseSource(self.sampler, move_of(options))
         self._drawn = 0  # seeds of the task
         self._seen: float | None = None
@@ -143,6 +154,11 @@ class Run:
     def last(self) -> int:
         """Index of the last step."""
         return self.sampler.steps - 1
+
+    def price_of_look(self, step: int) -> float:
+        """What one candidate pays for :meth:`look` at a step."""
+        costs = self.meter.costs
+        return costs.check if step < self.last else costs.verify
 
     # Groups
 
@@ -253,12 +269,21 @@ class Run:
     def _evaluate(self, batch: Group) -> Group:
         if not self.interrupted and self.task.cancelled():
             raise Interrupted(batch)
-        self.meter.charge(evaluations=batch.state.running)
+        state = batch.state
+        self.meter.charge(evaluations=state.running)
         began = time.perf_counter()
-        state = self.sampler.evaluate(batch.state)
+        # What is charged and what goes on does not depend on the pieces that memory allows.
+        rows = replace(state, extra=0)
+
+        def ask(piece: range) -> torch.Tensor:
+            output = self.sampler.evaluate(self.sampler.select(rows, piece)).output
+            assert output is not None
+            return output[: len(piece)]
+
+        output = torch.cat(self._evaluations.map(ask, state.running))
         self.meter.took("denoise", time.perf_counter() - began, state.running)
         self._observe(state.index)
-        return replace(batch, state=state)
+        return replace(batch, state=replace(state, output=output))
 
     def _made(self, group: Group) -> Group:
         """The group with the noise of the step that it is before, from its own seeds by default."""
@@ -313,7 +338,8 @@ class Run:
             _, estimates = self._stepped(self._made(batch))
             self.meter.charge(**{f"{paid}s": len(batch)}, scores=len(batch))
             began = time.perf_counter()
-            decoded = decode(estimates)
+            pieces = self._decodes.map(partial(_decode_some, decode, estimates), len(batch))
+            decoded = np.concatenate(pieces)
             middle = time.perf_counter()
             texts = [self.task.prompt] * len(batch)
             count = self.sampler.scored_frames

@@ -63,8 +63,13 @@ def cost(run: Run, noises: int, iterations: int) -> float:
     costs = run.meter.costs
     if not iterations:
         return costs.cost(1)
-    tried = run.last * (1 + noises * iterations)
-    return costs.denoise + tried * (costs.denoise + costs.verify)
+    return costs.denoise + (1 + noises * iterations) * _tries(run, 1)
+
+
+def _tries(run: Run, first: int) -> float:
+    """Cost of trying one noise at each step from ``first`` to the last."""
+    steps = range(first, run.last + 1)
+    return len(steps) * run.meter.costs.denoise + sum(map(run.price_of_look, steps))
 
 
 def _choose(run: Run, group: Group, noises: int, iterations: int, epsilon: float) -> Group:
@@ -77,8 +82,8 @@ def _choose(run: Run, group: Group, noises: int, iterations: int, epsilon: float
     )
     seen = run.look(best)
     # What trying once more costs, and with it the rest of the way without any more of that.
-    costs = run.meter.costs
-    least = count * (noises + run.last - step - 1) * (costs.denoise + costs.verify)
+    once = run.meter.costs.denoise + run.price_of_look(step + 1)
+    least = count * (noises * once + _tries(run, step + 2))
     for iteration in range(iterations):
         if not run.meter.affords(least):
             break

@@ -13,7 +13,7 @@ from ttsnap.files import sha256_of
 from ttsnap.stages import RuntimeOption, json_option, run
 from ttsnap.store import write_receipt
 
-VERSION = 1
+VERSION = 2
 
 
 class Settings(config.Settings):

@@ -19,7 +19,7 @@ from ttsnap.store import read_receipt, write_receipt
 if TYPE_CHECKING:
     from ttsnap.rewards import Reward
 
-VERSION = 3
+VERSION = 4
 
 
 class Settings(config.Settings):

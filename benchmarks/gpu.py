@@ -1,0 +1,414 @@
+"""What SDXL and Flux take on a GPU: full size, random weights, no download.
+
+    python benchmarks/gpu.py [--models sdxl flux] [--repeats 3] [--out FILE] [--tiny]
+
+Builds the architectures of `config/sdxl.yaml` and `config/flux.yaml` and a PickScore-sized reward
+with random weights, and runs them with the settings of these files, but without NegToMe, which the
+stock pipelines do not have, and with encoded prompts made up, so that there are no text encoders:
+
+- the pipeline's own call, and the trajectory run of the workflow on the same batches, once keeping
+  the final images only, as the pipeline does, and once decoding and storing every step;
+- scores; one step of noise-aware finetuning of all weights on the images of an early step;
+- best-of-N and TTSnap live at the same N, the untouched reward standing for its checkpoints.
+
+Writes a Markdown table, which names the device, to FILE or to standard output. Speeds of the
+trajectory run are ratios to the pipeline's call in the same process. Both models are meant for a
+GPU of 80 GB. Nothing that is measured depends on what the weights are. ``--tiny`` replaces the
+models by tiny ones of the same classes, to see on any machine that all of it runs; its numbers mean
+nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import torch
+import transformers
+from tokenizers.pre_tokenizers import ByteLevel
+
+from ttsnap.config import Config, Costs, load_config
+from ttsnap.diffusion import from_pipeline
+from ttsnap.diffusion.architectures import ARCHITECTURES, Architecture
+from ttsnap.diffusion.flops import seconds
+from ttsnap.diffusion.loading import torch_device
+from ttsnap.diffusion.sampler import Conditioning, Sampler
+from ttsnap.narf.curriculum import finetune_step
+from ttsnap.narf.data import StepData
+from ttsnap.pricing import cost_model
+from ttsnap.progress import quiet_libraries
+from ttsnap.prompts import Prompt, seed_of
+from ttsnap.rewards.clip import ClipReward
+from ttsnap.rewards.pixels import Preparation
+from ttsnap.schedule import Check, Schedule
+from ttsnap.search import SearchResult, Task, run_method
+from ttsnap.search.methods import Pruning
+from ttsnap.store import TrajectoryStore, create_store, open_store
+from ttsnap.trajectories import generate_block
+
+ROOT = Path(__file__).parents[1]
+PROMPTS = [Prompt(f"p{number}", f"prompt {number}", "", 0) for number in range(2)]
+
+PIPELINES: dict[str, tuple[Any, str, Any]] = {
+    "sdxl": (
+        partial(diffusers.StableDiffusionXLPipeline, add_watermarker=False),
+        "unet",
+        partial(
+            diffusers.EulerDiscreteScheduler,
+            beta_start=0.00085,
+            beta_end=0.012,
+            beta_schedule="scaled_linear",
+            timestep_spacing="leading",
+            steps_offset=1,
+        ),
+    ),
+    "flux": (
+        diffusers.FluxPipeline,
+        "transformer",
+        partial(
+            diffusers.FlowMatchEulerDiscreteScheduler,
+            shift=3.0,
+            use_dynamic_shifting=True,
+            max_image_seq_len=4096,
+        ),
+    ),
+}
+"""Model -> pipeline, name of its denoiser, and the scheduler that it is published with."""
+
+TINY_VAE = {"block_out_channels": [8] * 4, "layers_per_block": 1, "norm_num_groups": 8}
+TINY: dict[str, dict[str, Any]] = {
+    "sdxl": {
+        "block_out_channels": [16, 32, 32],
+        "norm_num_groups": 8,
+        "attention_head_dim": [2, 4, 4],
+        "transformer_layers_per_block": 1,
+        "cross_attention_dim": 32,
+        "addition_time_embed_dim": 8,
+        "projection_class_embeddings_input_dim": 6 * 8 + 16,
+    },
+    "flux": {
+        "num_layers": 1,
+        "num_single_layers": 1,
+        "attention_head_dim": 16,
+        "num_attention_heads": 2,
+        "joint_attention_dim": 32,
+        "pooled_projection_dim": 16,
+        "axes_dims_rope": [4, 6, 6],
+    },
+}
+"""Model -> what makes its denoiser tiny."""
+
+Rows = dict[str, str]
+"""What was measured -> number with unit."""
+
+
+@dataclass
+class Subject:
+    """A model with what it is run on and with."""
+
+    config: Config
+    pipe: Any
+    sampler: Sampler
+    texts: Conditioning
+    reward: ClipReward
+    batch: int
+
+    def call(self) -> None:
+        """The pipeline's own call for a batch of each prompt."""
+        sampling = self.config.sampling
+        for number in range(len(PROMPTS)):
+            rows = self.texts.select(torch.tensor([number] * self.batch)).tensors
+            self.pipe(
+                **{_argument(name): tensor for name, tensor in rows.items()},
+                num_inference_steps=sampling.steps,
+                guidance_scale=sampling.guidance_scale,
+                height=sampling.height,
+                width=sampling.width,
+                output_type="np",
+            )
+
+    def generate(self, folder: Path, steps: Sequence[int]) -> TrajectoryStore:
+        """The trajectory run for the same, in a store of some steps that is made anew."""
+        shutil.rmtree(folder, ignore_errors=True)
+        sampling = self.config.sampling
+        create_store(
+            folder / "test.zarr",
+            prompts=PROMPTS,
+            seeds=np.arange(len(PROMPTS) * self.batch).reshape(len(PROMPTS), self.batch),
+            steps=steps,
+            sigmas=self.sampler.sigmas[list(steps)],
+            height=sampling.height,
+            width=sampling.width,
+            block=len(PROMPTS),
+            settings={},
+        )
+        store = open_store(folder / "test.zarr", writable=True)
+        receipt = folder / "block.json"
+        generate_block(self.sampler, store, 0, receipt=receipt, batch_size=self.batch)
+        return store
+
+
+def _argument(name: str) -> str:
+    """How a pipeline's call names what a sampler names ``prompt``, ``negative_pooled``, …"""
+    negative, pooled = name.startswith("negative"), name.endswith("pooled")
+    return "negative_" * negative + "pooled_" * pooled + "prompt_embeds"
+
+
+def subject(name: str, tiny: bool) -> Subject:
+    """Build a model of random weights where it is to run."""
+    config = load_config(ROOT / "config" / f"{name}.yaml")
+    changes: dict[str, Any] = {"negtome": None}
+    if tiny:
+        changes |= {"steps": 6, "height": 64, "width": 64}
+    sampling = config.sampling.model_copy(update=changes)
+    config = config.model_copy(update={"sampling": sampling})
+    device = torch_device("auto")
+    dtype = torch.float32 if tiny else getattr(torch, config.model.dtype)
+    architecture = _shrunk(name) if tiny else ARCHITECTURES[name]
+    make, denoiser, scheduler = PIPELINES[name]
+    with torch.device(device), _default(dtype):
+        parts = {
+            denoiser: _module(architecture.denoiser),
+            "vae": _module(architecture.vae or {}),
+        }
+    left_out = dict.fromkeys(("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"))
+    pipe = make(**parts, **left_out, scheduler=scheduler())
+    pipe.set_progress_bar_config(disable=True)
+    sampler = from_pipeline(pipe, sampling)
+    texts = _texts(architecture, sampler)
+
+    def encode(asked: Sequence[str], _: Sequence[str]) -> Conditioning:
+        known = [prompt.text for prompt in PROMPTS]
+        return texts.select(torch.tensor([known.index(t) if t else 0 for t in asked]))
+
+    vars(sampler)["encode"] = encode  # in place of the method, which needs text encoders
+    batch = 2 if tiny else config.runtime.batch_size
+    return Subject(config, pipe, sampler, texts, _reward(tiny, device), batch)
+
+
+def _shrunk(name: str) -> Architecture:
+    full = ARCHITECTURES[name]
+    return Architecture({**full.denoiser, **TINY[name]}, {**(full.vae or {}), **TINY_VAE}, 8)
+
+
+@contextmanager
+def _default(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def _module(settings: Mapping[str, Any]) -> Any:
+    return getattr(diffusers, settings["_class_name"]).from_config(dict(settings)).eval()
+
+
+def _texts(architecture: Architecture, sampler: Sampler) -> Conditioning:
+    """Made-up encoded prompts in the shapes of the real ones."""
+    settings = sampler.denoiser.config
+    if "pooled_projection_dim" in settings:
+        width, pooled = settings.joint_attention_dim, settings.pooled_projection_dim
+    else:
+        times = 6 * settings.addition_time_embed_dim
+        width = settings.cross_attention_dim
+        pooled = settings.projection_class_embeddings_input_dim - times
+    shapes = {"prompt": (architecture.text_tokens, width), "prompt_pooled": (pooled,)}
+    if sampler.guided:
+        shapes |= {name.replace("prompt", "negative", 1): s for name, s in shapes.items()}
+    generator = torch.Generator().manual_seed(0)
+    return Conditioning(
+        {
+            name: torch.randn(len(PROMPTS), *shape, generator=generator).to(
+                sampler.device, sampler.dtype
+            )
+            for name, shape in shapes.items()
+        }
+    )
+
+
+def _reward(tiny: bool, device: torch.device) -> ClipReward:
+    """A CLIP of the size of PickScore, ViT-H/14, with a tokenizer of bytes."""
+    letters = sorted(ByteLevel.alphabet())
+    pieces = [*letters, *(letter + "</w>" for letter in letters)]
+    pieces += ["<|startoftext|>", "<|endoftext|>"]
+    tokenizer = transformers.CLIPTokenizer(
+        vocab={piece: index for index, piece in enumerate(pieces)}, merges=[], model_max_length=77
+    )
+
+    def tower(hidden: int, layers: int, heads: int) -> dict[str, int]:
+        return {
+            "hidden_size": hidden,
+            "intermediate_size": 4 * hidden,
+            "num_hidden_layers": layers,
+            "num_attention_heads": heads,
+        }
+
+    text, vision = tower(1024, 24, 16), tower(1280, 32, 16) | {"patch_size": 14}
+    if tiny:
+        text, vision = tower(32, 2, 2), tower(32, 2, 2) | {"patch_size": 56}
+    last = len(pieces) - 1
+    text |= {"vocab_size": len(pieces), "bos_token_id": last - 1, "eos_token_id": last}
+    config = transformers.CLIPConfig(
+        text_config=text, vision_config=vision, projection_dim=text["hidden_size"]
+    )
+    with torch.device(device):
+        model = transformers.CLIPModel(config)
+    return ClipReward(model, tokenizer, Preparation(224, (224, 224)), "pic")
+
+
+def measure(subject: Subject, folder: Path, n: int, repeats: int) -> Rows:
+    """All that the table says of a model."""
+    sampling, batch, sampler = subject.config.sampling, subject.batch, subject.sampler
+    steps = sampling.steps
+    images = len(PROMPTS) * batch
+    rows = {
+        "pixels, steps, batch": f"{sampling.height} x {sampling.width}, {steps}, {batch}",
+        "precision": str(sampler.dtype).removeprefix("torch."),
+    }
+
+    with peak(rows, "memory of the pipeline's call"):
+        alone = seconds(subject.call, repeats)
+    rows["pipeline's call, images/s"] = f"{images / alone:.3g}"
+    with peak(rows, "memory of the trajectory run"):
+        final = seconds(lambda: subject.generate(folder, [steps - 1]), repeats)
+        every = seconds(lambda: subject.generate(folder, range(steps)), repeats)
+    latents = sampler.noise(range(batch))
+    decode = seconds(lambda: sampler.decode(latents), repeats)
+    in_turn = alone + (steps - 1) * len(PROMPTS) * decode
+    rows |= {
+        "trajectory run, final images only, speed over the call's": f"{alone / final:.3f}",
+        "trajectory run, every step decoded, speed over the call's": f"{alone / every:.3f}",
+        "the same, if each decode waited its turn": f"{alone / in_turn:.3f}",
+    }
+
+    store = open_store(folder / "test.zarr")
+    final_images = store.images().reshape(images, *store.array.shape[3:])
+    texts = [prompt.text for prompt in PROMPTS for _ in range(batch)]
+    with peak(rows, "memory of scoring"):
+        scoring = seconds(lambda: subject.reward.score(final_images, texts), repeats)
+    rows["scores, images/s"] = f"{images / scoring:.3g}"
+
+    scores = subject.reward.score(final_images, texts).reshape(len(PROMPTS), batch)
+    data = StepData.from_store(store, scores, steps // 4)
+    narf = subject.config.narf.of("pic").model_copy(update={"batch_size": images, "epochs": 1})
+    with peak(rows, "memory of the NARF step"):
+        narf_began = time.perf_counter()
+        finetune_step(
+            subject.reward, data, narf, start=None, out=folder / "narf", seed=0, val_data=data
+        )
+        rows[f"NARF step of {images} images with its checkpoint, s"] = (
+            f"{time.perf_counter() - narf_began:.3g}"
+        )
+
+    with peak(rows, "memory of live search"):
+        rows |= search(subject, n, repeats)
+    return rows
+
+
+def search(subject: Subject, n: int, repeats: int) -> Rows:
+    """Best-of-N and TTSnap live, at the same number of candidates."""
+    sampler, reward, sampling = subject.sampler, subject.reward, subject.config.sampling
+    costs = cost_model(Costs(), sampler, reward, sampling, subject.batch)
+    checks = (Check(sampling.steps // 5, 0.4), Check(sampling.steps // 2, 0.5))
+    schedules = {"best-of-n": Schedule(), "ttsnap": Schedule(checks)}
+    found: dict[str, SearchResult] = {}
+
+    def run(method: str) -> None:
+        schedule = schedules[method]
+        task = Task(
+            sampler=sampler,
+            conditioning=subject.texts.select(torch.tensor([0])),
+            prompt=PROMPTS[0].text,
+            rewards=(reward,),
+            costs=costs,
+            budget=costs.cost(n, schedule),
+            seed_of=partial(seed_of, 0, PROMPTS[0].id),
+            verifiers={check.step: (reward,) for check in schedule.checks},
+            batch_size=subject.batch,
+        )
+        options = Pruning(schedule=str(schedule)) if schedule.checks else None
+        found[method] = run_method(method, task, options)
+
+    taken = {method: seconds(partial(run, method), repeats) for method in schedules}
+    best, pruned = found["best-of-n"], found["ttsnap"]
+    if {len(best.candidates), len(pruned.candidates)} != {n}:
+        raise RuntimeError(f"{len(best.candidates)} and {len(pruned.candidates)} candidates of {n}")
+    return {
+        f"best-of-{n}, s": f"{taken['best-of-n']:.3g}",
+        f"TTSnap of {n}, {schedules['ttsnap']}, time over best-of-{n}'s": (
+            f"{taken['ttsnap'] / taken['best-of-n']:.3f}"
+        ),
+        "TFLOPs over its": f"{pruned.spent / best.spent:.3f}",
+    }
+
+
+@contextmanager
+def peak(rows: Rows, name: str) -> Iterator[None]:
+    """Note the most memory that a GPU held meanwhile, models included."""
+    if not torch.cuda.is_available():
+        yield
+        return
+    torch.cuda.reset_peak_memory_stats()
+    yield
+    rows[f"{name}, GB"] = f"{torch.cuda.max_memory_allocated() / 1e9:.1f}"
+
+
+def device_name() -> str:
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+
+
+def table(columns: Mapping[str, Rows]) -> str:
+    """Markdown, one column for each model; what only one of them has is blank in the others."""
+    names = list(dict.fromkeys(name for rows in columns.values() for name in rows))
+    lines = [
+        f"{device_name()}, PyTorch {torch.__version__}, diffusers {diffusers.__version__}",
+        "",
+        "| | " + " | ".join(columns) + " |",
+        "|---|" + "--:|" * len(columns),
+    ]
+    for name in names:
+        cells = " | ".join(rows.get(name, "") for rows in columns.values())
+        lines.append(f"| {name} | {cells} |")
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(description="See the top of this file.")
+    parser.add_argument("--models", nargs="+", choices=PIPELINES, default=list(PIPELINES))
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--tiny", action="store_true")
+    asked = parser.parse_args(arguments)
+    quiet_libraries()
+    columns: dict[str, Rows] = {}
+    for name in asked.models:
+        chosen = subject(name, asked.tiny)
+        with tempfile.TemporaryDirectory() as folder:
+            columns[name] = measure(chosen, Path(folder, "run"), 4 * chosen.batch, asked.repeats)
+        del chosen
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    if asked.out is None:
+        print(table(columns), end="")
+    else:
+        asked.out.write_text(table(columns), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
