@@ -14,11 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tests.tiny import tiny_stable_diffusion
 from ttsnap import config
 from ttsnap.diffusion import from_pipeline
-from ttsnap.diffusion.sampler import Sampler
+from ttsnap.diffusion.sampler import Sampler, State
 from ttsnap.errors import UserError
 from ttsnap.prompts import Prompt, seed_of
 from ttsnap.store import (
@@ -319,3 +320,28 @@ def test_a_store_made_for_another_sampler_is_refused(sampler: Sampler, tmp_path:
         other = from_pipeline(sampler.pipe, config.Sampling(steps=steps))
         with pytest.raises(UserError, match="made for another sampler"):
             generate(other, store, 0)
+
+
+@pytest.mark.parametrize("aside", [True, False])
+def test_decodes_overlap_with_denoising_unless_parts_are_offloaded(
+    aside: bool, sampler: Sampler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoding, denoising = threading.Event(), threading.Event()
+    overlapped: list[bool] = []
+
+    def step(state: State) -> tuple[State, torch.Tensor]:
+        if state.index:
+            assert decoding.wait(timeout=60)
+            denoising.set()
+        return type(sampler).step(sampler, state)
+
+    def preview(estimate: torch.Tensor) -> np.ndarray:
+        decoding.set()
+        overlapped.append(denoising.wait(timeout=60 if aside else 0.2))
+        return type(sampler).preview(sampler, estimate)
+
+    with monkeypatch.context() as patch:
+        for name, value in (("step", step), ("preview", preview), ("decodes_aside", aside)):
+            patch.setattr(sampler, name, value, raising=False)
+        generate(sampler, make_store(sampler, tmp_path), 2)
+    assert overlapped[0] == aside

@@ -210,12 +210,17 @@ def _sample(
     state = sampler.start(
         conditioning, seeds[some].tolist(), rows[some].tolist(), references[some].tolist()
     )
-    images = []
-    for step in range(sampler.steps):
-        state, estimate = sampler.step(state)
-        if step in stored:
-            images.append(sampler.decode(estimate) if state.done else sampler.preview(estimate))
-    return images
+    decoded: list[Future[np.ndarray]] = []
+    # While the host waits for pixels and converts them, the device goes on denoising.
+    with ThreadPoolExecutor(max_workers=1) as decoder:
+        for step in range(sampler.steps):
+            state, estimate = sampler.step(state)
+            if step in stored:
+                decode = sampler.decode if state.done else sampler.preview
+                decoded.append(decoder.submit(decode, estimate))
+                if not sampler.decodes_aside:
+                    decoded[-1].result()
+    return [images.result() for images in decoded]
 
 
 def _write_part(path: Place, frames: Sequence[np.ndarray]) -> None:

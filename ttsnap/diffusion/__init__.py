@@ -54,6 +54,8 @@ def load_sampler(
     sampler = kind(pipe, sampling)
     # Offloaded pipelines move their text encoders themselves.
     sampler.release_text_encoders = runtime.release_text_encoders and runtime.offload == "none"
+    # What is decoded would push the denoiser off the device.
+    sampler.decodes_aside = runtime.offload == "none"
     if model.preview is not None:
         sampler.previewer = load_preview(model.preview, model, pipe)
     return sampler

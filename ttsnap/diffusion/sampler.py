@@ -121,6 +121,7 @@ class Sampler(ABC):
         coupled: step indices at whose evaluation NegToMe acts; none without it.
         previewer: an ``AutoencoderTiny`` for :meth:`preview`, or None.
         release_text_encoders: whether text encoders are in main memory but while they encode.
+        decodes_aside: whether an estimate may be decoded by one thread while another denoises.
     """
 
     pipeline_class: ClassVar[str]
@@ -137,6 +138,7 @@ class Sampler(ABC):
 
     previewer: Any = None
     release_text_encoders = False
+    decodes_aside = True
 
     def __init__(self, pipe: Any, sampling: config.Sampling) -> None:
         """
