@@ -94,7 +94,7 @@ def test_a_store_is_the_same_wherever_it_lies(
         receipts = (block_receipt(folder / "val", block) for folder in (tmp_path, here.path.parent))
         one, other = (read_receipt(receipt) for receipt in receipts)
         assert one["shards"] == other["shards"]
-    again = open_store(remote)
+    again = open_store(str(remote))
     np.testing.assert_array_equal(again.images(), here.images())
     np.testing.assert_array_equal(again.images([6, 0], STEPS[1]), here.images([6, 0], STEPS[1]))
     np.testing.assert_array_equal(again.trajectory(4), here.trajectory(4))

@@ -35,6 +35,7 @@ from ttsnap.files import (
     atomic,
     atomic_folder,
     files_under,
+    place,
     remove_tree,
     sha256_of,
     sync,
@@ -302,13 +303,14 @@ def _write_arrays(
             )
 
 
-def open_store(path: Place, *, writable: bool = False) -> TrajectoryStore:
-    """Open a trajectory store.
+def open_store(path: str | Place, *, writable: bool = False) -> TrajectoryStore:
+    """Open a trajectory store in a folder or at a URL (:func:`ttsnap.files.place`).
 
     Raises:
         UserError: if there is none, it is something else, damaged, or of a newer version.
     """
-    return TrajectoryStore(path, _open_group(path, TRAJECTORIES, writable=writable))
+    where = place(path) if isinstance(path, str) else path
+    return TrajectoryStore(where, _open_group(where, TRAJECTORIES, writable=writable))
 
 
 class TrajectoryStore:
