@@ -9,24 +9,20 @@ import numpy as np
 import pytest
 
 from tests.object_store import s3
-from tests.test_trajectories import BATCH, BLOCK, IMAGES, PROMPTS, STEPS, generate_all
+from tests.test_trajectories import BATCH, BLOCK, IMAGES, STEPS, generate_all, lay_out
 from tests.tiny import tiny_stable_diffusion
 from ttsnap import config
 from ttsnap.diffusion import from_pipeline
 from ttsnap.diffusion.sampler import Sampler
 from ttsnap.errors import UserError
 from ttsnap.files import Place, files_under, place, remove_tree
-from ttsnap.prompts import seed_of
 from ttsnap.store import (
     TrajectoryStore,
     block_receipt,
-    create_store,
     open_store,
     read_receipt,
     repair,
-    store_receipt,
     verify,
-    write_receipt,
 )
 from ttsnap.trajectories import generate_block
 
@@ -53,25 +49,6 @@ def remote(request: pytest.FixtureRequest) -> Iterator[Place]:
     where = place(f"{root}/of a test/val.zarr")
     yield where
     remove_tree(where.parent)
-
-
-def lay_out(
-    sampler: Sampler, where: Place, receipts: Path, settings: str = "tiny"
-) -> TrajectoryStore:
-    create_store(
-        where,
-        prompts=PROMPTS,
-        seeds=np.array([[seed_of(0, p.id, i) for i in range(IMAGES)] for p in PROMPTS]),
-        steps=STEPS,
-        sigmas=sampler.sigmas[STEPS],
-        height=32,
-        width=32,
-        block=BLOCK,
-        settings={"model": settings},
-    )
-    store = open_store(where, writable=True)
-    write_receipt(receipts / "init.json", store_receipt(store))
-    return store
 
 
 def fill(sampler: Sampler, store: TrajectoryStore, receipts: Path, *blocks: int) -> None:

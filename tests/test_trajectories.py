@@ -21,6 +21,7 @@ from ttsnap import config
 from ttsnap.diffusion import from_pipeline
 from ttsnap.diffusion.sampler import Sampler, State
 from ttsnap.errors import UserError
+from ttsnap.files import Place
 from ttsnap.prompts import Prompt, seed_of
 from ttsnap.store import (
     TrajectoryStore,
@@ -49,9 +50,11 @@ def sampler() -> Sampler:
     return from_pipeline(tiny_stable_diffusion(), config.Sampling(steps=4, guidance_scale=3.0))
 
 
-def make_store(sampler: Sampler, folder: Path) -> TrajectoryStore:
+def lay_out(
+    sampler: Sampler, where: Place, receipts: Path, settings: str = "tiny"
+) -> TrajectoryStore:
     create_store(
-        folder / "val.zarr",
+        where,
         prompts=PROMPTS,
         seeds=np.array([[seed_of(0, p.id, i) for i in range(IMAGES)] for p in PROMPTS]),
         steps=STEPS,
@@ -59,11 +62,15 @@ def make_store(sampler: Sampler, folder: Path) -> TrajectoryStore:
         height=32,
         width=32,
         block=BLOCK,
-        settings={"model": "tiny"},
+        settings={"model": settings},
     )
-    store = open_store(folder / "val.zarr", writable=True)
-    write_receipt(folder / "val/init.json", store_receipt(store))
+    store = open_store(where, writable=True)
+    write_receipt(receipts / "init.json", store_receipt(store))
     return store
+
+
+def make_store(sampler: Sampler, folder: Path) -> TrajectoryStore:
+    return lay_out(sampler, folder / "val.zarr", folder / "val")
 
 
 def generate(sampler: Sampler, store: TrajectoryStore, block: int, batch: int = BATCH) -> None:
