@@ -67,6 +67,9 @@ def finish(folder: Path, stage: Stage, jobs: int, seconds: float) -> None:
 def test_what_is_left_follows_from_what_was_measured(tmp_path: Path) -> None:
     found = {one.stage.name: one for one in standings(config(), tmp_path)}
     assert all((one.done, one.left) == (0, None) for one in found.values())
+    assert sum_up([*found.values()]) == (
+        "0 of 37 jobs done in 0:00; nothing to tell yet how long the others take"
+    )
 
     finish(tmp_path, stages()["model"], 1, 1.0)
     (tmp_path / "model.json").write_text('{"denoise": 1.0, "decode": 0.1}')

@@ -175,5 +175,7 @@ def sum_up(standing: list[Standing]) -> str:
     if done == jobs:
         return line
     unknown = any(one.left is None for one in standing)
-    left = clock(sum(one.left or 0.0 for one in standing))
-    return f"{line}, {'more than ' if unknown else 'about '}{left} left, one job at a time"
+    left = sum(one.left or 0.0 for one in standing)
+    if not left:
+        return f"{line}; nothing to tell yet how long the others take"
+    return f"{line}, {'more than ' if unknown else 'about '}{clock(left)} left, one job at a time"

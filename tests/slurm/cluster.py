@@ -37,8 +37,8 @@ SlurmctldPort={controller}
 SlurmdPort={node}
 CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
 AuthInfo=socket={folder}/munge.socket
-SlurmUser={user}
-SlurmdUser={user}
+SlurmUser=root
+SlurmdUser=root
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool
 SlurmctldPidFile={folder}/slurmctld.pid
@@ -69,13 +69,15 @@ def install() -> None:
     """Install Slurm and munge from the distribution, without starting their services.
 
     Raises:
-        Unavailable: if they are missing and cannot be installed.
+        Unavailable: if they are missing and cannot be installed, or cannot be started.
     """
+    if os.geteuid() != 0:
+        raise Unavailable("only root can install and start a Slurm cluster")
     missing = [package for program, package in PACKAGES.items() if not _find(program)]
     if not missing:
         return
-    if os.geteuid() != 0 or not shutil.which("apt-get"):
-        raise Unavailable(f"{', '.join(missing)}: not installed; installing needs root and apt-get")
+    if not shutil.which("apt-get"):
+        raise Unavailable(f"{', '.join(missing)}: not installed; installing needs apt-get")
     policy = Path("/usr/sbin/policy-rc.d")
     with ExitStack() as stack:
         if not policy.exists():
@@ -117,7 +119,7 @@ def cluster(cpus: int = 3, gpus: int = 3) -> Iterator[dict[str, str]]:
 
         controller, node = _free_ports(2)
         host = socket.gethostname().partition(".")[0]
-        fields = {"folder": folder, "host": host, "user": _user(), "cpus": cpus, "gpus": gpus}
+        fields = {"folder": folder, "host": host, "cpus": cpus, "gpus": gpus}
         conf = folder / "slurm.conf"
         conf.write_text(SLURM.format(**fields, controller=controller, node=node))
         # A GPU must be a character device for Slurm to tell the job which one is its own.
@@ -161,12 +163,6 @@ def _find(program: str) -> str:
     return shutil.which(program, path=SEARCH) or ""
 
 
-def _user() -> str:
-    import pwd
-
-    return pwd.getpwuid(os.geteuid()).pw_name
-
-
 def _free_ports(count: int) -> list[int]:
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports: list[int] = [one.getsockname()[1] for one in sockets]
@@ -190,7 +186,7 @@ def _wait(ready: Callable[[], bool], folder: Path, seconds: float = 60) -> None:
 
 
 def _cancel_all(environment: dict[str, str], folder: Path) -> None:
-    subprocess.run(["scancel", f"--user={_user()}"], env=environment, check=True)
+    subprocess.run(["scancel", "--user=root"], env=environment, check=True)
     _wait(lambda: not _says(environment, "squeue", "--noheader"), folder)
 
 

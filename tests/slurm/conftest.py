@@ -80,7 +80,7 @@ class Clone:
         file.write_text(yaml.safe_dump({**self.settings, "run": name, **settings}))
         output = self.folder / f"{name}.log"
         command = [sys.executable, "-m", "snakemake", "--profile", "slurm", "--configfile", file]
-        command += ["--slurm-init-seconds-before-status-checks", "4", *arguments]
+        command += ["--slurm-init-seconds-before-status-checks", "2", *arguments]
         with output.open("wb") as log:
             process = subprocess.Popen(
                 command, cwd=self.folder, env=self.environment, stdout=log, stderr=log

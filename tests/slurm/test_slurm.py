@@ -96,6 +96,19 @@ def test_the_run_is_whole(clone: Clone, survivor: Controller) -> None:
     assert "Nothing to be done" in again
 
 
+def test_a_repair_makes_anew_just_what_was_damaged(clone: Clone, survivor: Controller) -> None:
+    run = clone.folder / "results/survivor"
+    shard = run / "trajectories/test.zarr" / open_store(run / "trajectories/test.zarr").shards(1)[0]
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-1])
+    clone.run("ttsnap", "repair", str(run))
+    with clone.snakemake("survivor") as controller:
+        controller.finish()
+    assert Counter(map(rule_of, clone.jobs(controller))) == {"trajectories": 1}
+    assert shard.read_bytes() == whole
+    clone.run("ttsnap", "verify", str(run))
+
+
 def test_finished_shards_outlive_the_controller(clone: Clone) -> None:
     run = clone.folder / "results/orphan"
     path, receipts = run / "trajectories/train.zarr", run / "trajectories/train"
