@@ -135,9 +135,7 @@ def fetch_weights(
 def export_store(
     store: Annotated[
         Place,
-        typer.Argument(
-            parser=place, metavar="STORE", help="Trajectory store, such as …/test.zarr; or a URL."
-        ),
+        typer.Argument(parser=place, help="Trajectory store, such as …/test.zarr, or its URL."),
     ],
     out: Annotated[Path, typer.Argument(help="Folder to write.")],
 ) -> None:
