@@ -17,7 +17,7 @@ from ttsnap.config import load_config, typed
 from ttsnap.diffusion import VIDEOS
 from ttsnap.errors import UserError
 from ttsnap.fetch import missing
-from ttsnap.files import about, place
+from ttsnap.files import check_writable, place
 from ttsnap.prompts import load_splits, prompts_hash
 from ttsnap.rewards import is_trainable
 from ttsnap.search.methods import METHODS
@@ -43,14 +43,13 @@ try:
     for name, given in CONFIG.search.options.items():
         planned = {"schedule": "-"} if prunes(METHODS[name]) else {}
         method_options(METHODS[name], planned | given)
+    stores = place(CONFIG.store("test")).parent
     # A dry run queues nothing, and is to be had before anything is downloaded.
     if not workflow.output_settings.dryrun:
         if lacking := list(missing(CONFIG)):
             raise UserError("\n".join(lacking))
-        for split in PROMPTS:
-            where = place(CONFIG.store(split))
-            with about(where):
-                where.exists()
+        if workflow.is_main_process:
+            check_writable(stores)
 except UserError as error:
     raise WorkflowError(str(error)) from None
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from upath import UPath
 
 from tests.object_store import s3
 from tests.test_trajectories import BATCH, BLOCK, IMAGES, STEPS, generate_all, lay_out
@@ -17,9 +18,11 @@ from ttsnap.diffusion.sampler import Sampler
 from ttsnap.errors import UserError
 from ttsnap.files import Place, files_under, place, remove_tree
 from ttsnap.store import (
+    Problem,
     TrajectoryStore,
     block_receipt,
     open_store,
+    parts_folder,
     read_receipt,
     repair,
     verify,
@@ -42,11 +45,10 @@ def bucket() -> Iterator[str]:
         yield "s3://bucket"
 
 
-@pytest.fixture(params=["s3", "memory"])
-def remote(request: pytest.FixtureRequest) -> Iterator[Place]:
+@pytest.fixture
+def remote(bucket: str) -> Iterator[Place]:
     """Where a store may be made, in what is not a folder."""
-    root = "memory://" if request.param == "memory" else request.getfixturevalue("bucket")
-    where = place(f"{root}/of a test/val.zarr")
+    where = place(f"{bucket}/of a test/val.zarr")
     yield where
     remove_tree(where.parent)
 
@@ -64,9 +66,7 @@ def test_a_store_is_the_same_wherever_it_lies(
     there = lay_out(sampler, remote, tmp_path / "val")
     fill(sampler, there, tmp_path / "val")
     assert verify(remote, tmp_path / "val") == []
-    assert [name for name in files_under(remote.parent) if "block" not in name] == [
-        f"val.zarr/{name}" for name in files_under(here.path)
-    ]
+    assert files_under(remote.parent) == [f"val.zarr/{name}" for name in files_under(here.path)]
     for block in range(BLOCKS):
         receipts = (block_receipt(folder / "val", block) for folder in (tmp_path, here.path.parent))
         one, other = (read_receipt(receipt) for receipt in receipts)
@@ -93,13 +93,12 @@ def test_a_job_goes_on_where_another_stopped(
         patch.setattr(sampler, "start", start)
         with pytest.raises(KeyboardInterrupt):
             fill(sampler, store, tmp_path / "val", 0)
-    assert len([name for name in files_under(store.parts) if name.endswith(".npz")]) == 1
+    assert len(list(parts_folder(tmp_path / "val").rglob("*.npz"))) == 1
     with pytest.raises(UserError, match="block 0 is not generated yet"):
         store.images([0])
     fill(sampler, store, tmp_path / "val", 0)
     done = read_receipt(block_receipt(tmp_path / "val", 0))
     assert 0 < done["trajectories_generated"] < BLOCK * IMAGES
-    assert [name.rpartition("/")[2] for name in files_under(store.parts)] == ["block_0000.json"]
 
 
 def flip(shard: Place) -> None:
@@ -147,7 +146,6 @@ def test_what_is_there_is_kept_replaced_or_refused(
     assert lay_out(sampler, remote, tmp_path / "val").images([0]).any()
     lay_out(sampler, remote, tmp_path / "val", settings="other")
     assert not [name for name in files_under(remote) if name.startswith("images/c/")]
-    assert not files_under(store.parts)
     # As an interrupted call leaves it: no longer a store, and not yet one.
     (remote / "zarr.json").unlink()
     with pytest.raises(UserError, match="no store here"):
@@ -160,12 +158,55 @@ def test_what_is_there_is_kept_replaced_or_refused(
     assert (remote / "novel.txt").read_bytes() == b"dear"
 
 
+def test_the_store_of_another_run_is_not_replaced(
+    sampler: Sampler, remote: Place, tmp_path: Path
+) -> None:
+    fill(sampler, lay_out(sampler, remote, tmp_path / "val"), tmp_path / "val", 0)
+    with pytest.raises(UserError, match="made by another run; set `run` or `stores`"):
+        lay_out(sampler, remote, tmp_path / "elsewhere/val", settings="other")
+    assert open_store(remote).images([0]).any()
+
+
+def test_nothing_is_taken_for_missing_that_cannot_be_asked_for(
+    sampler: Sampler, tmp_path: Path
+) -> None:
+    receipts = tmp_path / "val"
+    with s3("other") as environment:
+        where = UPath(
+            "s3://other/val.zarr",
+            key="any",
+            secret="any",
+            endpoint_url=environment["AWS_ENDPOINT_URL"],
+            config_kwargs={"retries": {"max_attempts": 1}},
+            use_listings_cache=False,
+        )
+        store = lay_out(sampler, where, receipts)
+        fill(sampler, store, receipts, 0)
+    attempts: list[Callable[[], object]] = [
+        lambda: open_store(where),
+        lambda: store.images([0]),
+        lambda: store.read((slice(0, 1),)),
+        lambda: files_under(where),
+        lambda: remove_tree(where),
+        lambda: lay_out(sampler, where, receipts),
+        lambda: fill(sampler, store, receipts, 0),
+        lambda: fill(sampler, store, receipts, 1),
+        lambda: list(store.damage(read_receipt(block_receipt(receipts, 0)))),
+        lambda: repair(where, receipts, [Problem("missing", 0, store.shards(0)[0])]),
+    ]
+    for attempt in attempts:
+        with pytest.raises(UserError, match=r"^s3://other/val\.zarr.*connect"):
+            attempt()
+
+
 @pytest.mark.parametrize(
     ("url", "told"),
     [
         ("gs://bucket/folder", "gs://bucket/folder: .*gcsfs"),
-        ("s3://bucket/all*", r"s3://bucket/all\*: .*characters"),
-        ("nowhere://bucket/folder", "nowhere://bucket/folder: .*nowhere"),
+        ("s3://bucket/all*", r"s3://bucket/all\*: expected s3://"),
+        ("s3://bucket//folder", r"s3://bucket//folder: expected s3://"),
+        ("s3://me:secret@bucket/folder", r"expected s3://"),
+        ("file:///folder", "file:///folder: expected s3://"),
     ],
 )
 def test_a_url_that_cannot_be_had_is_one_line(url: str, told: str) -> None:

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 import traceback
+import weakref
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,7 @@ from ttsnap.store import (
     block_receipt,
     create_store,
     open_store,
+    parts_folder,
     read_receipt,
     store_receipt,
     verify,
@@ -63,6 +65,7 @@ def lay_out(
         width=32,
         block=BLOCK,
         settings={"model": settings},
+        receipts=receipts,
     )
     store = open_store(where, writable=True)
     write_receipt(receipts / "init.json", store_receipt(store))
@@ -185,7 +188,7 @@ def test_receipt_tells_what_was_made(reference: TrajectoryStore) -> None:
 
 
 def test_finished_jobs_leave_no_parts(reference: TrajectoryStore) -> None:
-    (folder,) = reference.parts.iterdir()
+    (folder,) = parts_folder(reference.path.with_suffix("")).iterdir()
     assert sorted(p.name for p in folder.iterdir()) == [f"block_000{b}.json" for b in range(3)]
 
 
@@ -246,7 +249,7 @@ def test_kill_at_every_file(
         generate(sampler, store, 2, batch=2)
 
     assert forked(die_at_rename)
-    parts = list(store.parts.rglob("*.npz"))
+    parts = list(parts_folder(tmp_path / "val").rglob("*.npz"))
     assert len(parts) == min(nth + after, 2)
     assert receipt.is_file() == (nth == 4 and after)
     if nth + after < 3:
@@ -300,7 +303,7 @@ def test_damaged_parts_are_made_anew(
 ) -> None:
     store = make_store(sampler, tmp_path)
     batches = cut(BLOCK, IMAGES, BATCH)
-    folder = store.parts / store.fingerprint[:16] / "block_0000"
+    folder = parts_folder(tmp_path / "val") / store.fingerprint[:16] / "block_0000"
     folder.mkdir(parents=True)
     for batch in batches:
         (folder / batch.name).write_bytes(b"PK\x03\x04 half a file")
@@ -314,7 +317,7 @@ def test_parts_of_other_settings_are_never_taken(
     store = make_store(sampler, tmp_path)
     fields = np.zeros((2, IMAGES, 32, 32, 3), np.uint8)
     for batch in cut(BLOCK, IMAGES, BATCH):
-        stale = store.parts / ("0" * 16) / "block_0000" / batch.name
+        stale = parts_folder(tmp_path / "val") / ("0" * 16) / "block_0000" / batch.name
         stale.parent.mkdir(parents=True, exist_ok=True)
         np.savez(stale, *[fields[: len(batch.prompts)]] * len(STEPS))
     generate(sampler, store, 0)
@@ -352,3 +355,26 @@ def test_decodes_overlap_with_denoising_unless_parts_are_offloaded(
             patch.setattr(sampler, name, value, raising=False)
         generate(sampler, make_store(sampler, tmp_path), 2)
     assert overlapped[0] == aside
+
+
+def test_a_batch_that_memory_did_not_hold_is_let_go(
+    sampler: Sampler,
+    narrow: TrajectoryStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    held: list[weakref.ref[torch.Tensor]] = []
+
+    def preview(estimate: torch.Tensor) -> np.ndarray:
+        assert not any(one() is not None for one in held)
+        if len(estimate) > 2:
+            held.append(weakref.ref(estimate))
+            raise torch.OutOfMemoryError("for a test")
+        return type(sampler).preview(sampler, estimate)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sampler, "preview", preview, raising=False)
+        store = make_store(sampler, tmp_path)
+        generate(sampler, store, 2)
+    assert held
+    np.testing.assert_allclose(store.images([6, 7]), narrow.images([6, 7]), atol=1)

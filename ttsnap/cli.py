@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated, get_args
@@ -9,11 +10,11 @@ from typing import Annotated, get_args
 import typer
 from rich.console import Console
 
-from ttsnap.config import DEFAULT_YAML, Split, load_config
+from ttsnap.config import DEFAULT_YAML, Config, Split, load_config
 from ttsnap.diffusion.cli import costs
 from ttsnap.errors import UserError, explain
 from ttsnap.fetch import fetch
-from ttsnap.files import Place, place
+from ttsnap.files import Place, about, local_folder, place
 from ttsnap.progress import quiet_libraries
 from ttsnap.rewards.cli import import_rewards, rewards
 from ttsnap.run_cli import estimate, status
@@ -43,7 +44,12 @@ console = Console()
 
 
 RunOrStore = Annotated[
-    Path, typer.Argument(help="Folder of a run, such as results/shapes, or a trajectory store.")
+    Path,
+    typer.Argument(
+        parser=local_folder,
+        metavar="FOLDER",
+        help="Folder of a run, such as results/shapes, or a store beside its receipts.",
+    ),
 ]
 
 
@@ -52,10 +58,15 @@ def _stores(run: Path) -> list[tuple[Place, Path]]:
     from ttsnap.standing import SETTINGS
 
     if run.suffix == ".zarr":
-        return [(run, run.with_suffix(""))]
+        receipts = run.with_suffix("")
+        if not receipts.is_dir():
+            raise UserError(f"{receipts}: no receipts of {run} here; give the folder of its run")
+        return [(run, receipts)]
     if (run / SETTINGS).is_file():
-        config = load_config(run / SETTINGS)
-        if config.stores is not None:
+        # Other settings may be those of another version.
+        given = json.loads((run / SETTINGS).read_text())
+        if given.get("stores") is not None:
+            config = Config(stores=given["stores"], run=given["run"])
             splits = get_args(Split)
             return [(place(config.store(name)), run / "trajectories" / name) for name in splits]
     stores = sorted((run / "trajectories").glob("*.zarr"))
@@ -105,7 +116,8 @@ def repair(
         plan = plan_repair(store, receipts, problems)
         for file in plan.files:
             if not dry_run:
-                file.unlink()
+                with about(file):
+                    file.unlink()
             print(f"{'would remove' if dry_run else 'removed'} {file}")
         for problem in plan.left:
             print(f"{store}: not mended by this: {problem}", file=sys.stderr)
@@ -135,7 +147,9 @@ def fetch_weights(
 def export_store(
     store: Annotated[
         Place,
-        typer.Argument(parser=place, help="Trajectory store, such as …/test.zarr, or its URL."),
+        typer.Argument(
+            parser=place, metavar="PLACE", help="Trajectory store, such as …/test.zarr, or its URL."
+        ),
     ],
     out: Annotated[Path, typer.Argument(help="Folder to write.")],
 ) -> None:
@@ -149,7 +163,14 @@ def export_store(
 def import_store(
     folder: Annotated[Path, typer.Argument(help="Folder with p0000/id000/s00.png …")],
     prompts: Annotated[Path, typer.Option(help="JSON file of its prompts, in order.")],
-    out: Annotated[Path, typer.Option(help="Trajectory store to write, such as test.zarr.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            parser=local_folder,
+            metavar="FOLDER",
+            help="Trajectory store to write, such as test.zarr.",
+        ),
+    ],
     prompts_per_shard: Annotated[int, typer.Option(min=1)] = 50,
 ) -> None:
     """Read a folder of PNG files, laid out as `ttsnap export` writes it, into a store."""

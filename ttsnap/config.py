@@ -314,7 +314,7 @@ class Simulation(Settings):
         min_length=1,
         description="Pruning schedule, a list of {step, keep}; null plans one per budget on val.",
     )
-    budgets: Budgets = Field(
+    budgets: Annotated[list[PositiveFloat], Field(min_length=2)] = Field(
         [0.011, 0.016, 0.021, 0.026, 0.031, 0.036, 0.041, 0.046, 0.052, 0.062],
         description="Compute per prompt, TFLOPs, increasing.",
     )
@@ -407,7 +407,9 @@ class Config(Settings):
     """Settings of a run of TTSnap."""
 
     run: Name = Field("shapes", description="Name of the run, a folder of results.")
-    results: Text = Field("results", description="Folder of all runs.")
+    results: Annotated[str, Field(min_length=1, pattern="^[^:]*$")] = Field(
+        "results", description="Folder of all runs."
+    )
     stores: Text | None = Field(
         None,
         description="Folder or URL, as s3://…, for all trajectory stores; null: the run's own.",

@@ -1,17 +1,17 @@
 """Files that appear whole or not at all, in folders and in object stores.
 
-A place is a local path, or a path of universal_pathlib where a URL names another file system. What
-is written to an object store appears when it is complete; a local file takes its name when it is.
+A place is a local path, or a path of universal_pathlib for the URL of an object store. What is
+written to an object store appears when it is complete; a local file takes its name when it is.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
-from glob import has_magic
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -27,29 +27,42 @@ else:
     Place = Path  # for typer, which reads annotations and is given a parser beside them
 
 
-def place(text: str) -> Place:
-    """A local path, or what a URL such as ``s3://bucket/folder`` names.
+OBJECT_STORE = re.compile(r"(s3|gs|az)://[^/@*?[]+(/[^/@*?[]+)*")
 
-    Any file system that fsspec knows will do. Credentials are what its package finds by itself, in
-    the environment or in its own files.
+
+def place(text: str) -> Place:
+    """A local path, or what the URL of an object store such as ``s3://bucket/folder`` names.
+
+    It is reached through fsspec, by the package for its kind: s3fs, gcsfs or adlfs. Credentials are
+    what that finds by itself, in the environment or in its own files.
 
     Raises:
-        UserError: if there is no such file system, its package is not installed, or the URL has
-            one of ``*?[``, which would name other files as well.
+        UserError: if it is the URL of something else, or the package is not installed.
     """
     if "://" not in text:
         return Path(text)
-    if has_magic(text):
-        raise UserError(f"{text}: a place must not have any of the characters * ? [")
+    if not OBJECT_STORE.fullmatch(text):
+        raise UserError(f"{text}: expected s3://, gs:// or az://, a bucket, and names without @*?[")
     from upath import UPath
 
     try:
         # Others write there too, so a listing is soon out of date.
         path = UPath(text, use_listings_cache=False)
         path.fs  # noqa: B018 - made when first asked for
-    except (ImportError, ValueError) as error:
+    except ImportError as error:
         raise UserError(f"{text}: {error}") from None
     return path
+
+
+def local_folder(text: str) -> Path:
+    """A local path.
+
+    Raises:
+        UserError: if it is a URL.
+    """
+    if "://" in text:
+        raise UserError(f"{text}: expected a folder here, not a URL")
+    return Path(text)
 
 
 @contextmanager
@@ -57,11 +70,11 @@ def about(path: Place) -> Iterator[None]:
     """Name the place in an error about it, which that of a full disk does not by itself.
 
     Raises:
-        UserError: for whatever an object store or the way to it reports.
+        UserError: for whatever an object store, or the way to it, reports but a missing file.
     """
     try:
         yield
-    except UserError:
+    except (UserError, FileNotFoundError):
         raise
     except Exception as error:
         if not isinstance(path, Path):
@@ -71,14 +84,28 @@ def about(path: Place) -> Iterator[None]:
         raise
 
 
+def is_file(path: Place) -> bool:
+    """Whether there is a file; unlike its own method, never no because it could not be asked."""
+    if isinstance(path, Path):
+        return path.is_file()
+    try:
+        with about(path):
+            return path.fs.info(path.path)["type"] == "file"
+    except FileNotFoundError:
+        return False
+
+
 @contextmanager
 def atomic(path: Place) -> Iterator[IO[bytes]]:
     """Open ``path`` for writing bytes; it appears whole and stored for good, or not at all."""
     if not isinstance(path, Path):
         buffer = BytesIO()
         yield buffer
-        with about(path):
-            path.fs.pipe_file(path.path, buffer.getvalue())
+        try:
+            with about(path):
+                path.fs.pipe_file(path.path, buffer.getvalue())
+        except FileNotFoundError as error:  # the bucket
+            raise UserError(f"{path}: {error}") from error
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     # Of processes that write the same at once, each needs a name of its own.
@@ -92,6 +119,21 @@ def atomic(path: Place) -> Iterator[IO[bytes]]:
         partial.unlink(missing_ok=True)
         raise
     partial.replace(path)
+
+
+def check_writable(folder: Place) -> None:
+    """Write and remove a file in an object store; a local folder is taken at its word.
+
+    Raises:
+        UserError: if it cannot be reached, or takes nothing from here.
+    """
+    if isinstance(folder, Path):
+        return
+    probe = folder / uuid4().hex
+    with atomic(probe):
+        pass
+    with about(probe):
+        probe.fs.rm_file(probe.path)
 
 
 @contextmanager
@@ -112,21 +154,17 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def sync(path: Place) -> None:
-    """Wait until a file that was written is on the disk; an object store has it at once."""
-    if isinstance(path, Path):
-        with about(path), path.open("rb") as file:
-            os.fsync(file.fileno())
-
-
 def files_under(folder: Place) -> list[str]:
     """Files in a folder and its subfolders, sorted, relative to it; none if it is not there."""
     if isinstance(folder, Path):
         found = (file.relative_to(folder) for file in folder.rglob("*") if file.is_file())
         return sorted(file.as_posix() for file in found)
+    root = folder.path + "/"
     with about(folder):
-        root = folder.path.rstrip("/") + "/"
-        return sorted(file.removeprefix(root) for file in folder.fs.find(root))
+        try:
+            return sorted(file.removeprefix(root) for file in folder.fs.find(root))
+        except FileNotFoundError:  # the bucket
+            return []
 
 
 def remove_tree(folder: Place) -> None:
@@ -134,14 +172,13 @@ def remove_tree(folder: Place) -> None:
     if isinstance(folder, Path):
         shutil.rmtree(folder, ignore_errors=True)
         return
-    with about(folder):
-        if folder.exists():
-            folder.fs.rm(folder.path, recursive=True)
+    with suppress(FileNotFoundError), about(folder):
+        folder.fs.rm(folder.path, recursive=True)
 
 
 def sha256_of(path: Place) -> str:
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with about(path), path.open("rb") as file:
         while some := file.read(2**20):
             digest.update(some)
     return digest.hexdigest()

@@ -47,7 +47,7 @@ def estimate(
     config: Annotated[Path, typer.Argument(help="Configuration file.")] = DEFAULT_YAML,
     model: Annotated[
         str | None,
-        typer.Option(help="Count with sd15, sdxl or flux in place of the configuration's model."),
+        typer.Option(help="Count with a model of `ttsnap costs` in place of the configuration's."),
     ] = None,
     speed: Annotated[
         float, typer.Option(help="TFLOP/s that the GPU keeps up in this work.", min=1e-6)

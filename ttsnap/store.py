@@ -7,11 +7,12 @@ Layout of a trajectory store (Zarr 3):
 
 The init job writes all metadata and the coordinates. A job writes one block of prompts, which is
 one shard, or one shard per range of steps where the whole block would exceed ``SHARD_BYTES``; no
-other job touches these files. A chunk, the unit of reading, holds images of a single step. Beside
-the store, ``<store>.parts`` keeps what unfinished jobs have so far (:mod:`ttsnap.trajectories`).
+other job touches these files. A chunk, the unit of reading, holds images of a single step.
 
-A trajectory store lies in a folder or in an object store (:func:`ttsnap.files.place`). Nothing is
-locked, and nothing is renamed but local files that are complete.
+A trajectory store lies in a folder or in an object store (:func:`ttsnap.files.place`), where
+nothing is locked or renamed: every file is put there whole. In the folder of the run lie its
+receipts, ``<split>/``, and what unfinished jobs have so far, ``<split>.parts/``
+(:mod:`ttsnap.trajectories`).
 """
 
 from __future__ import annotations
@@ -35,10 +36,10 @@ from ttsnap.files import (
     atomic,
     atomic_folder,
     files_under,
+    is_file,
     place,
     remove_tree,
     sha256_of,
-    sync,
 )
 from ttsnap.prompts import Prompt, prompts_hash
 
@@ -76,14 +77,14 @@ def versions() -> dict[str, str]:
     return found
 
 
-def write_receipt(path: Place, receipt: Mapping[str, Any]) -> None:
+def write_receipt(path: Path, receipt: Mapping[str, Any]) -> None:
     """Write ``receipt`` (JSON types only) and the versions in use; a reader sees all or nothing."""
     text = json.dumps({**receipt, "versions": versions()}, indent=2, ensure_ascii=False)
     with atomic(path) as file:
         file.write(text.encode() + b"\n")
 
 
-def read_receipt(path: Place) -> dict[str, Any]:
+def read_receipt(path: Path) -> dict[str, Any]:
     """Read a receipt.
 
     Raises:
@@ -123,9 +124,8 @@ def _open_group(path: Place, kind: str, *, writable: bool = False) -> zarr.Group
     """Open a Zarr 3 group and check what it says it is."""
     import zarr
 
-    with about(path):
-        if not (path / ROOT).is_file():
-            raise UserError(f"{path}: no store here, expected {kind}")
+    if not is_file(path / ROOT):
+        raise UserError(f"{path}: no store here, expected {kind}")
     try:
         group = zarr.open_group(
             _zarr_store(path, writable=writable),
@@ -191,12 +191,14 @@ def create_store(
     block: int,
     settings: Mapping[str, Any],
     groups: tuple[int, int] | None = None,
+    receipts: Path | None = None,
 ) -> TrajectoryStore:
     """Write the metadata and coordinates of a trajectory store.
 
     A store with exactly these is kept with all its finished blocks. One that differs in anything
-    is obsolete, and is replaced together with the parts of its unfinished blocks. Until all is
-    written there is no store; an interrupted call is made up for by the next.
+    is obsolete, and is replaced together with the parts of its unfinished blocks, unless it has
+    blocks that were made elsewhere. Until all is written there is no store; an interrupted call is
+    made up for by the next.
 
     Args:
         path: the place, by custom named ``<split>.zarr``.
@@ -210,9 +212,11 @@ def create_store(
         settings: JSON types; everything else that decides what the images look like.
         groups: where images of a prompt depend on each other, how many consecutive ones form a
             group, and which of them all others depend on.
+        receipts: folder of its receipts; if not given, beside the store and named like it.
 
     Raises:
-        UserError: if something that is not a trajectory store lies at ``path``.
+        UserError: if something that is not a trajectory store lies at ``path``, or one that has
+            blocks of which no receipt tells, where it does not lie beside its receipts.
     """
     import zarr
     from zarr.codecs import ZstdCodec
@@ -243,14 +247,20 @@ def create_store(
         shape, attributes, [values for values, _ in coordinates.values()]
     )
 
-    with about(path):
-        exists = (path / ROOT).is_file()
-    if exists:
+    if receipts is None:
+        receipts = Path(str(path)).with_suffix("")
+    if is_file(path / ROOT):
         store = open_store(path)
         if store.fingerprint == attributes["fingerprint"]:
             return store
-        remove_tree(store.parts)
-        (path / ROOT).unlink()
+        if path.parent != receipts.parent and not _is_told_of(store, receipts):
+            raise UserError(
+                f"{path}: holds images of other settings, made by another run; set `run` or "
+                "`stores` to something else, or remove it"
+            )
+        remove_tree(parts_folder(receipts))
+        with about(path):
+            (path / ROOT).unlink()
 
     image_bytes = height * width * 3
     images_per_chunk = _largest_divisor(images, CHUNK_BYTES // image_bytes)
@@ -285,6 +295,20 @@ def create_store(
     return open_store(path)
 
 
+def parts_folder(receipts: Path) -> Path:
+    """Where the jobs of a store, whose receipts lie in ``receipts``, keep what is unfinished."""
+    return receipts.with_name(f"{receipts.name}.parts")
+
+
+def _is_told_of(store: TrajectoryStore, receipts: Path) -> bool:
+    """Whether the blocks of a store, if there are any, were made by who has these receipts."""
+    told = any(
+        read_receipt(receipt).get("fingerprint") == store.fingerprint
+        for receipt in receipts.glob("block_*.json")
+    )
+    return told or not any(name.startswith(SHARDS) for name in files_under(store.path))
+
+
 def _write_arrays(
     group: zarr.Group, arrays: Mapping[str, tuple[np.ndarray, Sequence[str]]]
 ) -> None:
@@ -310,7 +334,8 @@ def open_store(path: str | Place, *, writable: bool = False) -> TrajectoryStore:
         UserError: if there is none, it is something else, damaged, or of a newer version.
     """
     where = place(path) if isinstance(path, str) else path
-    return TrajectoryStore(where, _open_group(where, TRAJECTORIES, writable=writable))
+    with about(where):
+        return TrajectoryStore(where, _open_group(where, TRAJECTORIES, writable=writable))
 
 
 class TrajectoryStore:
@@ -401,7 +426,7 @@ class TrajectoryStore:
         position = self.step_position(self.final if step is None else step)
         if isinstance(prompts, slice):
             self._require(range(*prompts.indices(len(self))))
-            return np.asarray(self.array[prompts, :, position])
+            return self.read((prompts, slice(None), position))
         self._require(prompts)
         shape = self.array.shape
         images = np.empty((len(prompts), shape[1], *shape[3:]), np.uint8)
@@ -411,7 +436,7 @@ class TrajectoryStore:
             (places,) = np.nonzero(chunks == chunk)
             wanted = np.asarray(prompts)[places]
             first = wanted.min()
-            read = np.asarray(self.array[first : wanted.max() + 1, :, position])
+            read = self.read((slice(first, wanted.max() + 1), slice(None), position))
             images[places] = read[wanted - first]
         return images
 
@@ -422,13 +447,16 @@ class TrajectoryStore:
             UserError: if its block is not generated yet.
         """
         self._require([prompt])
-        return np.asarray(self.array[prompt])
+        return self.read((prompt,))
+
+    def read(self, selection: tuple[slice | int, ...]) -> np.ndarray:
+        """Part of ``array``, with blocks that are not there black; for basic selections."""
+        with about(self.path):
+            return np.asarray(self.array[selection])
 
     def _require(self, prompts: Sequence[int]) -> None:
         for block in sorted({prompt // self._block for prompt in prompts}):
-            with about(self.path):
-                there = all((self.path / shard).is_file() for shard in self.shards(block))
-            if not there:
+            if not all(is_file(self.path / shard) for shard in self.shards(block)):
                 raise UserError(f"{self.path}: block {block} is not generated yet")
 
     # Blocks
@@ -450,11 +478,6 @@ class TrajectoryStore:
         ranges = -(-len(self.steps) // shards[2])
         return [f"{SHARDS}{block}/0/{i}/0/0/0" for i in range(ranges)]
 
-    @property
-    def parts(self) -> Place:
-        """Place for what unfinished jobs have so far."""
-        return self.path.with_name(f"{self.path.name}.parts")
-
     def write_block(self, block: int, read: Callable[[int], np.ndarray]) -> dict[str, Any]:
         """Write the shards of a block, each of them once and whole.
 
@@ -470,18 +493,20 @@ class TrajectoryStore:
         shards = self.array.shards
         assert shards is not None
         shape = (len(prompts), *self.array.shape[1:])
+        sums = {}
         for start in range(0, len(self.steps), shards[2]):
             stop = min(start + shards[2], len(self.steps))
             images = np.empty((*shape[:2], stop - start, *shape[3:]), np.uint8)
             for position in range(start, stop):
                 images[:, :, position - start] = read(position)
-            self._write(block, slice(start, stop), images)
-        sums = {}
-        for shard in self.shards(block):
-            path = self.path / shard
-            sync(path)
-            with about(path):
-                sums[shard] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+            shard = self.shards(block)[start // shards[2]]
+            content = self._encoded(images)
+            with atomic(self.path / shard) as file:
+                file.write(content)
+            sums[shard] = {
+                "bytes": len(content),
+                "sha256": hashlib.sha256(content).hexdigest(),
+            }
         seeds = np.ascontiguousarray(self.seeds[prompts.start : prompts.stop])
         return {
             "kind": "trajectories",
@@ -495,21 +520,27 @@ class TrajectoryStore:
             "shards": sums,
         }
 
-    def _write(self, block: int, steps: slice, images: np.ndarray) -> None:
-        """Write what a shard holds, whatever lies there."""
-        prompts = self.block_prompts(block)
-        region = (slice(prompts.start, prompts.stop), slice(None), steps)
-        with about(self.path):
-            try:
-                self.array[region] = images
-            except OSError:
-                raise
-            # Codecs raise what they like
-            except Exception:
-                # The last block merges with the shard it finds, which may be damaged.
-                for shard in self.shards(block):
-                    (self.path / shard).unlink(missing_ok=True)
-                self.array[region] = images
+    def _encoded(self, images: np.ndarray) -> bytes:
+        """What the file of a shard with these images holds.
+
+        Writing to ``array`` itself would merge with whatever lies there, damaged or of another job.
+        """
+        import zarr
+
+        files: dict[str, Buffer] = {}
+        with zarr.config.set({"array.write_empty_chunks": True}):
+            shard = zarr.create_array(
+                files,
+                shape=images.shape,
+                dtype=images.dtype,
+                chunks=self.array.chunks,
+                shards=self.array.shards,
+                compressors=self.array.compressors,
+                fill_value=self.array.fill_value,
+            )
+            shard[:] = images
+        (content,) = (buffer for name, buffer in files.items() if name.startswith("c/"))
+        return content.to_bytes()
 
     def remove_strays(self, block: int) -> None:
         """Remove what jobs that were killed left of shards they had begun to write."""
@@ -522,13 +553,15 @@ class TrajectoryStore:
         """What of a block's shards differs from its ``receipt``: pairs of shard and finding."""
         for shard, expected in receipt["shards"].items():
             path = self.path / shard
+            if not is_file(path):
+                yield shard, "missing"
+                continue
             with about(path):
-                if not path.is_file():
-                    yield shard, "missing"
-                elif path.stat().st_size != expected["bytes"]:
-                    yield shard, f"{path.stat().st_size} bytes, expected {expected['bytes']}"
-                elif sha256_of(path) != expected["sha256"]:
-                    yield shard, "content differs from its receipt (sha256)"
+                size = path.stat().st_size
+            if size != expected["bytes"]:
+                yield shard, f"{size} bytes, expected {expected['bytes']}"
+            elif sha256_of(path) != expected["sha256"]:
+                yield shard, "content differs from its receipt (sha256)"
 
 
 def store_receipt(store: TrajectoryStore) -> dict[str, Any]:
@@ -600,7 +633,7 @@ def verify(path: Place, receipts: Path) -> list[Problem]:
 
 
 def _verify_block(store: TrajectoryStore, block: int, path: Path) -> list[Problem]:
-    present = [shard for shard in store.shards(block) if (store.path / shard).is_file()]
+    present = [shard for shard in store.shards(block) if is_file(store.path / shard)]
     if not path.is_file():
         if not present:
             return [Problem("not generated yet", block)]
@@ -617,7 +650,7 @@ def _verify_block(store: TrajectoryStore, block: int, path: Path) -> list[Proble
     prompts = store.block_prompts(block)
     for position, step in enumerate(store.steps):
         try:
-            store.array[prompts.start : prompts.stop, :, position]
+            store.read((slice(prompts.start, prompts.stop), slice(None), position))
         # Codecs raise what they like
         except Exception as error:
             shards = store.array.shards
@@ -670,7 +703,7 @@ def repair(path: Place, receipts: Path, problems: Sequence[Problem]) -> Repair:
             files[receipt] = None
         else:
             left.append(problem)
-    return Repair([file for file in files if file.is_file()], left)
+    return Repair([file for file in files if is_file(file)], left)
 
 
 def _is_imported(path: Place) -> bool:

@@ -2,7 +2,7 @@
 
 A block is cut into batches in a way that depends on nothing but its size and the batch size: whole
 prompts together as long as they fit, else equal pieces of one prompt. A finished batch is one part
-file in ``<store>.parts/<fingerprint>/block_0003/``. A killed job redoes the batch it was in and
+file in ``<split>.parts/<fingerprint>/block_0003/``. A killed job redoes the batch it was in and
 nothing else, so what it ends with is bit-identical to an uninterrupted run. When all parts are
 there they become the block's shards. A record beside the parts outlives them: it lets a job whose
 receipt was lost, or removed by the workflow, see that its shards are whole. Shards that had to be
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import math
+import shutil
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,9 +29,9 @@ import numpy as np
 
 from ttsnap.diffusion.backoff import Backoff
 from ttsnap.errors import UserError
-from ttsnap.files import Place, atomic, remove_tree
+from ttsnap.files import atomic
 from ttsnap.progress import track
-from ttsnap.store import TrajectoryStore, read_receipt, write_receipt
+from ttsnap.store import TrajectoryStore, parts_folder, read_receipt, write_receipt
 
 if TYPE_CHECKING:
     from ttsnap.diffusion.sampler import Conditioning, Sampler
@@ -100,7 +101,7 @@ def generate_block(
         sampler.sigmas[store.steps], store.sigmas
     ):
         raise UserError(f"{store.path}: made for another sampler: steps or sigmas differ")
-    parts = store.parts / store.fingerprint[:16] / f"block_{block:04d}"
+    parts = parts_folder(receipt.parent) / store.fingerprint[:16] / f"block_{block:04d}"
     record = parts.with_suffix(".json")
     finished = _finished(store, record)
     if finished is not None:
@@ -122,16 +123,16 @@ def generate_block(
         with atomic(receipt) as file:
             file.write(record.read_bytes())
     store.remove_strays(block)
-    remove_tree(parts)
+    shutil.rmtree(parts, ignore_errors=True)
 
 
-def _finished(store: TrajectoryStore, record: Place) -> dict[str, Any] | None:
+def _finished(store: TrajectoryStore, record: Path) -> dict[str, Any] | None:
     """The record of a block whose shards are whole."""
     finished = _recorded(record)
     return None if finished is None or any(store.damage(finished)) else finished
 
 
-def _recorded(record: Place) -> dict[str, Any] | None:
+def _recorded(record: Path) -> dict[str, Any] | None:
     try:
         return read_receipt(record)
     except UserError:
@@ -139,7 +140,7 @@ def _recorded(record: Place) -> dict[str, Any] | None:
 
 
 def _generate(
-    sampler: Sampler, store: TrajectoryStore, block: int, parts: Place, batch_size: int
+    sampler: Sampler, store: TrajectoryStore, block: int, parts: Path, batch_size: int
 ) -> dict[str, Any]:
     started = time.perf_counter()
     prompts = store.block_prompts(block)
@@ -182,7 +183,7 @@ def _generate(
     def read(position: int) -> np.ndarray:
         block_images = np.empty((len(prompts), images, *store.array.shape[3:]), np.uint8)
         for batch in batches:
-            with (parts / batch.name).open("rb") as file, np.load(file) as part:
+            with np.load(parts / batch.name) as part:
                 block_images[
                     batch.prompts.start : batch.prompts.stop,
                     batch.images.start : batch.images.stop,
@@ -216,6 +217,8 @@ def _sample(
         for step in range(sampler.steps):
             state, estimate = sampler.step(state)
             if step in stored:
+                if decoded:
+                    decoded[-1].result()
                 decode = sampler.decode if state.done else sampler.preview
                 decoded.append(decoder.submit(decode, estimate))
                 if not sampler.decodes_aside:
@@ -223,15 +226,15 @@ def _sample(
     return [images.result() for images in decoded]
 
 
-def _write_part(path: Place, frames: Sequence[np.ndarray]) -> None:
+def _write_part(path: Path, frames: Sequence[np.ndarray]) -> None:
     with atomic(path) as file:
         # The zip container checks a CRC of every step as it is read.
         np.savez(file, *frames)
 
 
-def _intact(path: Place) -> bool:
+def _intact(path: Path) -> bool:
     try:
-        with path.open("rb") as file, ZipFile(file) as part:
+        with ZipFile(path) as part:
             return part.testzip() is None
     except (FileNotFoundError, BadZipFile):
         return False

@@ -143,7 +143,7 @@ def test_status_of_a_finished_run_has_nothing_left(
         if rule == "trajectories":
             store = finished.run / f"trajectories/{about[0]}.zarr"
             shards = (store / "images/c").rglob("*")
-            records = store.with_name(f"{store.name}.parts").rglob("*.json")
+            records = store.with_suffix(".parts").rglob("*.json")
             found = [path for path in (*shards, *records) if path.is_file()]
             assert len(found) == stage.stored
             assert open_store(store).array.nbytes == stage.bytes

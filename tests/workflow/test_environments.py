@@ -232,7 +232,7 @@ def test_every_rule_runs_in_its_own(
     write_tokenizer(tmp_path / "imr/tokenizer")
     split = {"file": "prompts.json", "prompts_per_job": 2, "images": 3, "steps": None}
     imr = {"kind": "image-reward", "path": "imr", "options": {"tokenizer": "imr/tokenizer"}}
-    budget = 9.0  # two candidates, for each costs little beside its four evaluations
+    budgets = [4.5, 9.0, 13.5]  # one to three candidates, of four evaluations each
     settings: dict[str, Any] = workflow.settings | {
         "splits": {
             "train": split | {"start": 6, "stop": 8, "images": 2, "steps": [1]},
@@ -247,12 +247,12 @@ def test_every_rule_runs_in_its_own(
             "lora": {"rank": 2, "targets": ["q_proj", "v_proj", "qkv", "query"]},
         },
         "costs": {"denoise": 1.0, "decode": 0.1},
-        "simulation": {"budgets": [budget], "draws": 16},
+        "simulation": {"budgets": budgets, "draws": 16},
         "search": {
             "methods": ["ttsnap"],
             "reward": "imr",
             "judge_reward": "other",
-            "budgets": [budget],
+            "budgets": budgets[1:2],
         },
         "report": {"prompts": 1, "candidates": 2},
     }

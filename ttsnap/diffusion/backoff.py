@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -50,5 +51,6 @@ class Backoff:
                 )
             self.size = len(some) // 2
             log.warning("out of memory with a batch of %d: trying %d", len(some), self.size)
+            gc.collect()  # an error that came through a future is part of a cycle
             torch.cuda.empty_cache()
         return results

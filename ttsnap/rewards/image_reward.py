@@ -8,6 +8,7 @@ search by ImageReward makes the images that a search by any other reward makes.
 from __future__ import annotations
 
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -109,7 +110,8 @@ def import_package(name: str) -> tuple[Any, Any]:
     Raises:
         UserError: it is not installed; ``name`` is that of the reward.
     """
-    _restore_helpers()
+    if find_spec("ImageReward") is not None:
+        _restore_helpers()
     try:
         # It silences all warnings of the process when it is imported.
         with warnings.catch_warnings():

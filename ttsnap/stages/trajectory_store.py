@@ -57,6 +57,7 @@ def main(
             "weights": measured["weights"],
         },
         groups=None if negtome is None else (negtome.group, negtome.reference),
+        receipts=out.parent,
     )
     logging.info(
         "%s: %d prompts x %d images, %d steps stored, blocks of %d",
