@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -30,11 +32,12 @@ from ttsnap.store import (
 from ttsnap.trajectories import generate_block
 
 BLOCKS = 3
+SAMPLING = config.Sampling(steps=4, guidance_scale=3.0)
 
 
 @pytest.fixture(scope="module")
 def sampler() -> Sampler:
-    return from_pipeline(tiny_stable_diffusion(), config.Sampling(steps=4, guidance_scale=3.0))
+    return from_pipeline(tiny_stable_diffusion(), SAMPLING)
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +102,29 @@ def test_a_job_goes_on_where_another_stopped(
     fill(sampler, store, tmp_path / "val", 0)
     done = read_receipt(block_receipt(tmp_path / "val", 0))
     assert 0 < done["trajectories_generated"] < BLOCK * IMAGES
+
+
+def test_two_jobs_on_one_block_both_end_well(
+    sampler: Sampler, remote: Place, tmp_path: Path
+) -> None:
+    receipts = tmp_path / "val"
+    lay_out(sampler, remote, receipts)
+    samplers = [from_pipeline(tiny_stable_diffusion(), SAMPLING) for _ in range(2)]
+    start = threading.Barrier(len(samplers))
+
+    def generate(own: Sampler, block: int) -> None:
+        store = open_store(remote, writable=True)
+        start.wait()
+        fill(own, store, receipts, block)
+
+    with ThreadPoolExecutor(len(samplers)) as pool:
+        for block in range(BLOCKS):
+            list(pool.map(generate, samplers, [block] * len(samplers)))
+    assert verify(remote, receipts) == []
+    here = generate_all(sampler, tmp_path / "here")
+    assert {name: (remote / name).read_bytes() for name in files_under(remote)} == {
+        name: (here.path / name).read_bytes() for name in files_under(here.path)
+    }
 
 
 def flip(shard: Place) -> None:
