@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import ttsnap
 from ttsnap.errors import UserError
 from ttsnap.files import (
     Place,
@@ -60,7 +61,7 @@ SHARD_BYTES = 2**28  # bounds what writing a shard takes of memory
 UNKNOWN_SEED = -1
 
 TABLE_COLUMNS = {"prompt_id": "str", "image_id": "int64", "seed": "int64", "reward": "float32"}
-PACKAGES = ("ttsnap", "torch", "diffusers", "transformers", "peft", "numpy", "zarr", "numcodecs")
+PACKAGES = ("torch", "diffusers", "transformers", "peft", "numpy", "zarr", "numcodecs")
 
 
 # Receipts
@@ -68,7 +69,7 @@ PACKAGES = ("ttsnap", "torch", "diffusers", "transformers", "peft", "numpy", "za
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that shape results, as far as they are installed."""
-    found = {"python": platform.python_version()}
+    found = {"python": platform.python_version(), "ttsnap": ttsnap.__version__}
     for package in PACKAGES:
         try:
             found[package] = metadata.version(package)

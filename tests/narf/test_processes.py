@@ -92,7 +92,8 @@ def launch(folder: Path, out: Path, runtime: Runtime, *how: str) -> subprocess.C
         "--runtime": runtime.model_dump_json(),
         "--reward": "clip",
         "--step": STEP,
-        "--stores": folder,
+        "--train-store": folder / "train.zarr",
+        "--val-store": folder / "val.zarr",
         "--train-rewards": folder / "train.parquet",
         "--val-rewards": folder / "val.parquet",
         "--out": out,
@@ -109,7 +110,6 @@ def test_parts_of_a_batch_add_up(folder: Path, tmp_path: Path) -> None:
     assert whole["loss"].std() > 0.01
 
 
-@pytest.mark.slow
 def test_two_processes_have_the_losses_of_one(folder: Path, tmp_path: Path) -> None:
     one = in_one_process(folder, tmp_path / "one")
     runtime = Runtime(processes=2, train_batch=5)
@@ -129,7 +129,6 @@ def test_two_processes_have_the_losses_of_one(folder: Path, tmp_path: Path) -> N
     assert done.stderr.count("narf: done in") == 1
 
 
-@pytest.mark.slow
 def test_processes_that_do_not_join_are_refused(folder: Path, tmp_path: Path) -> None:
     """With --cpu accelerate leaves it to MPI to start more than one process."""
     done = launch(folder, tmp_path / "out.json", Runtime(processes=2), "--cpu")

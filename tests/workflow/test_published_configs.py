@@ -104,7 +104,6 @@ def test_the_workflow_refuses_videos(tmp_path: Path, family: str) -> None:
     assert f"model.family: {family} makes videos" in done.stdout + done.stderr
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "arguments"),
     [

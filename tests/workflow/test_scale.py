@@ -9,14 +9,11 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
-
 from tests.workflow.conftest import ROOT, job_counts
 from ttsnap.config import load_config
 from ttsnap.workload import workload
 
 
-@pytest.mark.slow
 def test_the_published_size_is_planned_in_a_minute_and_two_gigabytes(tmp_path: Path) -> None:
     text = (ROOT / "docs/scaling.md").read_text(encoding="utf-8")
     settings = re.search(r"```yaml\n(.*?)```", text, flags=re.DOTALL)

@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+import ttsnap
 from ttsnap.errors import UserError
 from ttsnap.video import still, write_mp4
 
@@ -81,7 +81,7 @@ def events(result: SearchResult, settings: Mapping[str, Any] = {}) -> Iterator[d
     """The lines of the trace: the settings, every start, look and prune by step, the winner."""
     yield {
         "event": "search",
-        "version": version("ttsnap"),
+        "version": ttsnap.__version__,
         "prompt": result.prompt,
         "model": result.model,
         "method": result.method,
