@@ -154,7 +154,7 @@ class Subject:
             block=len(PROMPTS),
             settings={},
         )
-        store = open_store(folder / "test.zarr", writable=True)
+        store = open_store(folder / "test.zarr")
         receipt = folder / "block.json"
         generate_block(self.sampler, store, 0, receipt=receipt, batch_size=self.batch)
         return store

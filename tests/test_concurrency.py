@@ -49,13 +49,13 @@ def make_store(sampler: Sampler, run: Path) -> TrajectoryStore:
         block=1,  # one prompt
         settings={"model": "tiny"},
     )
-    store = open_store(path, writable=True)
+    store = open_store(path)
     write_receipt(path.with_suffix("") / "init.json", store_receipt(store))
     return store
 
 
 def generate(sampler: Sampler, path: Path, block: int, batch_size: int = IMAGES) -> None:
-    store = open_store(path, writable=True)
+    store = open_store(path)
     receipt = block_receipt(path.with_suffix(""), block)
     generate_block(sampler, store, block, receipt=receipt, batch_size=batch_size)
 

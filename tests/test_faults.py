@@ -269,7 +269,7 @@ def stage_store(sampler: Sampler, folder: Path, dtype: str = "float32") -> Traje
         block=3,
         settings={"dtype": dtype},
     )
-    store = open_store(folder / "val.zarr", writable=True)
+    store = open_store(folder / "val.zarr")
     write_receipt(folder / "val/init.json", store_receipt(store))
     return store
 

@@ -36,7 +36,7 @@ def store(tmp_path: Path) -> TrajectoryStore:
         block=2,
         settings={},
     )
-    store = open_store(tmp_path / "val.zarr", writable=True)
+    store = open_store(tmp_path / "val.zarr")
     store.write_block(0, lambda s: IMAGES[:2, :, s])
     store.write_block(1, lambda s: IMAGES[2:, :, s])
     return store

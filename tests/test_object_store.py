@@ -113,7 +113,7 @@ def test_two_jobs_on_one_block_both_end_well(
     start = threading.Barrier(len(samplers))
 
     def generate(own: Sampler, block: int) -> None:
-        store = open_store(remote, writable=True)
+        store = open_store(remote)
         start.wait()
         fill(own, store, receipts, block)
 

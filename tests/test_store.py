@@ -52,7 +52,7 @@ def make_store(path: Path, **changes: object) -> TrajectoryStore:
         "settings": {"model": {"path": "tiny", "revision": None}, "guidance_scale": 3.5},
     }
     create_store(path, **(arguments | changes))  # type: ignore[arg-type]
-    return open_store(path, writable=True)
+    return open_store(path)
 
 
 IMAGES = np.random.default_rng(1).integers(0, 256, (5, 3, 3, 8, 12, 3), dtype=np.uint8)
@@ -135,7 +135,7 @@ def test_a_damaged_shard_is_written_over_alone(
 
 def test_black_images_are_written(tmp_path: Path) -> None:
     make_store(tmp_path / "val.zarr")
-    store = open_store(tmp_path / "val.zarr", writable=True)
+    store = open_store(tmp_path / "val.zarr")
     fill(store, tmp_path / "val", np.zeros_like(IMAGES))
     assert verify(store.path, tmp_path / "val") == []
     assert not open_store(store.path).images().any()

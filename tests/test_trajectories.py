@@ -67,7 +67,7 @@ def lay_out(
         settings={"model": settings},
         receipts=receipts,
     )
-    store = open_store(where, writable=True)
+    store = open_store(where)
     write_receipt(receipts / "init.json", store_receipt(store))
     return store
 

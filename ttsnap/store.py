@@ -110,30 +110,24 @@ def block_receipt(folder: Path, block: int) -> Path:
 # Trajectory stores
 
 
-def _zarr_store(path: Place, *, writable: bool = False) -> Path | Store:
+def _zarr_store(path: Place) -> Path | Store:
     """What Zarr is to open for a place."""
     from zarr.storage import FsspecStore
 
     if isinstance(path, Path):
         return path
-    return FsspecStore.from_url(
-        str(path), storage_options={**path.storage_options}, read_only=not writable
-    )
+    options = {**path.storage_options}
+    return FsspecStore.from_url(str(path), storage_options=options, read_only=True)
 
 
-def _open_group(path: Place, kind: str, *, writable: bool = False) -> zarr.Group:
+def _open_group(path: Place, kind: str) -> zarr.Group:
     """Open a Zarr 3 group and check what it says it is."""
     import zarr
 
     if not is_file(path / ROOT):
         raise UserError(f"{path}: no store here, expected {kind}")
     try:
-        group = zarr.open_group(
-            _zarr_store(path, writable=writable),
-            mode="r+" if writable else "r",
-            zarr_format=3,
-            use_consolidated=False,
-        )
+        group = zarr.open_group(_zarr_store(path), mode="r", zarr_format=3, use_consolidated=False)
     except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
         raise UserError(f"{path}/{ROOT}: not the metadata of a Zarr 3 group ({error})") from None
     found = group.attrs.get("type")
@@ -151,9 +145,7 @@ def _array(group: zarr.Group, path: Place, name: str) -> zarr.Array[Any]:
     import zarr
 
     try:
-        # Zarr takes this from where an array is opened. Without it an all-black block is no file.
-        with zarr.config.set({"array.write_empty_chunks": True}):
-            array = group[name]
+        array = group[name]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}/{name}: array missing or damaged ({error})") from None
     if not isinstance(array, zarr.Array):
@@ -286,7 +278,8 @@ def create_store(
     )
     _write_arrays(group, coordinates)
     for name in files_under(path):
-        if name not in contents and not name.startswith(SHARDS):
+        ours = name in contents or name.startswith(SHARDS) or name.endswith(".partial")
+        if not ours:
             raise UserError(f"{path}: no store here, but {name}; remove it or name another place")
     remove_tree(path)
     # The file that makes it a store comes last.
@@ -328,7 +321,7 @@ def _write_arrays(
             )
 
 
-def open_store(path: str | Place, *, writable: bool = False) -> TrajectoryStore:
+def open_store(path: str | Place) -> TrajectoryStore:
     """Open a trajectory store in a folder or at a URL (:func:`ttsnap.files.place`).
 
     Raises:
@@ -336,7 +329,7 @@ def open_store(path: str | Place, *, writable: bool = False) -> TrajectoryStore:
     """
     where = place(path) if isinstance(path, str) else path
     with about(where):
-        return TrajectoryStore(where, _open_group(where, TRAJECTORIES, writable=writable))
+        return TrajectoryStore(where, _open_group(where, TRAJECTORIES))
 
 
 class TrajectoryStore:
@@ -529,6 +522,7 @@ class TrajectoryStore:
         import zarr
 
         files: dict[str, Buffer] = {}
+        # Without it an all-black block is no file.
         with zarr.config.set({"array.write_empty_chunks": True}):
             shard = zarr.create_array(
                 files,
@@ -548,7 +542,8 @@ class TrajectoryStore:
         folder = f"{SHARDS}{block}/"
         for name in files_under(self.path / folder):
             if folder + name not in self.shards(block):
-                (self.path / folder / name).unlink(missing_ok=True)
+                with about(self.path):
+                    (self.path / folder / name).unlink(missing_ok=True)
 
     def damage(self, receipt: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """What of a block's shards differs from its ``receipt``: pairs of shard and finding."""

@@ -88,7 +88,7 @@ def generate_block(
 
     Args:
         sampler: of the model and settings the store is meant for.
-        store: opened writable.
+        store: of all blocks.
         block: number of the block.
         receipt: file that is written last; its presence means that the block is finished.
         batch_size: candidates denoised at once, fewer where memory runs out. Does not change
@@ -109,7 +109,7 @@ def generate_block(
     else:
         try:
             fields = _generate(sampler, store, block, parts, batch_size)
-        except FileNotFoundError:
+        except (FileNotFoundError, FileExistsError):
             # A job that outlived its Snakemake may have ended the block, and tidied up, meanwhile.
             finished = _finished(store, record)
             if finished is None:

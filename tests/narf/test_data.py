@@ -31,7 +31,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> TrajectoryStore:
     place = np.indices((PROMPTS, IMAGES, len(STEPS))).transpose(1, 2, 3, 0)
     place[..., 2] = np.array(STEPS)[place[..., 2]]
     images = np.broadcast_to(place[..., None, None, :], (*place.shape[:3], 4, 4, 3))
-    store = open_store(path, writable=True)
+    store = open_store(path)
     store.write_block(0, lambda position: images[:, :, position].astype(np.uint8))
     return store
 

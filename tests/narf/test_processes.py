@@ -58,7 +58,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             settings={},
         )
         images = rng.integers(0, 256, (*seeds.shape, SIZE, SIZE, 3), dtype=np.uint8)
-        open_store(path, writable=True).write_block(0, lambda position, images=images: images)
+        open_store(path).write_block(0, lambda position, images=images: images)
         scores = base.score(images.reshape(-1, SIZE, SIZE, 3), texts)
         noise = scores.std() * rng.standard_normal(len(scores), dtype=np.float32)
         rewards = (scores + noise).reshape(seeds.shape)

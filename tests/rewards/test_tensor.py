@@ -25,7 +25,7 @@ def test_every_image_is_scored_in_its_place(tmp_path: Path, batch_size: int) -> 
         block=3,
         settings={},
     )
-    store = open_store(tmp_path / "val.zarr", writable=True)
+    store = open_store(tmp_path / "val.zarr")
     shape = (2, 3, 2, SIZE, SIZE, 3)
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     store.write_block(0, lambda position: images[position])

@@ -81,7 +81,7 @@ def pool(sampler: Sampler, tmp_path_factory: pytest.TempPathFactory) -> np.ndarr
         settings={},
         groups=(4, 1),
     )
-    store = open_store(folder / "test.zarr", writable=True)
+    store = open_store(folder / "test.zarr")
     assert (store.group_size, store.group_reference) == (4, 1)
     assert store.reference_seeds[0].tolist() == store.seeds[0, [1] * 4 + [5] * 4].tolist()
     generate_block(sampler, store, 0, receipt=folder / "block_0000.json", batch_size=3)

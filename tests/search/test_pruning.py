@@ -100,7 +100,7 @@ def pool(
         block=1,
         settings={},
     )
-    store = open_store(folder / "test.zarr", writable=True)
+    store = open_store(folder / "test.zarr")
     generate_block(sampler, store, 0, receipt=folder / "block_0000.json", batch_size=64)
     images = store.trajectory(0)
     scores = np.stack(

@@ -33,7 +33,7 @@ def main(
     sampler = load_sampler(settings.model, settings.sampling, runtime)
     generate_block(
         sampler,
-        open_store(store, writable=True),
+        open_store(store),
         block,
         receipt=out,
         batch_size=runtime.batch_size,
