@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 import torch
@@ -16,6 +17,8 @@ from tests.tiny_families import tiny
 from ttsnap import search
 from ttsnap.config import Model, Preview, Runtime, Sampling, Scheduler
 from ttsnap.diffusion import from_pipeline, load_sampler
+from ttsnap.diffusion.architectures import ARCHITECTURES
+from ttsnap.diffusion.edm import EDMPipeline
 from ttsnap.errors import UserError
 from ttsnap.rewards.brightness import BrightnessReward
 from ttsnap.search import METHODS
@@ -33,7 +36,7 @@ def pipeline() -> Any:
     return tiny("edm")
 
 
-def denoiser(unet: Any) -> Callable[[torch.Tensor, float], torch.Tensor]:
+def denoiser(unet: Any, noise_scale: float = 1.0) -> Callable[[torch.Tensor, float], torch.Tensor]:
     """D(x; sigma) of table 1, with sigma_data 0.5."""
 
     def denoised(x: torch.Tensor, sigma: float) -> torch.Tensor:
@@ -41,7 +44,9 @@ def denoiser(unet: Any) -> Callable[[torch.Tensor, float], torch.Tensor]:
         c_skip, c_out, c_in = 0.5**2 / total, sigma * 0.5 / total**0.5, 1 / total**0.5
         c_noise = torch.tensor(np.log(sigma) / 4)
         with torch.inference_mode():
-            output = unet((c_in * x).float(), c_noise.float(), torch.tensor(LABELS)).sample
+            output = unet(
+                (c_in * x).float(), noise_scale * c_noise.float(), torch.tensor(LABELS)
+            ).sample
         return c_skip * x + c_out * output.double()
 
     return denoised
@@ -111,6 +116,38 @@ def test_estimates_are_what_the_network_denoises():
         expected = denoised(state.latents.double(), float(sigma))
         state, estimate = sampler.step(state)
         torch.testing.assert_close(estimate.double(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_converted_checkpoint_of_imagenet_64_is_denoised_by(tmp_path):
+    """Its architecture, and its scale of c_noise, but tiny; saved and loaded as a model folder."""
+    torch.manual_seed(0)
+    published = ARCHITECTURES["edm"].denoiser
+    unet = diffusers.UNet2DModel.from_config(
+        {
+            **published,
+            "sample_size": 32,
+            "block_out_channels": [32, 64, 64, 64],
+            "layers_per_block": 1,
+            "attention_head_dim": 8,
+            "num_class_embeds": 4,
+        }
+    )
+    unet.eval()
+    EDMPipeline(unet, diffusers.EDMEulerScheduler(), noise_scale=1000).save_pretrained(tmp_path)
+    settings = Sampling(
+        steps=7,
+        guidance_scale=1,
+        height=32,
+        width=32,
+        scheduler=Scheduler(name="EDMHeunScheduler"),
+    )
+    sampler = load_sampler(Model(family="edm", path=str(tmp_path)), settings, Runtime())
+    state = sampler.start(sampler.encode(["0", "2"], ["", ""]), [1, 2])
+    denoised = denoiser(unet, noise_scale=1000)
+    for sigma in sampler.sigmas[:-1]:
+        expected = denoised(state.latents.double(), float(sigma))
+        state, estimate = sampler.step(state)
+        torch.testing.assert_close(estimate.double(), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_steps_count_evaluations():

@@ -31,6 +31,7 @@ class EDMPipeline(diffusers.DiffusionPipeline):
         unet: diffusers.UNet2DModel,
         scheduler: diffusers.EDMEulerScheduler,
         id2label: dict[str, str] | None = None,
+        noise_scale: float = 1.0,
     ) -> None:
         """
         Args:
@@ -38,10 +39,12 @@ class EDMPipeline(diffusers.DiffusionPipeline):
             scheduler: with the sigma_data of the training.
             id2label: number of a class, as text, -> its names, divided by commas; without them a
                 class has its number only.
+            noise_scale: what the network is given is c_noise times this: 1 in the paper, 1000 in
+                the models of the consistency models paper (arXiv 2303.01469).
         """
         super().__init__()
         self.register_modules(unet=unet, scheduler=scheduler)
-        self.register_to_config(id2label=id2label)
+        self.register_to_config(id2label=id2label, noise_scale=noise_scale)
         self.image_processor = VaeImageProcessor(vae_scale_factor=self.vae_scale_factor)
 
 
@@ -118,7 +121,7 @@ class EDMSampler(Sampler):
         """What the network F makes of c_in x, c_noise and the classes (eq. 7)."""
         return self.denoiser(
             model_input.to(self.denoiser.dtype),
-            timestep,
+            timestep * self.pipe.config.noise_scale,
             class_labels=prompts["prompt"],
             return_dict=False,
         )[0].float()
