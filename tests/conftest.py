@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import settings
+
+from tests.object_store import s3
 
 # Before any test imports torch: one thread a process, and never a look at a model hub.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -16,6 +18,15 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 # The same examples on every machine, however slow it is.
 settings.register_profile("ttsnap", deadline=None, derandomize=True)
 settings.load_profile("ttsnap")
+
+
+@pytest.fixture(scope="session")
+def bucket() -> Iterator[str]:
+    """A bucket that speaks S3, the same all along, for clients outlive the test that made them."""
+    with s3("bucket") as environment, pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        yield "s3://bucket"
 
 
 @pytest.fixture

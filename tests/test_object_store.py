@@ -40,14 +40,6 @@ def sampler() -> Sampler:
     return from_pipeline(tiny_stable_diffusion(), SAMPLING)
 
 
-@pytest.fixture(scope="module")
-def bucket() -> Iterator[str]:
-    with s3("bucket") as environment, pytest.MonkeyPatch.context() as patch:
-        for name, value in environment.items():
-            patch.setenv(name, value)
-        yield "s3://bucket"
-
-
 @pytest.fixture
 def remote(bucket: str) -> Iterator[Place]:
     """Where a store may be made, in what is not a folder."""

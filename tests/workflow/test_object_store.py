@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.object_store import s3
 from tests.workflow.conftest import Workflow
 from ttsnap.files import files_under, place
 
@@ -16,15 +15,7 @@ STORES = "s3://bucket/all runs"
 
 
 @pytest.fixture(scope="module")
-def bucket() -> Iterator[None]:
-    with s3("bucket") as environment, pytest.MonkeyPatch.context() as patch:
-        for name, value in environment.items():
-            patch.setenv(name, value)
-        yield
-
-
-@pytest.fixture(scope="module")
-def remote(workflow: Workflow, bucket: None) -> Workflow:
+def remote(workflow: Workflow, bucket: str) -> Workflow:
     """A run, from prompts to report, whose own folder holds no images."""
     settings = {**workflow.settings, "stores": STORES, "run": "remote"}
     settings["rewards"] = {"clip": {"path": "clip"}}
@@ -81,7 +72,7 @@ def test_what_is_damaged_there_is_made_anew_alone(
     ],
 )
 def test_an_object_store_that_is_not_there_is_one_line(
-    stores: str, told: str, workflow: Workflow, bucket: None
+    stores: str, told: str, workflow: Workflow, bucket: str
 ) -> None:
     done = workflow.snakemake("--config", "run=elsewhere", f"stores={stores}")
     assert done.returncode != 0
