@@ -143,7 +143,7 @@ class Subject:
         """The trajectory run for the same, in a store of some steps that is made anew."""
         shutil.rmtree(folder, ignore_errors=True)
         sampling = self.config.sampling
-        create_store(
+        store = create_store(
             folder / "test.zarr",
             prompts=PROMPTS,
             seeds=np.arange(len(PROMPTS) * self.batch).reshape(len(PROMPTS), self.batch),
@@ -154,7 +154,6 @@ class Subject:
             block=len(PROMPTS),
             settings={},
         )
-        store = open_store(folder / "test.zarr")
         receipt = folder / "block.json"
         generate_block(self.sampler, store, 0, receipt=receipt, batch_size=self.batch)
         return store

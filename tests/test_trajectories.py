@@ -55,7 +55,7 @@ def sampler() -> Sampler:
 def lay_out(
     sampler: Sampler, where: Place, receipts: Path, settings: str = "tiny"
 ) -> TrajectoryStore:
-    create_store(
+    store = create_store(
         where,
         prompts=PROMPTS,
         seeds=np.array([[seed_of(0, p.id, i) for i in range(IMAGES)] for p in PROMPTS]),
@@ -67,7 +67,6 @@ def lay_out(
         settings={"model": settings},
         receipts=receipts,
     )
-    store = open_store(where)
     write_receipt(receipts / "init.json", store_receipt(store))
     return store
 

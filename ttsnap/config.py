@@ -59,6 +59,9 @@ MethodName = Literal[
 ]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:[0-9]+)?)$")]
 
+HUB_ID = r"\w[\w.-]*/[\w.-]+"
+"""Pattern of a hub id, ORG/NAME."""
+
 COMMIT = r"[0-9a-f]{40}"
 """Pattern of what pins a hub id."""
 
@@ -531,7 +534,7 @@ def _unpinned(config: Config) -> Iterator[Problem]:
         sources["model", "preview"] = config.model.preview
     sources |= {("rewards", name): reward for name, reward in config.rewards.items()}
     for place, source in sources.items():
-        if source.path is None or not re.fullmatch(r"\w[\w.-]*/[\w.-]+", source.path):
+        if source.path is None or not re.fullmatch(HUB_ID, source.path):
             continue
         if not Path(source.path).exists() and not re.fullmatch(COMMIT, source.revision or ""):
             text = (

@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from ttsnap.config import COMMIT, Config, RewardSettings
+from ttsnap.config import COMMIT, HUB_ID, Config, RewardSettings
 from ttsnap.errors import UserError
 
 T = TypeVar("T")
 
-HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 ON_HUB = re.compile(r"(\w[\w.-]*/[\w.-]+)@(\w+)(?::(.+))?")
 
 TEXTS = ("*.json", "*.txt", "*.model")
@@ -78,7 +77,7 @@ def sources(config: Config) -> Iterator[Source]:
     for name, reward in config.rewards.items():
         found += _reward_sources(f"rewards.{name}", reward)
     for source in dict.fromkeys(found):
-        if Path(source.repository).exists() or not HUB_ID.fullmatch(source.repository):
+        if Path(source.repository).exists() or not re.fullmatch(HUB_ID, source.repository):
             continue
         if not re.fullmatch(COMMIT, source.revision):
             raise UserError(

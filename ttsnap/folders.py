@@ -135,7 +135,6 @@ def import_folders(
             pixels = np.stack(list(pool.map(read, jobs)))
             return pixels.reshape(len(places), images, height, width, 3)
 
-        store = open_store(temporary)
         for number in track(range(store.blocks), f"import {folder}", store.blocks):
             places = store.block_prompts(number)
             written.append(store.write_block(number, partial(read_step, places)))
