@@ -1,6 +1,6 @@
 """What SDXL and Flux take on a GPU: full size, random weights, no download.
 
-    python benchmarks/gpu.py [--models sdxl flux] [--repeats 3] [--out FILE] [--tiny]
+    python benchmarks/gpu.py [--models sdxl flux] [--repeats 3] [--compile] [--out FILE] [--tiny]
 
 Builds the architectures of `config/sdxl.yaml` and `config/flux.yaml` and a PickScore-sized reward
 with random weights, and runs them with the settings of these files, but without NegToMe, which the
@@ -9,9 +9,11 @@ stock pipelines do not have, and with encoded prompts made up, so that there are
 - the pipeline's own call, and the trajectory run of the workflow on the same batches, once keeping
   the final images only, as the pipeline does, and once decoding and storing every step;
 - scores; one step of noise-aware finetuning of all weights on the images of an early step;
-- best-of-N and TTSnap live at the same N, the untouched reward standing for its checkpoints.
+- best-of-N and TTSnap live at the same N, the untouched reward standing for its checkpoints;
+- with ``--compile`` instead of all that, one step of a batch with the denoiser compiled and without.
 
-Writes a Markdown table, which names the device, to FILE or to standard output. Speeds of the
+Writes a Markdown table, which names the device, to FILE, anew after each model, or to standard
+output. Speeds of the
 trajectory run are ratios to the pipeline's call in the same process. Both models are meant for a
 GPU of 80 GB. Nothing that is measured depends on what the weights are. ``--tiny`` replaces the
 models by tiny ones of the same classes, to see on any machine that all of it runs; its numbers mean
@@ -289,6 +291,7 @@ def measure(subject: Subject, folder: Path, n: int, repeats: int) -> Rows:
     decode = seconds(lambda: sampler.decode(latents), repeats)
     in_turn = alone + (steps - 1) * len(PROMPTS) * decode
     rows |= {
+        "decode of a batch, s": f"{decode:.3g}",
         "trajectory run, final images only, speed over the call's": f"{alone / final:.3f}",
         "trajectory run, every step decoded, speed over the call's": f"{alone / every:.3f}",
         "the same, if each decode waited its turn": f"{alone / in_turn:.3f}",
@@ -309,9 +312,8 @@ def measure(subject: Subject, folder: Path, n: int, repeats: int) -> Rows:
         finetune_step(
             subject.reward, data, narf, start=None, out=folder / "narf", seed=0, val_data=data
         )
-        rows[f"NARF step of {images} images with its checkpoint, s"] = (
-            f"{time.perf_counter() - narf_began:.3g}"
-        )
+        rows["NARF step, images"] = str(images)
+        rows["NARF step with its checkpoint, s"] = f"{time.perf_counter() - narf_began:.3g}"
 
     with peak(rows, "memory of live search"):
         rows |= search(subject, n, repeats)
@@ -347,11 +349,31 @@ def search(subject: Subject, n: int, repeats: int) -> Rows:
     if {len(best.candidates), len(pruned.candidates)} != {n}:
         raise RuntimeError(f"{len(best.candidates)} and {len(pruned.candidates)} candidates of {n}")
     return {
-        f"best-of-{n}, s": f"{taken['best-of-n']:.3g}",
-        f"TTSnap of {n}, {schedules['ttsnap']}, time over best-of-{n}'s": (
+        "live search, N": str(n),
+        "best-of-N, s": f"{taken['best-of-n']:.3g}",
+        f"TTSnap of N at {schedules['ttsnap']}, time over best-of-N's": (
             f"{taken['ttsnap'] / taken['best-of-n']:.3f}"
         ),
-        "TFLOPs over its": f"{pruned.spent / best.spent:.3f}",
+        "TTSnap of N, TFLOPs over best-of-N's": f"{pruned.spent / best.spent:.3f}",
+    }
+
+
+def compiled(subject: Subject, repeats: int) -> Rows:
+    """A step of a batch with `torch.compile` on the denoiser, as `runtime.compile` has it."""
+    sampler = subject.sampler
+    state = sampler.start(subject.texts.select(torch.tensor([0])), range(subject.batch))
+    eager = seconds(lambda: sampler.step(state), repeats)
+    sampler.denoiser.compile()
+    began = time.perf_counter()
+    sampler.step(state)
+    if torch.accelerator.is_available():
+        torch.accelerator.synchronize()
+    first = time.perf_counter() - began
+    later = seconds(lambda: sampler.step(state), repeats)
+    return {
+        "step of a batch, s": f"{eager:.3g}",
+        "speed when compiled": f"{eager / later:.3f}",
+        "first step when compiled, s": f"{first:.3g}",
     }
 
 
@@ -391,6 +413,7 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description="See the top of this file.")
     parser.add_argument("--models", nargs="+", choices=PIPELINES, default=list(PIPELINES))
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--compile", action="store_true")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--tiny", action="store_true")
     asked = parser.parse_args(arguments)
@@ -398,15 +421,19 @@ def main(arguments: Sequence[str]) -> None:
     columns: dict[str, Rows] = {}
     for name in asked.models:
         chosen = subject(name, asked.tiny)
-        with tempfile.TemporaryDirectory() as folder:
-            columns[name] = measure(chosen, Path(folder, "run"), 4 * chosen.batch, asked.repeats)
+        if asked.compile:
+            columns[name] = compiled(chosen, asked.repeats)
+        else:
+            with tempfile.TemporaryDirectory() as folder:
+                run = Path(folder, "run")
+                columns[name] = measure(chosen, run, 4 * chosen.batch, asked.repeats)
+        if asked.out is not None:
+            asked.out.write_text(table(columns), encoding="utf-8")
         del chosen
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
     if asked.out is None:
         print(table(columns), end="")
-    else:
-        asked.out.write_text(table(columns), encoding="utf-8")
 
 
 if __name__ == "__main__":
