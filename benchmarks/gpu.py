@@ -10,7 +10,7 @@ stock pipelines do not have, and with encoded prompts made up, so that there are
   the final images only, as the pipeline does, and once decoding and storing every step;
 - scores; one step of noise-aware finetuning of all weights on the images of an early step;
 - best-of-N and TTSnap live at the same N, the untouched reward standing for its checkpoints;
-- with ``--compile`` instead of all that, one step of a batch with the denoiser compiled and without.
+- with ``--compile`` instead of all that, one step of a batch, with the denoiser compiled and not.
 
 Writes a Markdown table, which names the device, to FILE, anew after each model, or to standard
 output. Speeds of the
