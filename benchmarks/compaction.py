@@ -23,13 +23,13 @@ import torch
 
 from ttsnap.config import Config, Runtime
 from ttsnap.diffusion import load_sampler
-from ttsnap.pricing import cost_model
 from ttsnap.progress import quiet_libraries
 from ttsnap.prompts import load_split, seed_of
 from ttsnap.rewards import load_reward
 from ttsnap.schedule import Schedule
-from ttsnap.search import SearchResult, Task, run_method
-from ttsnap.search.methods import Pruning
+from ttsnap.searching import SearchResult, Task, run_method
+from ttsnap.searching.methods import Pruning
+from ttsnap.searching.pricing import cost_model
 
 SCHEDULE = Schedule.parse("2:0.4,5:0.4")
 NAMES = ("best-of-n", "ttsp")

@@ -47,18 +47,18 @@ from ttsnap.diffusion.architectures import ARCHITECTURES, Architecture
 from ttsnap.diffusion.flops import seconds
 from ttsnap.diffusion.loading import torch_device
 from ttsnap.diffusion.sampler import Conditioning, Sampler
+from ttsnap.generate import generate_block
 from ttsnap.narf.curriculum import finetune_step
 from ttsnap.narf.data import StepData
-from ttsnap.pricing import cost_model
 from ttsnap.progress import quiet_libraries
 from ttsnap.prompts import Prompt, seed_of
 from ttsnap.rewards.clip import ClipReward
 from ttsnap.rewards.pixels import Preparation
 from ttsnap.schedule import Check, Schedule
-from ttsnap.search import SearchResult, Task, run_method
-from ttsnap.search.methods import Pruning
-from ttsnap.store import TrajectoryStore, create_store, open_store
-from ttsnap.trajectories import generate_block
+from ttsnap.searching import SearchResult, Task, run_method
+from ttsnap.searching.methods import Pruning
+from ttsnap.searching.pricing import cost_model
+from ttsnap.store.trajectories import TrajectoryStore, create_store, open_store
 
 ROOT = Path(__file__).parents[1]
 PROMPTS = [Prompt(f"p{number}", f"prompt {number}", "", 0) for number in range(2)]

@@ -16,13 +16,13 @@ sys.path.insert(0, str(workflow.basedir))
 from ttsnap.config import load_config, typed
 from ttsnap.diffusion import VIDEOS
 from ttsnap.errors import UserError
-from ttsnap.fetch import missing
-from ttsnap.files import check_writable, place
+from ttsnap.run.fetch import missing
+from ttsnap.store.files import check_writable, place
 from ttsnap.prompts import load_splits, prompts_hash
 from ttsnap.rewards import is_trainable
-from ttsnap.search.methods import METHODS
-from ttsnap.search.setup import looks_by_narf, method_options, prunes
-from ttsnap.standing import SETTINGS
+from ttsnap.searching.methods import METHODS
+from ttsnap.searching.setup import looks_by_narf, method_options, prunes
+from ttsnap.run.status import SETTINGS
 
 update_config(config, typed(workflow.config_settings.overwrite_config))
 try:

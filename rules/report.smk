@@ -76,9 +76,9 @@ rule report:
         store=CONFIG.store("test"),
         checkpoints=lambda wildcards, input: repeated("--checkpoint", input.checkpoints),
         source=source_hash(
-            "ttsnap/report/*.py",
-            "ttsnap/standing.py",
-            "ttsnap/workload.py",
+            "ttsnap/report/**/*.py",
+            "ttsnap/run/status.py",
+            "ttsnap/run/workload.py",
             "ttsnap/stages/report.py",
         ),
     message:

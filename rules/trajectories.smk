@@ -1,5 +1,5 @@
 # Prompts to stores of Tweedie estimates: one store per split, one shard and one job per block.
-from ttsnap import trajectories
+from ttsnap import generate
 from ttsnap.stages import model
 
 
@@ -53,7 +53,7 @@ rule trajectory_store:
             split=getattr(CONFIG.splits, wildcards.split),
             seed=CONFIG.seed,
             prompts=prompts_hash(PROMPTS[wildcards.split]),
-            version=trajectories.VERSION,
+            version=generate.VERSION,
         ),
         store=lambda wildcards: CONFIG.store(wildcards.split),
     message:
@@ -88,7 +88,7 @@ rule trajectories:
             sampling=CONFIG.sampling,
             split=getattr(CONFIG.splits, wildcards.split),
             prompts=prompts_hash(block_prompts(wildcards.split, wildcards.block)),
-            version=trajectories.VERSION,
+            version=generate.VERSION,
         ),
         store=lambda wildcards: CONFIG.store(wildcards.split),
     message:

@@ -18,14 +18,14 @@ import numpy as np
 import pytest
 import torch
 
-from tests.test_trajectories import content, generate, generate_all, identity
+from tests.test_generate import content, generate, generate_all, identity
 from tests.tiny import tiny_stable_diffusion
 from ttsnap import config
 from ttsnap.diffusion import from_pipeline, load_sampler
 from ttsnap.diffusion.sampler import Sampler
 from ttsnap.prompts import Prompt
 from ttsnap.stages import run, trajectories
-from ttsnap.store import (
+from ttsnap.store.trajectories import (
     TrajectoryStore,
     block_receipt,
     create_store,

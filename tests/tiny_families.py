@@ -14,7 +14,7 @@ import torch
 import transformers
 
 from tests.tiny import MAX_LENGTH, tiny_stable_diffusion, tiny_tokenizer
-from ttsnap.diffusion.edm import EDMPipeline
+from ttsnap.diffusion.families.edm import EDMPipeline
 
 LETTERS = [chr(code) for code in range(33, 127)]
 

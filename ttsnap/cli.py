@@ -13,14 +13,14 @@ from rich.console import Console
 from ttsnap.config import DEFAULT_YAML, Config, Split, load_config
 from ttsnap.diffusion.cli import costs
 from ttsnap.errors import UserError, explain
-from ttsnap.fetch import fetch
-from ttsnap.files import Place, about, local_folder, place
 from ttsnap.progress import quiet_libraries
 from ttsnap.rewards.cli import import_rewards, rewards
-from ttsnap.run_cli import estimate, status
-from ttsnap.search import cli as search_cli
+from ttsnap.run.cli import estimate, status
+from ttsnap.run.fetch import fetch
+from ttsnap.searching import cli as search_cli
 from ttsnap.shapes.cli import app as shapes
 from ttsnap.simulation import cli as simulation_cli
+from ttsnap.store.files import Place, about, local_folder, place
 
 app = typer.Typer(
     help="Better images for the same compute: prune bad noise seeds early.",
@@ -55,7 +55,7 @@ RunOrStore = Annotated[
 
 def _stores(run: Path) -> list[tuple[Place, Path]]:
     """The trajectory stores of a run, or the one that ``run`` is, each with its receipts."""
-    from ttsnap.standing import SETTINGS
+    from ttsnap.run.status import SETTINGS
 
     if run.suffix == ".zarr":
         receipts = run.with_suffix("")
@@ -78,7 +78,7 @@ def _stores(run: Path) -> list[tuple[Place, Path]]:
 @app.command()
 def verify(run: RunOrStore) -> None:
     """Prove trajectory stores against their receipts; exit with 1 if anything is wrong."""
-    from ttsnap.store import verify as verify_store
+    from ttsnap.store.trajectories import verify as verify_store
 
     problems = 0
     for store, receipts in _stores(run):
@@ -105,8 +105,8 @@ def repair(
     theirs. They come out as they were, receipts included, so that nothing is redone after them.
     Exits with 1 if something is wrong that this does not mend.
     """
-    from ttsnap.store import repair as plan_repair
-    from ttsnap.store import verify as verify_store
+    from ttsnap.store.trajectories import repair as plan_repair
+    from ttsnap.store.trajectories import verify as verify_store
 
     gone = left = 0
     for store, receipts in _stores(run):
@@ -154,7 +154,7 @@ def export_store(
     out: Annotated[Path, typer.Argument(help="Folder to write.")],
 ) -> None:
     """Write a store as PNG files: **p0000/id000/s00.png** is prompt 0, image 0, step 0."""
-    from ttsnap.folders import export_folders
+    from ttsnap.store.folders import export_folders
 
     print(f"{export_folders(store, out)} images in {out}")
 
@@ -174,8 +174,8 @@ def import_store(
     prompts_per_shard: Annotated[int, typer.Option(min=1)] = 50,
 ) -> None:
     """Read a folder of PNG files, laid out as `ttsnap export` writes it, into a store."""
-    from ttsnap.folders import import_folders
     from ttsnap.prompts import load_prompts
+    from ttsnap.store.folders import import_folders
 
     count = import_folders(
         folder,

@@ -7,7 +7,7 @@ from ttsnap.errors import UserError
 from ttsnap.narf import data as module
 from ttsnap.narf.data import StepData
 from ttsnap.prompts import Prompt
-from ttsnap.store import TrajectoryStore, create_store, open_store
+from ttsnap.store.trajectories import TrajectoryStore, create_store, open_store
 
 PROMPTS, IMAGES = 5, 10
 STEPS = [1, 3, 4, 7]

@@ -10,7 +10,7 @@ from PIL import Image
 from ttsnap.config import MethodName
 from ttsnap.report.pictures import contact_sheet, gallery, trajectories
 from ttsnap.report.style import BLUE, caption, drawable, scored, signed
-from ttsnap.search import Candidate, SearchResult
+from ttsnap.searching import Candidate, SearchResult
 
 PROMPTS = [
     "a small red circle",

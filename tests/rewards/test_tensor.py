@@ -8,7 +8,7 @@ import pytest
 from tests.tiny_clip import SIZE, clip_reward, tiny_clip
 from ttsnap.prompts import Prompt
 from ttsnap.rewards.tensor import score_step
-from ttsnap.store import create_store, open_store
+from ttsnap.store.trajectories import create_store, open_store
 
 
 @pytest.mark.parametrize("batch_size", [1, 7])

@@ -12,7 +12,7 @@ import pytest
 from ttsnap.errors import UserError
 from ttsnap.schedule import CostModel, planned_schedule, read_plan
 from ttsnap.simulation.source import load_source
-from ttsnap.store import RewardTensor, write_receipt
+from ttsnap.store.trajectories import RewardTensor, write_receipt
 
 COSTS = ("--denoise", "1", "--verify", "0.2")
 BUDGETS = ("--budgets", "15:45:15")

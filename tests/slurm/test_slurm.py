@@ -12,7 +12,7 @@ import pytest
 
 from tests.slurm.conftest import Clone, Controller, is_task, rule_of
 from tests.workflow.conftest import job_counts
-from ttsnap.store import block_receipt, open_store, verify
+from ttsnap.store.trajectories import block_receipt, open_store, verify
 
 pytestmark = pytest.mark.slurm
 

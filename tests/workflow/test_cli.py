@@ -13,10 +13,10 @@ from PIL import Image
 
 from tests.workflow.conftest import PROMPTS, Workflow
 from ttsnap.config import load_config
+from ttsnap.run.status import SETTINGS
+from ttsnap.run.workload import workload
 from ttsnap.schedule import CostModel, planned_schedule, read_plan
-from ttsnap.standing import SETTINGS
-from ttsnap.store import open_store
-from ttsnap.workload import workload
+from ttsnap.store.trajectories import open_store
 
 
 @pytest.fixture(autouse=True)

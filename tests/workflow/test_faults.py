@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.workflow.conftest import Workflow, job_counts
-from ttsnap.standing import SETTINGS
-from ttsnap.store import open_store, verify
+from ttsnap.run.status import SETTINGS
+from ttsnap.store.trajectories import open_store, verify
 
 
 def test_a_repaired_run_makes_anew_what_was_damaged_and_nothing_else(

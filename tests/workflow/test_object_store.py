@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.workflow.conftest import Workflow
-from ttsnap.files import files_under, place
+from ttsnap.store.files import files_under, place
 
 STORES = "s3://bucket/all runs"
 

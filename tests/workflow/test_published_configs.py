@@ -16,10 +16,10 @@ from tests.workflow.conftest import ROOT, Workflow, job_counts
 from ttsnap import cli
 from ttsnap.config import Model, RewardSettings, Runtime, Sampling, load_config
 from ttsnap.diffusion import VIDEOS, load_sampler
-from ttsnap.fetch import sources
 from ttsnap.prompts import load_splits
 from ttsnap.rewards import load_reward
-from ttsnap.store import open_store
+from ttsnap.run.fetch import sources
+from ttsnap.store.trajectories import open_store
 
 NAMES = ["sd15", "sdxl", "flux", "sd35", "pixart-sigma"]
 PROMPTS = {"edm": "red", "ltx": "a fox in snow", "wan": "a fox in snow"}

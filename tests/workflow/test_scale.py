@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.workflow.conftest import ROOT, job_counts
 from ttsnap.config import load_config
-from ttsnap.workload import workload
+from ttsnap.run.workload import workload
 
 
 def test_the_published_size_is_planned_in_a_minute_and_two_gigabytes(tmp_path: Path) -> None:

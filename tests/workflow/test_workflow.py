@@ -7,7 +7,7 @@ import pytest
 
 from tests.workflow.conftest import PROMPTS, Workflow
 from ttsnap.schedule import read_plan
-from ttsnap.store import RewardTensor, open_store, read_table, verify
+from ttsnap.store.trajectories import RewardTensor, open_store, read_table, verify
 
 
 def test_lint_finds_nothing(workflow: Workflow) -> None:

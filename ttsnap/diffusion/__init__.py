@@ -10,22 +10,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ttsnap.errors import UserError
-from ttsnap.video import check_writer
+from ttsnap.rewards.frames import check_writer
 
 if TYPE_CHECKING:
     from ttsnap import config
     from ttsnap.diffusion.sampler import Sampler
 
 SAMPLERS = {
-    "stable-diffusion": "ttsnap.diffusion.stable_diffusion:StableDiffusionSampler",
-    "sdxl": "ttsnap.diffusion.sdxl:StableDiffusionXLSampler",
-    "flux": "ttsnap.diffusion.flux:FluxSampler",
-    "stable-diffusion-3": "ttsnap.diffusion.stable_diffusion_3:StableDiffusion3Sampler",
-    "pixart-sigma": "ttsnap.diffusion.pixart:PixArtSigmaSampler",
-    "sana": "ttsnap.diffusion.sana:SanaSampler",
-    "edm": "ttsnap.diffusion.edm:EDMSampler",
-    "ltx": "ttsnap.diffusion.ltx:LTXSampler",
-    "wan": "ttsnap.diffusion.wan:WanSampler",
+    "stable-diffusion": "ttsnap.diffusion.families.stable_diffusion:StableDiffusionSampler",
+    "sdxl": "ttsnap.diffusion.families.sdxl:StableDiffusionXLSampler",
+    "flux": "ttsnap.diffusion.families.flux:FluxSampler",
+    "stable-diffusion-3": "ttsnap.diffusion.families.stable_diffusion_3:StableDiffusion3Sampler",
+    "pixart-sigma": "ttsnap.diffusion.families.pixart:PixArtSigmaSampler",
+    "sana": "ttsnap.diffusion.families.sana:SanaSampler",
+    "edm": "ttsnap.diffusion.families.edm:EDMSampler",
+    "ltx": "ttsnap.diffusion.families.ltx:LTXSampler",
+    "wan": "ttsnap.diffusion.families.wan:WanSampler",
 }
 """Family -> ``module:class``."""
 

@@ -41,7 +41,7 @@ def costs(
         model_tflops,
         reward_tflops,
     )
-    from ttsnap.pricing import score_tflops
+    from ttsnap.searching.pricing import score_tflops
 
     if model == "all":
         print(_overview(guidance or 5.0))

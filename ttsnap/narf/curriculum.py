@@ -24,11 +24,11 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from ttsnap.errors import UserError
-from ttsnap.files import atomic_folder
 from ttsnap.narf.loss import preference_loss, squared_error
 from ttsnap.progress import track
 from ttsnap.rewards.checkpoint import WEIGHTS, load_checkpoint, wrapping
 from ttsnap.stats import kendall_tau_rows
+from ttsnap.store.files import atomic_folder
 
 if TYPE_CHECKING:
     import pandas as pd

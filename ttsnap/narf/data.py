@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from ttsnap.store import TrajectoryStore
+    from ttsnap.store.trajectories import TrajectoryStore
 
 GROUP = 8  # images of one prompt that stay together in a batch
 IN_MEMORY = 2**31  # bytes; more is read from the store again and again

@@ -29,7 +29,7 @@ from ttsnap.report.style import (
 )
 
 if TYPE_CHECKING:
-    from ttsnap.search.result import Candidate, SearchResult
+    from ttsnap.searching.result import Candidate, SearchResult
 
 PIXELS = 160  # of a picture's longest side as drawn
 GUTTER = 0.07  # between pictures, as a share of their width

@@ -84,7 +84,7 @@ KINDS = {
         "Weighted sum of z-scores or ranks; options: other rewards of the config.",
     ),
     "gemini": Kind(
-        "ttsnap.rewards.vlm",
+        "ttsnap.rewards.judges.vlm",
         "GeminiJudge",
         "Grades by Google's Gemini; options: model.",
         trainable=False,
@@ -100,13 +100,13 @@ KINDS = {
         "ImageReward 1.0; path: its folder; runs in envs/image-reward.yaml only.",
     ),
     "openai": Kind(
-        "ttsnap.rewards.vlm",
+        "ttsnap.rewards.judges.vlm",
         "OpenAIJudge",
         "Grades by a service that speaks OpenAI's protocol; options: model.",
         trainable=False,
     ),
     "qwen-vl": Kind(
-        "ttsnap.rewards.qwen_vl",
+        "ttsnap.rewards.judges.qwen_vl",
         "QwenJudge",
         "Grades by a vision-language model on this machine; path: a Qwen-VL.",
         trainable=False,

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from ttsnap.progress import track
 from ttsnap.rewards.base import Reward
-from ttsnap.store import TrajectoryStore
+from ttsnap.store.trajectories import TrajectoryStore
 
 
 def score_step(

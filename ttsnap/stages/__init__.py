@@ -22,8 +22,8 @@ import typer
 
 from ttsnap.config import Runtime, Settings
 from ttsnap.errors import UserError, explain
-from ttsnap.files import Place, place
 from ttsnap.progress import quiet_libraries
+from ttsnap.store.files import Place, place
 
 AnySettings = TypeVar("AnySettings", bound=Settings)
 

@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 
 from ttsnap import config
-from ttsnap.files import sha256_of
 from ttsnap.stages import RuntimeOption, json_option, run
-from ttsnap.store import write_receipt
+from ttsnap.store.files import sha256_of
+from ttsnap.store.trajectories import write_receipt
 
 VERSION = 2
 

@@ -12,9 +12,9 @@ import typer
 
 from ttsnap import config
 from ttsnap.errors import UserError
-from ttsnap.files import Place, sha256_of
 from ttsnap.stages import RewardName, RuntimeOption, StoreOption, json_option, run
-from ttsnap.store import open_store, read_table, reward_matrix, write_receipt
+from ttsnap.store.files import Place, sha256_of
+from ttsnap.store.trajectories import open_store, read_table, reward_matrix, write_receipt
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -14,12 +14,12 @@ import typer
 
 from ttsnap import config
 from ttsnap.config import load_config
+from ttsnap.run.status import SETTINGS, rows, standings
 from ttsnap.schedule import Schedule, planned_schedule, read_plan
-from ttsnap.search.methods import METHODS
-from ttsnap.search.setup import prunes
+from ttsnap.searching.methods import METHODS
+from ttsnap.searching.setup import prunes
 from ttsnap.stages import StoreOption, json_option, run
-from ttsnap.standing import SETTINGS, rows, standings
-from ttsnap.store import TrajectoryStore, open_store, read_receipt, write_table
+from ttsnap.store.trajectories import TrajectoryStore, open_store, read_receipt, write_table
 
 
 class Settings(config.Settings):

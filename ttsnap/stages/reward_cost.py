@@ -14,7 +14,7 @@ import typer
 
 from ttsnap import config
 from ttsnap.stages import ModelReceipt, RewardName, RuntimeOption, json_option, run
-from ttsnap.store import read_receipt, write_receipt
+from ttsnap.store.trajectories import read_receipt, write_receipt
 
 if TYPE_CHECKING:
     from ttsnap.rewards import Reward
@@ -70,7 +70,7 @@ def _tflops(settings: Settings, reward: Reward, model: Path) -> dict[str, float]
 
 def _seconds(settings: Settings, runtime: config.Runtime, reward: Reward) -> dict[str, float]:
     from ttsnap.diffusion import load_sampler
-    from ttsnap.pricing import measure
+    from ttsnap.searching.pricing import measure
 
     sampler = load_sampler(settings.model, settings.sampling, runtime)
     return measure("seconds", sampler, reward, settings.sampling, runtime.batch_size)

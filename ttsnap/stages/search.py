@@ -14,7 +14,7 @@ from ttsnap import config
 from ttsnap.prompts import load_split, seed_of
 from ttsnap.schedule import Schedule, read_plan
 from ttsnap.stages import CostReceipt, ModelReceipt, RuntimeOption, json_option, run
-from ttsnap.store import read_receipt, write_table
+from ttsnap.store.trajectories import read_receipt, write_table
 
 VERSION = 3
 
@@ -55,8 +55,8 @@ def main(
     from ttsnap.diffusion import load_sampler
     from ttsnap.progress import track
     from ttsnap.rewards import load_judge, load_reward
-    from ttsnap.search import METHODS, Task, run_method
-    from ttsnap.search.setup import method_options, planned_options, sampling_for
+    from ttsnap.searching import METHODS, Task, run_method
+    from ttsnap.searching.setup import method_options, planned_options, sampling_for
     from ttsnap.simulation.source import read_costs
 
     how = METHODS[method]

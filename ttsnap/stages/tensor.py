@@ -9,10 +9,10 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from ttsnap.files import sha256_of
 from ttsnap.stages import RewardName, RuntimeOption, StoreOption, json_option, run
 from ttsnap.stages.rewards import Settings
-from ttsnap.store import RewardTensor, open_store, read_receipt, write_receipt
+from ttsnap.store.files import sha256_of
+from ttsnap.store.trajectories import RewardTensor, open_store, read_receipt, write_receipt
 
 VERSION = 1
 

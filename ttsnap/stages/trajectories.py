@@ -1,4 +1,4 @@
-"""Generate one block of a trajectory store; see :mod:`ttsnap.trajectories`."""
+"""Generate one block of a trajectory store; see :mod:`ttsnap.generate`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from ttsnap import config
 from ttsnap.stages import RuntimeOption, StoreOption, json_option, run
-from ttsnap.store import open_store
+from ttsnap.store.trajectories import open_store
 
 
 class Settings(config.Settings):
@@ -28,7 +28,7 @@ def main(
     out: Annotated[Path, typer.Option()],
 ) -> None:
     from ttsnap.diffusion import load_sampler
-    from ttsnap.trajectories import generate_block
+    from ttsnap.generate import generate_block
 
     sampler = load_sampler(settings.model, settings.sampling, runtime)
     generate_block(

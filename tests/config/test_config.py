@@ -1,0 +1,327 @@
+"""Settings: what is refused and with which words, and what is generated from them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from ttsnap.config import (
+    DEFAULT_YAML,
+    SCHEMA_JSON,
+    Config,
+    Settings,
+    default_yaml,
+    json_schema,
+    load_config,
+    to_yaml,
+)
+from ttsnap.errors import UserError
+
+HUB = {"path": "laion/CLIP-ViT-H-14"}
+
+
+def nested(path: str, value: Any) -> dict[str, Any]:
+    for key in reversed(path.split(".")):
+        value = {key: value}
+    return value
+
+
+def test_generated_files_are_up_to_date() -> None:
+    """If not: ``python -m ttsnap.config.generate``."""
+    assert DEFAULT_YAML.read_text() == default_yaml()
+    assert json.loads(SCHEMA_JSON.read_text()) == json_schema()
+
+
+def test_the_default_file_holds_every_key_and_loads_as_the_defaults() -> None:
+    assert yaml.safe_load(default_yaml()) == Config().model_dump()
+    assert load_config(DEFAULT_YAML) == Config()
+    assert max(map(len, default_yaml().splitlines())) <= 100
+
+
+def test_every_setting_is_described() -> None:
+    def sections(kind: type[Settings]) -> set[type[Settings]]:
+        found = kind.__subclasses__()
+        return {*found, *(deeper for section in found for deeper in sections(section))}
+
+    # Stages, where another test has imported them, have settings of their own.
+    for section in sections(Settings):
+        if section.__module__ != Settings.__module__:
+            continue
+        assert section.__doc__, section
+        for name, field in section.model_fields.items():
+            is_section = isinstance(field.annotation, type) and issubclass(
+                field.annotation, Settings
+            )
+            assert is_section or field.description, f"{section.__name__}.{name}"
+
+
+def test_settings_survive_their_yaml(tmp_path: Path) -> None:
+    config = load_config(
+        {
+            "model": {"path": "org/name", "revision": "abc123" + "0" * 34},
+            "sampling": {"scheduler": {"options": {"eta": 0.5, "nested": {"a": [1, None]}}}},
+            "splits": {"val": {"file": "my prompts: 'é'.json", "steps": [0, 1, 2, 3, 4, 5, 6]}},
+            "rewards": {"one": {"path": "./one"}, "2": {"path": "./two"}},
+            "search": {"reward": "2"},
+        }
+    )
+    path = tmp_path / "config.yaml"
+    path.write_text(to_yaml(config), encoding="utf-8")
+    assert load_config(path) == config
+
+
+def test_ensembles_are_given_the_settings_of_their_members() -> None:
+    pick = {"path": "pick", "options": {"factor": 2.0}}
+    both = {"pick": 2, "small": {"mean": 0.5, "std": 0.1}}
+    config = load_config(
+        {
+            "rewards": {
+                "pick": pick,
+                "small": {"kind": "compressibility"},
+                "both": {"kind": "ensemble", "options": {"rewards": both, "by": "zscore"}},
+            },
+            "search": {"reward": "both"},
+        }
+    )
+    members = config.rewards["both"].options["rewards"]
+    common = {"revision": None, "options": {}}
+    assert members == {
+        "pick": common | pick | {"kind": "clip", "weight": 2},
+        "small": common | {"kind": "compressibility", "path": None, **both["small"]},
+    }
+    assert load_config(config.model_dump()) == config
+
+
+def test_a_partial_config_is_completed() -> None:
+    config = load_config({"splits": {"val": {"stop": 4050}}, "narf": {"lora": {"rank": 4}}})
+    assert config.splits.val == Config().splits.val.model_copy(update={"stop": 4050})
+    assert config.splits.train == Config().splits.train
+    assert config.narf.lora == Config().narf.lora.model_copy(update={"rank": 4})
+    assert load_config({}) == Config()
+
+
+def test_whole_numbers_pass_as_numbers() -> None:
+    guidance = load_config({"sampling": {"guidance_scale": 7}}).sampling.guidance_scale
+    assert isinstance(guidance, float)
+    assert guidance == 7
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        # Unknown keys
+        ("narv", {}, "narv: unknown key; did you mean narf?"),
+        ("narf.lora.rnk", 4, "narf.lora.rnk: unknown key; did you mean rank?"),
+        ("rewards.clip", {"path": "a", "pathe": "b"}, "rewards.clip.pathe: unknown key; did you"),
+        ("splits.tests", {}, "splits.tests: unknown key; did you mean test?"),
+        ("splits.val.image", 3, "splits.val.image: unknown key; did you mean images?"),
+        ("simulation.checks", [{"step": 1, "keep": 1, "stop": 2}], "simulation.checks.0.stop: unk"),
+        ("seed.root", 1, 'seed: should be a valid integer, not {"root": 1}'),
+        # Wrong types
+        ("sampling.steps", "12", 'sampling.steps: should be a valid integer, not "12"'),
+        ("sampling.steps", 12.0, "sampling.steps: should be a valid integer, not 12.0"),
+        ("sampling.steps", True, "sampling.steps: should be a valid integer, not true"),
+        ("narf.weight_decay", True, "narf.weight_decay: should be a valid number, not true"),
+        ("narf.learning_rate", "1e-3", 'should be a number, not the text "1e-3"; YAML wants'),
+        ("narf.clip_norm", float("nan"), "narf.clip_norm: should be a finite number, not NaN"),
+        ("narf", None, "narf: should be a section of settings, not null"),
+        ("splits", [], "splits: should be a section of settings, not []"),
+        ("splits.val", 3, "splits.val: should be a section of settings, not 3"),
+        ("run", 3, "run: should be a valid string, not 3"),
+        # Impossible values
+        ("run", "a/b", "run: should match pattern"),
+        ("results", "", "results: should have at least 1 character"),
+        ("runtime.device", "gpu", "runtime.device: should match pattern"),
+        (
+            "runtime",
+            {"device": "cuda:1", "processes": 2},
+            "runtime.device: cuda:1 is for one process",
+        ),
+        ("narf.method", "qlora", "narf.method: should be 'lora' or 'full', not \"qlora\""),
+        ("sampling.steps", 1, "sampling.steps: should be greater than or equal to 2, not 1"),
+        ("sampling.height", 30, "sampling.height: should be a multiple of 4, not 30"),
+        ("sampling.scheduler.name", "DDIM", "sampling.scheduler.name: should match pattern"),
+        ("rewards", {}, "rewards: dictionary should have at least 1 item"),
+        ("rewards", {"a b": HUB}, "rewards.a b: should match pattern"),
+        (
+            "rewards",
+            {"clip": {"path": "a"}, "both": {"kind": "ensemble", "options": {"rewards": {"b": 1}}}},
+            "rewards.both.options.rewards.b: is no reward to build on, which are clip",
+        ),
+        ("search.reward", "hps", "search.reward: hps is none of the rewards (clip)"),
+        ("costs.rewards", {"hps": 0.3}, "costs.rewards: hps is none of the rewards (clip)"),
+        ("costs.denoise", 0.0, "costs.denoise: should be greater than 0, not 0.0"),
+        ("search.methods", ["ttsnap"] * 2, "search.methods.1: ttsnap is listed twice"),
+        ("search.methods", ["bem"], "search.methods.0: should be 'best-of-n', 'ttsnap'"),
+        ("search.judge_reward", "hps", "search.judge_reward: hps is none of the rewards (clip)"),
+        ("search.judge_reward", "clip", "search.judge_reward: clip is the reward that searches"),
+        ("search.budgets", [], "search.budgets: list should have at least 1 item"),
+        ("search.budgets", [0.1, 0], "search.budgets.1: should be greater than 0, not 0"),
+        ("search.budgets", [2, 1.5], "search.budgets.1: 1.5 does not follow 2; the values must"),
+        # Revisions
+        ("model", HUB, "model.revision: must be the commit of laion/CLIP-ViT-H-14"),
+        ("rewards", {"clip": HUB}, "rewards.clip.revision: must be the commit of laion/CLIP-"),
+        # Steps
+        ("narf.steps", [], "narf.steps: list should have at least 1 item"),
+        ("narf.steps", [1, 2, 14], "narf.steps.2: 14 is beyond the last step 11"),
+        ("narf.steps", [1, 3, 2], "narf.steps.2: 2 does not follow 3; the values must increase"),
+        ("narf.steps", [1, 1], "narf.steps.1: 1 does not follow 1; the values must increase"),
+        ("narf.steps", [-1, 1], "narf.steps.0: should be greater than or equal to 0, not -1"),
+        ("narf.steps", [1, 8, 11], "splits.train.steps: lacks 8, needed by narf.steps"),
+        ("splits.val.steps", [1, 2, 3, 4, 5], "splits.val.steps: lacks 0, 6, needed by narf.steps"),
+        ("splits.test.steps", [3, 7, 12], "splits.test.steps.2: 12 is beyond the last step 11"),
+        # Checks
+        ("simulation.checks", [], "simulation.checks: list should have at least 1 item"),
+        (
+            "simulation.checks",
+            [{"step": 11, "keep": 0.5}],
+            "simulation.checks.0.step: 11 is beyond the last useful step 10 of 12 steps",
+        ),
+        (
+            "simulation.checks",
+            [{"step": 4, "keep": 0.5}, {"step": 4, "keep": 0.4}],
+            "simulation.checks.1.step: 4 does not follow 4; the values must increase",
+        ),
+        (
+            "simulation.checks",
+            [{"step": 4, "keep": 0}],
+            "simulation.checks.0.keep: should be greater than 0, not 0",
+        ),
+        (
+            "simulation.checks",
+            [{"step": 4, "keep": 1.5}],
+            "simulation.checks.0.keep: should be less than or equal to 1, not 1.5",
+        ),
+        # Splits
+        ("splits.val.stop", 4000, "splits.val.stop: 4000 is not above start 4000"),
+        (
+            "splits.val.start",
+            3599,
+            "splits.val: prompts 3599 to 4060 overlap with those of splits.train, 0 to 3600",
+        ),
+        (
+            "splits.test",
+            {"file": "config/../config/prompts/shapes.json", "start": 0, "stop": 1},
+            "splits.test: prompts 0 to 1 overlap with those of splits.train",
+        ),
+    ],
+)
+def test_a_bad_value_is_refused_with_its_path(path: str, value: Any, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load_config(nested(path, value))
+    line = str(caught.value)
+    assert message in line
+    assert line.startswith("config: ")
+    assert "\n" not in line
+
+
+def test_steps_of_given_checks_must_be_stored() -> None:
+    """Planned ones are wherever there are rewards."""
+    stored = nested("splits.test.steps", [3])
+    assert load_config(stored).simulation.checks is None
+    checks = [{"step": 3, "keep": 0.5}, {"step": 7, "keep": 0.5}]
+    with pytest.raises(UserError, match=r"test\.steps: lacks 7, needed by simulation\.checks"):
+        load_config(stored | nested("simulation.checks", checks))
+
+
+def test_every_problem_gets_its_line() -> None:
+    with pytest.raises(UserError) as caught:
+        load_config({"narf": {"stepz": [1], "epochs": 0}, "seed": -1})
+    assert str(caught.value).splitlines() == [
+        "config: seed: should be greater than or equal to 0, not -1",
+        "config: narf.epochs: should be greater than 0, not 0",
+        "config: narf.stepz: unknown key; did you mean steps?",
+    ]
+
+
+def test_values_that_touch_the_limits_pass() -> None:
+    splits = {"train": {"steps": [0, 1]}, "val": {"steps": [0]}, "test": {"steps": [10]}}
+    checks = [{"step": 10, "keep": 1}]
+    # The last step is stored without being listed; other files may hold the same range.
+    load_config(
+        {"splits": splits, "narf": {"steps": [0, 11]}, "simulation": {"checks": checks}}
+        | {"model": HUB | {"revision": "0123abcd" * 5}}
+    )
+    load_config(nested("splits.val", {"file": "other.json", "start": 0, "stop": 1}))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"narf:\n  steps: [14]\n", ": narf.steps.0: 14 is beyond the last step 11"),
+        (b"narf: [1,\n", ":2:1: not YAML: "),
+        (b"- a\n", ": expected sections of settings, not a list"),
+        (b"run: caf\xe9\n", ": not YAML: "),
+    ],
+)
+def test_a_bad_file_is_named(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        load_config(path)
+    assert str(caught.value).startswith(f"{path}{message}")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_named_and_an_empty_one_is_the_default(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"none\.yaml: cannot be read: No such file"):
+        load_config(tmp_path / "none.yaml")
+    (tmp_path / "empty.yaml").touch()
+    assert load_config(tmp_path / "empty.yaml") == Config()
+
+
+def test_the_schema_agrees_with_the_models() -> None:
+    schema = json_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    for good in ({}, yaml.safe_load(default_yaml()), {"splits": {"val": {"stop": 2050}}}):
+        jsonschema.validate(good, schema)
+    for path, value in [("narf.lora.rnk", 1), ("seed", "1"), ("simulation.draws", 0)]:
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(nested(path, value), schema)
+
+
+def test_settings_load_without_torch() -> None:
+    code = (
+        "import sys, ttsnap.config, ttsnap.prompts; print({'torch', 'diffusers'} & {*sys.modules})"
+    )
+    root = Path(__file__).parents[2]
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root
+    )
+    assert out.stdout == "set()\n"
+
+
+def test_small_numbers_survive_json(tmp_path: Path) -> None:
+    config = Config(narf={"learning_rate": 5e-7})
+    file = tmp_path / "config.json"
+    file.write_text(config.model_dump_json())
+    assert load_config(file) == config
+    file.write_text('{"narf": ')
+    with pytest.raises(UserError, match=r"config\.json:1:10: not JSON"):
+        load_config(file)
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"sampling": {"negtome": {"reference": 8}}}, "reference: 8 is none of a group of 8"),
+        ({"sampling": {"negtome": {"t_start": 1, "t_end": 2}}}, "t_end: 2 is above t_start 1"),
+        ({"sampling": {"negtome": {"group": 5}}}, "splits.train.images: 2 is no multiple of"),
+        ({"sampling": {"negtome": {}}, "runtime": {"compile": True}}, "runtime.compile: cannot be"),
+        ({"sampling": {"negtome": {}}, "runtime": {"batch_size": 4}}, "batch_size: 4 is less than"),
+        (
+            {"narf": {"learning_rates": {"no": 1.0}}},
+            "narf.learning_rates: no is none of the rewards",
+        ),
+    ],
+)
+def test_groups_and_rates_that_are_impossible(settings: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(UserError, match=complaint):
+        load_config(settings)

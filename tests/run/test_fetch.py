@@ -1,0 +1,188 @@
+"""Fetching from a hub on this machine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.hub import COMMIT, Hub, serving
+from tests.tiny import tiny_stable_diffusion
+from tests.tiny_clip import tiny_clip
+from ttsnap.config import Config, RewardSettings, load_config
+from ttsnap.errors import UserError
+from ttsnap.rewards import find_kind
+from ttsnap.run.fetch import TEXTS, WEIGHTS, Source, sources
+
+ROOT = Path(__file__).parents[2]
+CONFIG = {
+    "model": {"path": "tiny/generator", "revision": COMMIT},
+    "rewards": {"clip": {"kind": "clip", "path": "tiny/clip", "revision": COMMIT}},
+}
+
+
+@dataclass
+class Site:
+    """A folder with a configuration and a cache, and the hub it knows."""
+
+    folder: Path
+    hub: Hub
+
+    def python(self, code: str, *, offline: bool = False) -> subprocess.CompletedProcess[str]:
+        config = self.folder / "config.yaml"
+        config.write_text(yaml.safe_dump(CONFIG))
+        environment = os.environ | {
+            "HF_ENDPOINT": self.hub.url,
+            "HF_HOME": str(self.folder / "hub"),
+            "HF_HUB_OFFLINE": str(int(offline)),
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            "PYTHONPATH": str(ROOT),
+        }
+        return subprocess.run(
+            [sys.executable, "-c", code, "fetch", "--config", str(config)],
+            capture_output=True,
+            text=True,
+            env=environment,
+            cwd=self.folder,
+            check=False,
+        )
+
+    def fetch(self) -> subprocess.CompletedProcess[str]:
+        return self.python("from ttsnap.cli import main; main()")
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("served")
+    tiny_stable_diffusion(folder / "generator")
+    # What a repository has beside what is needed.
+    (folder / "generator/everything.ckpt").write_bytes(b"0" * 1000)
+    (folder / "generator/unet/diffusion_pytorch_model.bin").write_bytes(b"0" * 1000)
+    tiny_clip(folder / "clip")
+    (folder / "clip/pytorch_model.bin").write_bytes(b"0" * 1000)
+    return {"tiny/generator": folder / "generator", "tiny/clip": folder / "clip"}
+
+
+@pytest.fixture
+def site(tmp_path: Path, folders: dict[str, Path]) -> Iterator[Site]:
+    with serving(dict(folders)) as hub:
+        yield Site(tmp_path, hub)
+
+
+def test_what_was_fetched_is_whole_and_needs_no_network(site: Site) -> None:
+    done = site.fetch()
+    assert done.returncode == 0, done.stderr
+    said = done.stdout.splitlines()
+    assert said[0].startswith("model: tiny/generator@01234567: ")
+    assert said[0].endswith("licence openrail")
+    assert said[1].startswith("rewards.clip: tiny/clip@01234567: ")
+    fetched = {path.name for path in (site.folder / "hub").rglob("*")}
+    assert not {"everything.ckpt", "diffusion_pytorch_model.bin", "pytorch_model.bin"} & fetched
+
+    site.hub.requests.clear()
+    use = """
+from ttsnap.config import load_config
+from ttsnap.diffusion import load_sampler
+from ttsnap.run.fetch import missing
+from ttsnap.rewards import load_reward
+config = load_config("config.yaml")
+assert list(missing(config)) == []
+sampler = load_sampler(config.model, config.sampling, config.runtime)
+reward = load_reward(config.rewards["clip"], name="clip")
+images = sampler.decode(sampler.start(sampler.encode(["red"], [""]), [1]).latents)
+print(reward.score(images, ["red"]).shape)
+"""
+    used = site.python(use, offline=True)
+    assert used.returncode == 0, used.stderr
+    assert used.stdout == "(1,)\n"
+    assert site.hub.requests == []
+
+    weights = next((site.folder / "hub").rglob("unet/*.safetensors"))
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.resolve().write_bytes(data)
+    again = site.fetch()
+    assert again.returncode == 1
+    assert "diffusion_pytorch_model.safetensors is not what the hub has; delete" in again.stderr
+
+    weights.unlink()
+    check = """
+from ttsnap.config import load_config
+from ttsnap.run.fetch import missing
+print(*missing(load_config("config.yaml")), sep="\\n")
+"""
+    lacking = site.python(check, offline=True)
+    assert lacking.stdout == (
+        "model: tiny/generator@01234567 is not on this machine: run `ttsnap fetch` with this "
+        "configuration\n"
+    )
+
+
+def test_a_gated_model_is_one_line_before_any_download(site: Site) -> None:
+    site.hub.gated.add("tiny/generator")
+    done = site.fetch()
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"ttsnap: model: tiny/generator@01234567: gated: accept its licence at {site.hub.url}"
+        f"/tiny/generator, make a token at {site.hub.url}/settings/tokens, and set HF_TOKEN "
+        "(licence: openrail)\n"
+    )
+    assert not any("resolve" in request for request in site.hub.requests)
+
+
+def test_what_the_hub_does_not_have_is_one_line(site: Site) -> None:
+    del site.hub.folders["tiny/clip"]
+    done = site.fetch()
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("ttsnap: rewards.clip: tiny/clip@01234567: no such repository as")
+    site.hub.url = "http://127.0.0.1:9"
+    done = site.fetch()
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("ttsnap: model: tiny/generator@01234567: cannot be fetched from http")
+
+
+def test_sources_of_a_config() -> None:
+    options = {"clip": f"org/towers@{COMMIT}", "file": "one.pt"}
+    rewards = {
+        "a": RewardSettings(kind="hpsv2", path="org/hps", revision=COMMIT, options=options),
+        "b": RewardSettings(kind="brightness"),
+        "c": RewardSettings(
+            kind="x:Y", path=str(ROOT), options={"head": f"org/head@{COMMIT}:h.pth"}
+        ),
+    }
+    found = list(sources(Config(rewards=rewards, search={"reward": "a"})))
+    assert found == [
+        Source("rewards.a", "org/hps", COMMIT, (*TEXTS, "one.pt")),
+        Source("rewards.a.options.clip", "org/towers", COMMIT, TEXTS),
+        Source("rewards.c.options.head", "org/head", COMMIT, ("h.pth",)),
+    ]
+
+
+@pytest.mark.parametrize("revision", ["main", "COMMIT", ""])
+def test_a_branch_is_no_revision(tmp_path: Path, revision: str) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(f"model: {{path: org/model, revision: {revision}}}")
+    wanted = r"model\.revision: .* org/model, .* digits, as https://huggingface\.co/org/model/"
+    with pytest.raises(UserError, match=wanted) as refused:
+        load_config(file)
+    assert str(refused.value).endswith(f"not {revision or 'nothing'}")
+
+
+def test_a_branch_in_an_option_is_no_revision() -> None:
+    reward = RewardSettings(kind="hpsv2", path=str(ROOT), options={"clip": "org/towers@main"})
+    config = Config(rewards={"a": reward}, search={"reward": "a"})
+    with pytest.raises(UserError, match=r"rewards\.a\.options\.clip: org/towers@main: .* 40 hex"):
+        list(sources(config))
+
+
+@pytest.mark.parametrize("kind", WEIGHTS)
+def test_the_files_of_kinds_are_their_defaults(kind: str) -> None:
+    assert find_kind(kind).Options.model_fields["file"].default == WEIGHTS[kind]

@@ -1,0 +1,169 @@
+"""Live search with NegToMe: groups, whose references outlive their pruning."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.sampling import with_little_memory
+from tests.tiny import tiny_stable_diffusion
+from tests.tiny_clip import clip_reward, tiny_clip
+from ttsnap.config import NegToMe, Sampling, Scheduler
+from ttsnap.diffusion import from_pipeline
+from ttsnap.diffusion.sampler import Sampler
+from ttsnap.errors import UserError
+from ttsnap.generate import generate_block
+from ttsnap.prompts import Prompt, seed_of
+from ttsnap.schedule import CostModel, Schedule
+from ttsnap.searching import SearchResult, Task, run_method
+from ttsnap.searching.methods import Pruning
+from ttsnap.searching.noise import reproduce
+from ttsnap.store.trajectories import create_store, open_store
+
+STEPS, POOL = 5, 8
+SCHEDULE = Schedule.parse("0:0.5,1:0.5")
+PROMPT = Prompt("p0", "red", "", 0)
+COSTS = CostModel(denoise=1.0, decode=0.25, reward=0.125, steps=STEPS)
+
+
+@pytest.fixture(scope="module")
+def sampler() -> Sampler:
+    sampling = Sampling(
+        steps=STEPS,
+        guidance_scale=4.0,
+        scheduler=Scheduler(name="DDIMScheduler"),
+        negtome=NegToMe(
+            alpha=2.5, threshold=-1.0, t_end=500.0, where="up", min_width=2, group=4, reference=1
+        ),
+    )
+    made = from_pipeline(tiny_stable_diffusion().to(torch.float64), sampling)
+    assert made.coupled == [0, 1, 2]
+    return made
+
+
+@pytest.fixture(scope="module")
+def task(sampler: Sampler, tmp_path_factory: pytest.TempPathFactory) -> Task:
+    return Task(
+        sampler=sampler,
+        conditioning=sampler.encode([PROMPT.text], [PROMPT.negative]),
+        prompt=PROMPT.text,
+        rewards=(clip_reward(tiny_clip(tmp_path_factory.mktemp("clip"))),),
+        costs=COSTS,
+        budget=COSTS.cost(POOL, SCHEDULE) + 4,
+        seed_of=partial(seed_of, 7, PROMPT.id),
+        batch_size=6,
+    )
+
+
+@pytest.fixture(scope="module")
+def result(task: Task) -> SearchResult:
+    return run_method("ttsp", task, Pruning(schedule=str(SCHEDULE)))
+
+
+@pytest.fixture(scope="module")
+def pool(sampler: Sampler, tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
+    """Stored final images of the same candidates, generated in batches that split groups."""
+    folder = tmp_path_factory.mktemp("pool")
+    create_store(
+        folder / "test.zarr",
+        prompts=[PROMPT],
+        seeds=np.array([[seed_of(7, PROMPT.id, i) for i in range(POOL)]]),
+        steps=range(STEPS),
+        sigmas=sampler.sigmas,
+        height=32,
+        width=32,
+        block=1,
+        settings={},
+        groups=(4, 1),
+    )
+    store = open_store(folder / "test.zarr")
+    assert (store.group_size, store.group_reference) == (4, 1)
+    assert store.reference_seeds[0].tolist() == store.seeds[0, [1] * 4 + [5] * 4].tolist()
+    generate_block(sampler, store, 0, receipt=folder / "block_0000.json", batch_size=3)
+    return store.images()[0]
+
+
+def test_the_live_image_is_the_stored_one(result: SearchResult, pool: np.ndarray) -> None:
+    assert len(result.candidates) == POOL
+    assert np.abs(result.image.astype(int) - pool[result.winner]).max() <= 1
+
+
+def test_references_that_were_pruned_are_charged_within_the_budget(
+    result: SearchResult, task: Task
+) -> None:
+    alive = range(POOL)
+    extra = 0
+    for check in SCHEDULE.checks:
+        survivors = [
+            i
+            for i in alive
+            if (pruned := result.candidates[i].pruned_at) is None or pruned > check.step
+        ]
+        # Both checks are followed by one evaluation in which images depend on references.
+        extra += len({i - i % 4 + 1 for i in survivors} - {*survivors})
+        alive = survivors
+    assert extra > 0
+    counts = SCHEDULE.counts(POOL)
+    assert result.nfe == sum(n * steps for n, steps in zip(counts, (1, 1, 3), strict=True)) + extra
+    assert result.spent <= task.budget
+    assert result.spent <= result.planned
+
+
+def test_little_memory_changes_neither_groups_nor_what_is_charged(
+    result: SearchResult, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A piece of a group whose reference is in another runs that reference once more."""
+    tried = with_little_memory(task.sampler, monkeypatch)
+    pieces = run_method("ttsp", task, Pruning(schedule=str(SCHEDULE)))
+    assert max(tried["evaluate"]) > 2 >= tried["evaluate"][-1]
+    assert np.abs(pieces.image.astype(int) - result.image).max() <= 1
+    assert pieces.winner == result.winner
+    assert (pieces.nfe, pieces.decodes) == (result.nfe, result.decodes)
+
+
+def test_a_candidate_can_be_made_again_from_its_record(result: SearchResult, task: Task) -> None:
+    winner = result.candidates[result.winner]
+    assert winner.reference == task.seed_of(result.winner - result.winner % 4 + 1)
+    again = reproduce(
+        task.sampler,
+        task.conditioning,
+        winner.noises,
+        Pruning(schedule=str(SCHEDULE)),
+        winner.reference,
+    )
+    assert np.abs(again.astype(int) - result.image).max() <= 1
+
+
+def test_batches_smaller_than_a_group_are_refused(task: Task) -> None:
+    with pytest.raises(UserError, match=r"batches of 3 are smaller than sampling\.negtome\.group"):
+        run_method("best-of-n", replace(task, batch_size=3))
+
+
+def test_a_group_without_its_reference_must_be_affordable(task: Task) -> None:
+    with pytest.raises(UserError, match="too little for a candidate and its reference"):
+        run_method("best-of-n", replace(task, budget=COSTS.cost(1)))
+    one = run_method("best-of-n", replace(task, budget=COSTS.cost(1) + 3))
+    assert (len(one.candidates), one.nfe) == (1, STEPS + 3)
+
+
+def test_stores_of_other_groups_are_others(tmp_path: Path) -> None:
+    def fingerprint(groups: tuple[int, int] | None) -> str:
+        return create_store(
+            tmp_path / "test.zarr",
+            prompts=[PROMPT],
+            seeds=np.array([[1, 2]]),
+            steps=[0],
+            sigmas=np.array([1.0]),
+            height=4,
+            width=4,
+            block=1,
+            settings={},
+            groups=groups,
+        ).fingerprint
+
+    assert len({fingerprint(None), fingerprint((2, 0)), fingerprint((2, 1))}) == 3

@@ -1,0 +1,61 @@
+"""What a search on loaded models is charged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.tiny import tiny_stable_diffusion
+from tests.tiny_clip import SIZE, tiny_clip
+from ttsnap.config import Costs, RewardSettings, Sampling, load_config
+from ttsnap.diffusion import from_pipeline
+from ttsnap.diffusion.architectures import reward_tflops
+from ttsnap.rewards import load_reward
+from ttsnap.searching.pricing import cost_model, measure, score_tflops
+
+
+@pytest.fixture
+def models(tmp_path: Path):
+    tiny_clip(tmp_path)
+    sampling = Sampling(steps=2, height=SIZE, width=SIZE)
+    reward = load_reward(RewardSettings(path=str(tmp_path)), name="clip")
+    return from_pipeline(tiny_stable_diffusion(), sampling), reward, sampling
+
+
+def test_what_is_not_given_is_counted(models) -> None:
+    counted = measure("TFLOPs", *models, 4)
+    assert min(counted.values()) > 0
+    costs = cost_model(Costs(denoise=9.0), *models, 4)
+    assert (costs.denoise, costs.decode, costs.reward) == (9, counted["decode"], counted["score"])
+    assert (costs.steps, costs.unit) == (2, "TFLOPs")
+
+
+def test_seconds_are_taken_of_a_batch(models) -> None:
+    costs = cost_model(Costs(unit="seconds", rewards={"clip": 0.0}), *models, 4)
+    assert costs.unit == "seconds"
+    assert 0 < costs.denoise < 5
+    assert costs.reward == 0
+
+
+def test_a_score_before_any_run(tmp_path: Path) -> None:
+    """A price of nothing is one; a folder that is here is counted, whatever its name."""
+    tiny_clip(tmp_path / "PickScore_v1")
+    rewards = {
+        "free": {"kind": "image-reward", "path": "org/ImageReward", "revision": "0" * 40},
+        "small": {"kind": "clip", "path": str(tmp_path / "PickScore_v1")},
+        "pic": {"kind": "clip", "path": "org/PickScore_v1", "revision": "0" * 40},
+    }
+    sampling = {"height": 32, "width": 32, "frames": 9, "scored_frames": 4}
+    config = load_config(
+        {
+            "rewards": rewards,
+            "costs": {"rewards": {"free": 0.0}},
+            "sampling": sampling,
+            "search": {"reward": "pic"},
+        }
+    )
+    assert score_tflops(config, "free", 32, 32) == 0
+    small = load_reward(config.rewards["small"], name="small")
+    assert score_tflops(config, "small", 32, 32) == 4 * small.tflops(32, 32)
+    assert score_tflops(config, "pic", 32, 32) == 4 * reward_tflops("PickScore")

@@ -1,0 +1,240 @@
+"""Generate trajectories: denoise the candidates of a block, decode what is to be stored, resume.
+
+A block is cut into batches in a way that depends on nothing but its size and the batch size: whole
+prompts together as long as they fit, else equal pieces of one prompt. A finished batch is one part
+file in ``<split>.parts/<fingerprint>/block_0003/``. A killed job redoes the batch it was in and
+nothing else, so what it ends with is bit-identical to an uninterrupted run. When all parts are
+there they become the block's shards. A record beside the parts outlives them: it lets a job whose
+receipt was lost, or removed by the workflow, see that its shards are whole. Shards that had to be
+made anew and came out the same get the same receipt again, byte by byte, so that nothing which
+follows from them is redone.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import shutil
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile, ZipFile
+
+import numpy as np
+
+from ttsnap.diffusion.backoff import Backoff
+from ttsnap.errors import UserError
+from ttsnap.progress import track
+from ttsnap.store.files import atomic
+from ttsnap.store.trajectories import TrajectoryStore, parts_folder, read_receipt, write_receipt
+
+if TYPE_CHECKING:
+    from ttsnap.diffusion.sampler import Conditioning, Sampler
+
+VERSION = 1
+"""Raised when the same settings would give other images. Belongs into a store's settings."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Candidates denoised together: some images of some prompts of a block, as positions in it."""
+
+    prompts: range
+    images: range
+
+    def __len__(self) -> int:
+        return len(self.prompts) * len(self.images)
+
+    @property
+    def name(self) -> str:
+        prompts, images = self.prompts, self.images
+        return f"p{prompts.start}-{prompts.stop}_i{images.start}-{images.stop}.npz"
+
+
+def cut(prompts: int, images: int, batch_size: int, group: int = 1) -> list[Batch]:
+    """Cut (prompts x images) candidates into batches of nearly equal size, none too large.
+
+    Images of a prompt are cut between groups of them, unless a batch is smaller than a group.
+    """
+    together = max(1, batch_size // images)
+    if batch_size < group or images % group:
+        group = 1
+    return [
+        Batch(some_prompts, range(some.start * group, some.stop * group))
+        for some_prompts in _pieces(prompts, together)
+        for some in _pieces(images // group, batch_size // group)
+    ]
+
+
+def _pieces(count: int, most: int) -> list[range]:
+    number = math.ceil(count / most)
+    edges = [count * i // number for i in range(number + 1)]
+    return [range(*edge) for edge in pairwise(edges)]
+
+
+def generate_block(
+    sampler: Sampler, store: TrajectoryStore, block: int, *, receipt: Path, batch_size: int
+) -> None:
+    """Generate one block of a store and write its receipt.
+
+    Takes up whatever an interrupted job left, and leaves a finished block as it is.
+
+    Args:
+        sampler: of the model and settings the store is meant for.
+        store: of all blocks.
+        block: number of the block.
+        receipt: file that is written last; its presence means that the block is finished.
+        batch_size: candidates denoised at once, fewer where memory runs out. Does not change
+            images beyond rounding.
+
+    Raises:
+        UserError: if the sampler does not take the store's steps, or the denoiser overflows.
+    """
+    if store.final != sampler.steps - 1 or not np.array_equal(
+        sampler.sigmas[store.steps], store.sigmas
+    ):
+        raise UserError(f"{store.path}: made for another sampler: steps or sigmas differ")
+    parts = parts_folder(receipt.parent) / store.fingerprint[:16] / f"block_{block:04d}"
+    record = parts.with_suffix(".json")
+    finished = _finished(store, record)
+    if finished is not None:
+        log.info("block %d of %s is already there", block, store.path.name)
+    else:
+        try:
+            fields = _generate(sampler, store, block, parts, batch_size)
+        except (FileNotFoundError, FileExistsError):
+            # A job that outlived its Snakemake may have ended the block, and tidied up, meanwhile.
+            finished = _finished(store, record)
+            if finished is None:
+                raise
+        else:
+            finished = _recorded(record)
+            if finished is None or finished["shards"] != fields["shards"]:
+                write_receipt(record, fields)
+                finished = read_receipt(record)
+    if _recorded(receipt) != finished:
+        with atomic(receipt) as file:
+            file.write(record.read_bytes())
+    store.remove_strays(block)
+    shutil.rmtree(parts, ignore_errors=True)
+
+
+def _finished(store: TrajectoryStore, record: Path) -> dict[str, Any] | None:
+    """The record of a block whose shards are whole."""
+    finished = _recorded(record)
+    return None if finished is None or any(store.damage(finished)) else finished
+
+
+def _recorded(record: Path) -> dict[str, Any] | None:
+    try:
+        return read_receipt(record)
+    except UserError:
+        return None
+
+
+def _generate(
+    sampler: Sampler, store: TrajectoryStore, block: int, parts: Path, batch_size: int
+) -> dict[str, Any]:
+    started = time.perf_counter()
+    prompts = store.block_prompts(block)
+    images = store.images_per_prompt
+    batches = cut(len(prompts), images, batch_size, store.group_size)
+    reference_seeds = store.reference_seeds
+    missing = [batch for batch in batches if not _intact(parts / batch.name)]
+    log.info(
+        "block %d of %s: %d prompts x %d images, %d steps stored; %d of %d batches to do",
+        *(block, store.path.name, len(prompts), images, len(store.steps)),
+        *(len(missing), len(batches)),
+    )
+    backoff = Backoff(batch_size)
+    # One thread writes a batch to disk while the next one is denoised.
+    with ThreadPoolExecutor(max_workers=1) as writer:
+        written: Future[None] | None = None
+        conditioned: range | None = None
+        for batch in track(missing, f"{store.path.stem} block {block}", len(missing)):
+            chosen = prompts[batch.prompts.start : batch.prompts.stop]
+            if batch.prompts != conditioned:
+                some = store.prompts[chosen.start : chosen.stop]
+                conditioning = sampler.encode([p.text for p in some], [p.negative for p in some])
+                conditioned = batch.prompts
+            where = (
+                slice(chosen.start, chosen.stop),
+                slice(batch.images.start, batch.images.stop),
+            )
+            rows = np.repeat(np.arange(len(some)), len(batch.images))
+            seeds, references = store.seeds[where].ravel(), reference_seeds[where].ravel()
+            sample = partial(_sample, sampler, conditioning, seeds, references, rows, store.steps)
+            by_step = zip(*backoff.map(sample, len(batch)), strict=True)
+            pixels = [np.concatenate(pieces) for pieces in by_step]
+            frames = [images.reshape(len(some), -1, *images.shape[1:]) for images in pixels]
+            if written is not None:
+                written.result()
+            written = writer.submit(_write_part, parts / batch.name, frames)
+        if written is not None:
+            written.result()
+
+    def read(position: int) -> np.ndarray:
+        block_images = np.empty((len(prompts), images, *store.array.shape[3:]), np.uint8)
+        for batch in batches:
+            with np.load(parts / batch.name) as part:
+                block_images[
+                    batch.prompts.start : batch.prompts.stop,
+                    batch.images.start : batch.images.stop,
+                ] = part[f"arr_{position}"]
+        return block_images
+
+    fields = store.write_block(block, read)
+    seconds = time.perf_counter() - started
+    done = sum(map(len, missing))
+    log.info("block %d: %d trajectories in %.1f s, %.2f/s", block, done, seconds, done / seconds)
+    return {**fields, "batch_size": batch_size, "seconds": seconds, "trajectories_generated": done}
+
+
+def _sample(
+    sampler: Sampler,
+    conditioning: Conditioning,
+    seeds: np.ndarray,
+    references: np.ndarray,
+    rows: np.ndarray,
+    stored: Sequence[int],
+    part: range,
+) -> list[np.ndarray]:
+    """Some candidates of a batch: their images at each of the ``stored`` steps."""
+    some = slice(part.start, part.stop)
+    state = sampler.start(
+        conditioning, seeds[some].tolist(), rows[some].tolist(), references[some].tolist()
+    )
+    decoded: list[Future[np.ndarray]] = []
+    # While the host waits for pixels and converts them, the device goes on denoising.
+    with ThreadPoolExecutor(max_workers=1) as decoder:
+        for step in range(sampler.steps):
+            state, estimate = sampler.step(state)
+            if step in stored:
+                if decoded:
+                    decoded[-1].result()
+                decode = sampler.decode if state.done else sampler.preview
+                decoded.append(decoder.submit(decode, estimate))
+                if not sampler.decodes_aside:
+                    decoded[-1].result()
+    return [images.result() for images in decoded]
+
+
+def _write_part(path: Path, frames: Sequence[np.ndarray]) -> None:
+    with atomic(path) as file:
+        # The zip container checks a CRC of every step as it is read.
+        np.savez(file, *frames)
+
+
+def _intact(path: Path) -> bool:
+    try:
+        with ZipFile(path) as part:
+            return part.testzip() is None
+    except (FileNotFoundError, BadZipFile):
+        return False

@@ -1,0 +1,209 @@
+"""What a search leaves in a folder: pictures, records of its rounds, and the trace of all events.
+
+The trace is written last: where it ends with a winner, the rest is complete.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+import ttsnap
+from ttsnap.errors import UserError
+from ttsnap.rewards.frames import still, write_mp4
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ttsnap.searching.result import SearchResult
+
+SETTINGS, TRACE = "config.json", "trace.jsonl"
+
+
+def save(
+    result: SearchResult,
+    folder: Path,
+    *,
+    contact: bool = True,
+    settings: Mapping[str, Any] | None = None,
+) -> None:
+    """Write what was found and how.
+
+    ``best.png`` with its origin in the PNG's text, ``finals/`` if they were kept, ``contact.png``,
+    ``rounds/round_N.json`` with the best image of each, and ``trace.jsonl``. Beside the PNG of a
+    video, which is its middle frame, is the MP4.
+
+    Args:
+        result: of any method.
+        folder: made if it is not there; what an earlier search left in it is replaced.
+        contact: drawing the contact sheet takes up to a second, so that it can be left out.
+        settings: JSON types for the first line of the trace, beside what ``result`` says itself.
+    """
+    from ttsnap.report.pictures import contact_sheet
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for pattern in (TRACE, "rounds/round_*.*", "finals/candidate_*.*"):
+        for stale in folder.glob(pattern):
+            stale.unlink()
+    _save_image(result, result.winner, result.image, folder / "best.png")
+    for index, image in result.finals.items():
+        _save_image(result, index, image, folder / f"finals/candidate_{index:04d}.png")
+    if contact:
+        contact_sheet(result, folder / "contact.png")
+    for one in result.rounds:
+        one.best_img_path = f"rounds/round_{one.search_round}.png"
+        _save_image(result, one.best, one.image, folder / one.best_img_path)
+        record = {
+            "prompt": result.prompt,
+            "search_round": one.search_round,
+            "num_noises": one.num_noises,
+            "best_noise_seed": one.best_noise_seed,
+            "best_score": one.best_score,
+            "choice_of_metric": one.choice_of_metric,
+            "best_img_path": one.best_img_path,
+        }
+        path = folder / f"rounds/round_{one.search_round}.json"
+        path.write_text(_json(record, indent=2) + "\n", encoding="utf-8")
+    unfinished = folder / f"{TRACE}.part"
+    unfinished.write_text(
+        "".join(f"{_json(event)}\n" for event in events(result, settings or {})), encoding="utf-8"
+    )
+    unfinished.replace(folder / TRACE)
+
+
+def events(result: SearchResult, settings: Mapping[str, Any] = {}) -> Iterator[dict[str, Any]]:
+    """The lines of the trace: the settings, every start, look and prune by step, the winner."""
+    yield {
+        "event": "search",
+        "version": ttsnap.__version__,
+        "prompt": result.prompt,
+        "model": result.model,
+        "method": result.method,
+        "options": result.options,
+        "rewards": list(result.rewards),
+        "budget": result.budget,
+        "unit": result.unit,
+        **settings,
+    }
+    for index, candidate in enumerate(result.candidates):
+        yield {
+            "event": "start",
+            "candidate": index,
+            "seed": candidate.seed,
+            "parent": candidate.parent,
+            "origin": candidate.origin,
+            "noises": candidate.noises,
+            **({} if candidate.reference is None else {"reference": candidate.reference}),
+        }
+    for step in sorted({step for candidate in result.candidates for step in candidate.scores}):
+        here = [(i, one) for i, one in enumerate(result.candidates) if step in one.scores]
+        for index, candidate in here:
+            look = {
+                "event": "look",
+                "candidate": index,
+                "step": step,
+                "score": candidate.scores[step],
+            }
+            finished = candidate.rewards and step == max(candidate.scores)
+            yield look | ({"rewards": candidate.rewards} if finished else {})
+        for index, candidate in here:
+            if candidate.pruned_at == step:
+                yield {"event": "prune", "candidate": index, "step": step}
+    winner = result.candidates[result.winner]
+    yield {
+        "event": "winner",
+        "candidate": result.winner,
+        "seed": winner.seed,
+        "score": result.score,
+        "rewards": winner.rewards,
+        "planned": result.planned,
+        "spent": result.spent,
+        "nfe": result.nfe,
+        "decodes": result.decodes,
+        "scored": result.scored,
+        "seconds": result.seconds,
+        "interrupted": result.interrupted,
+    }
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a search was saved here that nobody interrupted."""
+    try:
+        last = json.loads((folder / TRACE).read_text(encoding="utf-8").splitlines()[-1])
+    except FileNotFoundError:
+        return False
+    return not last["interrupted"]
+
+
+def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Refuse a folder whose ``config.json`` says that it holds a search with other settings.
+
+    Raises:
+        UserError: naming one that differs.
+    """
+    path = folder / SETTINGS
+    try:
+        there = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return
+    except ValueError:
+        raise UserError(f"{path}: not what `ttsnap search` wrote; choose another --out") from None
+    wanted = json.loads(_json(settings))
+    if there != wanted:
+        key = next(key for key in {**wanted, **there} if there.get(key) != wanted.get(key))
+        raise UserError(
+            f"{folder}: holds a search with another {key} "
+            f"({_json(there.get(key))}, not {_json(wanted.get(key))}); choose another --out"
+        )
+
+
+def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Write the ``config.json`` that :func:`check_settings` reads."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / SETTINGS).write_text(_json(settings, indent=2) + "\n", encoding="utf-8")
+
+
+def _save_image(result: SearchResult, index: int, image: np.ndarray, path: Path) -> None:
+    """Write the final image of a candidate with its origin in the PNG's text, or its video."""
+    candidate = result.candidates[index]
+    origin = {
+        "prompt": result.prompt,
+        "seed": candidate.seed,
+        "model": result.model,
+        "method": result.method,
+        "options": _json(result.options),
+        "reward": result.reward,
+        "score": candidate.rewards[result.reward],
+        "budget": f"{result.budget:g} {result.unit}",
+        "noises": _json(candidate.noises),
+        **({} if candidate.reference is None else {"reference": candidate.reference}),
+    }
+    text = PngInfo()
+    for key, value in origin.items():
+        text.add_text(key, str(value))
+    path.parent.mkdir(exist_ok=True)
+    Image.fromarray(still(image)).save(path, pnginfo=text)
+    if result.frame_rate is not None:
+        write_mp4(path.with_suffix(".mp4"), image, result.frame_rate)
+
+
+def _json(value: Any, indent: int | None = None) -> str:
+    """``value`` as JSON, in which a number that is none is null."""
+    return json.dumps(_finite(value), indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    match value:
+        case float():
+            return value if math.isfinite(value) else None
+        case Mapping():
+            return {str(key): _finite(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_finite(item) for item in value]
+    return value

@@ -1,0 +1,1 @@
+"""What is kept on disk or object storage: trajectory stores, tensors, tables, receipts."""

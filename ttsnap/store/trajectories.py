@@ -1,0 +1,845 @@
+"""What a run leaves on disk: trajectory stores, reward tensors, tables and receipts.
+
+Layout of a trajectory store (Zarr 3):
+
+    images  (prompt, image, step, height, width, channel) uint8
+    seeds   (prompt, image) int64, sigmas (step) float32, steps (step) int64
+
+The init job writes all metadata and the coordinates. A job writes one block of prompts, which is
+one shard, or one shard per range of steps where the whole block would exceed ``SHARD_BYTES``; no
+other job touches these files. A chunk, the unit of reading, holds images of a single step.
+
+A trajectory store lies in a folder or in an object store (:func:`ttsnap.store.files.place`), where
+nothing is locked or renamed: every file is put there whole. In the folder of the run lie its
+receipts, ``<split>/``, and what unfinished jobs have so far, ``<split>.parts/``
+(:mod:`ttsnap.generate`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import ttsnap
+from ttsnap.errors import UserError
+from ttsnap.prompts import Prompt, prompts_hash
+from ttsnap.store.files import (
+    Place,
+    about,
+    atomic,
+    atomic_folder,
+    files_under,
+    is_file,
+    place,
+    remove_tree,
+    sha256_of,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import zarr
+    from zarr.abc.store import Store
+    from zarr.core.buffer import Buffer
+
+TRAJECTORIES = "ttsnap.trajectories"
+REWARDS = "ttsnap.rewards"
+VERSION = 1
+ROOT = "zarr.json"
+SHARDS = "images/c/"
+
+CHUNK_BYTES = 2**20  # a chunk holds as many images of a step as fit, before compression
+SHARD_BYTES = 2**28  # bounds what writing a shard takes of memory
+UNKNOWN_SEED = -1
+
+TABLE_COLUMNS = {"prompt_id": "str", "image_id": "int64", "seed": "int64", "reward": "float32"}
+PACKAGES = ("torch", "diffusers", "transformers", "peft", "numpy", "zarr", "numcodecs")
+
+
+# Receipts
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that shape results, as far as they are installed."""
+    found = {"python": platform.python_version(), "ttsnap": ttsnap.__version__}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def write_receipt(path: Path, receipt: Mapping[str, Any]) -> None:
+    """Write ``receipt`` (JSON types only) and the versions in use; a reader sees all or nothing."""
+    text = json.dumps({**receipt, "versions": versions()}, indent=2, ensure_ascii=False)
+    with atomic(path) as file:
+        file.write(text.encode() + b"\n")
+
+
+def read_receipt(path: Path) -> dict[str, Any]:
+    """Read a receipt.
+
+    Raises:
+        UserError: if there is none, or it is not a JSON object.
+    """
+    try:
+        receipt = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise UserError(f"{path}: no receipt here") from None
+    except ValueError as error:
+        raise UserError(f"{path}: not a receipt: {error}") from None
+    if not isinstance(receipt, dict):
+        raise UserError(f"{path}: not a receipt: expected a JSON object")
+    return receipt
+
+
+def block_receipt(folder: Path, block: int) -> Path:
+    """Where the receipt of ``block`` lies among the receipts of its store."""
+    return folder / f"block_{block:04d}.json"
+
+
+# Trajectory stores
+
+
+def _zarr_store(path: Place) -> Path | Store:
+    """What Zarr is to open for a place."""
+    from zarr.storage import FsspecStore
+
+    if isinstance(path, Path):
+        return path
+    options = {**path.storage_options}
+    return FsspecStore.from_url(str(path), storage_options=options, read_only=True)
+
+
+def _open_group(path: Place, kind: str) -> zarr.Group:
+    """Open a Zarr 3 group and check what it says it is."""
+    import zarr
+
+    if not is_file(path / ROOT):
+        raise UserError(f"{path}: no store here, expected {kind}")
+    try:
+        group = zarr.open_group(_zarr_store(path), mode="r", zarr_format=3, use_consolidated=False)
+    except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
+        raise UserError(f"{path}/{ROOT}: not the metadata of a Zarr 3 group ({error})") from None
+    found = group.attrs.get("type")
+    if found != kind:
+        raise UserError(f"{path}: expected {kind}, found {found or 'a Zarr group without a type'}")
+    version = group.attrs.get("version")
+    if not isinstance(version, int) or version > VERSION:
+        raise UserError(
+            f"{path}: version {version} of {kind}, this ttsnap reads up to {VERSION}; update it"
+        )
+    return group
+
+
+def _array(group: zarr.Group, path: Place, name: str) -> zarr.Array[Any]:
+    import zarr
+
+    try:
+        array = group[name]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}/{name}: array missing or damaged ({error})") from None
+    if not isinstance(array, zarr.Array):
+        raise UserError(f"{path}/{name}: expected an array")
+    return array
+
+
+def _largest_divisor(number: int, most: int) -> int:
+    return max(d for d in range(1, number + 1) if number % d == 0 and d <= max(1, most))
+
+
+def steps_per_shard(steps: int, step_bytes: int) -> int:
+    """Stored steps that share a shard, where a step of a block takes ``step_bytes``."""
+    return min(steps, max(1, SHARD_BYTES // step_bytes))
+
+
+def _fingerprint(
+    shape: Sequence[int], attributes: Mapping[str, Any], coordinates: Sequence[np.ndarray]
+) -> str:
+    described = {key: value for key, value in attributes.items() if key != "fingerprint"}
+    digest = hashlib.sha256(json.dumps([shape, described], sort_keys=True).encode())
+    for values in coordinates:
+        digest.update(np.ascontiguousarray(values).tobytes())
+    return digest.hexdigest()
+
+
+def create_store(
+    path: Place,
+    *,
+    prompts: Sequence[Prompt],
+    seeds: np.ndarray,
+    steps: Sequence[int],
+    sigmas: np.ndarray,
+    height: int,
+    width: int,
+    block: int,
+    settings: Mapping[str, Any],
+    groups: tuple[int, int] | None = None,
+    receipts: Path | None = None,
+) -> TrajectoryStore:
+    """Write the metadata and coordinates of a trajectory store.
+
+    A store with exactly these is kept with all its finished blocks. One that differs in anything
+    is obsolete, and is replaced together with the parts of its unfinished blocks, unless it has
+    blocks that were made elsewhere. Until all is written there is no store; an interrupted call is
+    made up for by the next.
+
+    Args:
+        path: the place, by custom named ``<split>.zarr``.
+        prompts: the prompts of the split, in order.
+        seeds: (prompt, image) int64, the noise seed of each trajectory; ``UNKNOWN_SEED`` if
+            unknown.
+        steps: ascending indices of the steps to be stored.
+        sigmas: float32, noise level (sigma / alpha) of the latents that enter each of ``steps``.
+        height, width: of the images, in pixels.
+        block: prompts per job.
+        settings: JSON types; everything else that decides what the images look like.
+        groups: where images of a prompt depend on each other, how many consecutive ones form a
+            group, and which of them all others depend on.
+        receipts: folder of its receipts; if not given, beside the store and named like it.
+
+    Raises:
+        UserError: if something that is not a trajectory store lies at ``path``, or one that has
+            blocks of which no receipt tells, where it does not lie beside its receipts.
+    """
+    import zarr
+    from zarr.codecs import ZstdCodec
+
+    coordinates: dict[str, tuple[np.ndarray, Sequence[str]]] = {
+        "seeds": (np.asarray(seeds, np.int64), ("prompt", "image")),
+        "sigmas": (np.asarray(sigmas, np.float32), ("step",)),
+        "steps": (np.asarray(steps, np.int64), ("step",)),
+    }
+    images = coordinates["seeds"][0].shape[1]
+    if coordinates["seeds"][0].shape[0] != len(prompts) or len(sigmas) != len(steps):
+        raise ValueError("seeds must have a row per prompt, sigmas a value per stored step")
+    shape = (len(prompts), images, len(steps), height, width, 3)
+    attributes: dict[str, Any] = {
+        "type": TRAJECTORIES,
+        "version": VERSION,
+        "prompt_ids": [prompt.id for prompt in prompts],
+        "texts": [prompt.text for prompt in prompts],
+        "negatives": [prompt.negative for prompt in prompts],
+        "prompts_hash": prompts_hash(list(prompts)),
+        "images_per_prompt": images,
+        "prompts_per_block": block,
+        "settings": json.loads(json.dumps(settings)),
+    }
+    if groups is not None:
+        attributes |= {"group_size": groups[0], "group_reference": groups[1]}
+    attributes["fingerprint"] = _fingerprint(
+        shape, attributes, [values for values, _ in coordinates.values()]
+    )
+
+    if receipts is None:
+        receipts = Path(str(path)).with_suffix("")
+    if is_file(path / ROOT):
+        store = open_store(path)
+        if store.fingerprint == attributes["fingerprint"]:
+            return store
+        if path.parent != receipts.parent and not _is_told_of(store, receipts):
+            raise UserError(
+                f"{path}: holds images of other settings, made by another run; set `run` or "
+                "`stores` to something else, or remove it"
+            )
+        remove_tree(parts_folder(receipts))
+        with about(path):
+            (path / ROOT).unlink()
+
+    image_bytes = height * width * 3
+    images_per_chunk = _largest_divisor(images, CHUNK_BYTES // image_bytes)
+    prompts_per_chunk = (
+        _largest_divisor(block, CHUNK_BYTES // (images * image_bytes))
+        if images_per_chunk == images
+        else 1
+    )
+    steps_together = steps_per_shard(len(steps), block * images * image_bytes)
+    compressor = ZstdCodec(level=3, checksum=True)
+    contents: dict[str, Buffer] = {}
+    group = zarr.create_group(contents, zarr_format=3, attributes=attributes)
+    group.create_array(
+        "images",
+        shape=shape,
+        dtype="uint8",
+        chunks=(prompts_per_chunk, images_per_chunk, 1, height, width, 3),
+        shards=(block, images, steps_together, height, width, 3),
+        compressors=compressor,
+        fill_value=0,
+        dimension_names=("prompt", "image", "step", "height", "width", "channel"),
+    )
+    _write_arrays(group, coordinates)
+    for name in files_under(path):
+        ours = name in contents or name.startswith(SHARDS) or name.endswith(".partial")
+        if not ours:
+            raise UserError(f"{path}: no store here, but {name}; remove it or name another place")
+    remove_tree(path)
+    # The file that makes it a store comes last.
+    for name in sorted(contents, key=ROOT.__eq__):
+        with atomic(path / name) as file:
+            file.write(contents[name].to_bytes())
+    return open_store(path)
+
+
+def parts_folder(receipts: Path) -> Path:
+    """Where the jobs of a store, whose receipts lie in ``receipts``, keep what is unfinished."""
+    return receipts.with_name(f"{receipts.name}.parts")
+
+
+def _is_told_of(store: TrajectoryStore, receipts: Path) -> bool:
+    """Whether the blocks of a store, if there are any, were made by who has these receipts."""
+    told = any(
+        read_receipt(receipt).get("fingerprint") == store.fingerprint
+        for receipt in receipts.glob("block_*.json")
+    )
+    return told or not any(name.startswith(SHARDS) for name in files_under(store.path))
+
+
+def _write_arrays(
+    group: zarr.Group, arrays: Mapping[str, tuple[np.ndarray, Sequence[str]]]
+) -> None:
+    """Write small arrays, each as a single checksummed chunk."""
+    import zarr
+    from zarr.codecs import ZstdCodec
+
+    with zarr.config.set({"array.write_empty_chunks": True}):
+        for name, (values, dimensions) in arrays.items():
+            group.create_array(
+                name,
+                data=values,
+                chunks=values.shape,
+                compressors=ZstdCodec(level=3, checksum=True),
+                dimension_names=dimensions,
+            )
+
+
+def open_store(path: str | Place) -> TrajectoryStore:
+    """Open a trajectory store in a folder or at a URL (:func:`ttsnap.store.files.place`).
+
+    Raises:
+        UserError: if there is none, it is something else, damaged, or of a newer version.
+    """
+    where = place(path) if isinstance(path, str) else path
+    with about(where):
+        return TrajectoryStore(where, _open_group(where, TRAJECTORIES))
+
+
+class TrajectoryStore:
+    """The decoded Tweedie estimates of a split; see :func:`open_store`.
+
+    Attributes:
+        path: where the store lies.
+        prompts: in the order of the first axis; their texts are kept in the store.
+        steps: ascending step indices that are stored; the last one is the final image.
+        seeds: (prompt, image) int64, ``UNKNOWN_SEED`` in imported stores.
+        sigmas: (step) float32, NaN in imported stores.
+        settings: what else decided how the images look.
+        group_size: how many consecutive images of a prompt share a reference; 1 where all are
+            independent.
+        group_reference: which image of a group that is.
+        fingerprint: sha256 over all of these; receipts and parts carry it.
+        array: ``images`` itself. Blocks that are not there yet read as black, so prefer
+            :meth:`images` and :meth:`trajectory`.
+    """
+
+    def __init__(self, path: Place, group: zarr.Group) -> None:
+        attributes: dict[str, Any] = dict(group.attrs)
+        self.path = path
+        self.array = _array(group, path, "images")
+        coordinates = [
+            np.asarray(_array(group, path, name)[:]) for name in ("seeds", "sigmas", "steps")
+        ]
+        self.seeds, self.sigmas, steps = coordinates
+        self.steps: list[int] = steps.tolist()
+        # Zarr reads a file that is missing as zeros.
+        if attributes.get("fingerprint") != _fingerprint(self.array.shape, attributes, coordinates):
+            raise UserError(f"{path}: damaged: attributes, seeds, sigmas or steps were changed")
+        self.settings: dict[str, Any] = attributes["settings"]
+        self.group_size: int = attributes.get("group_size", 1)
+        self.group_reference: int = attributes.get("group_reference", 0)
+        self.fingerprint: str = attributes["fingerprint"]
+        self.prompt_ids: list[str] = attributes["prompt_ids"]
+        self._texts: list[str] = attributes["texts"]
+        self._negatives: list[str] = attributes["negatives"]
+        self._block: int = attributes["prompts_per_block"]
+
+    def __len__(self) -> int:
+        return len(self.prompt_ids)
+
+    @cached_property
+    def prompts(self) -> list[Prompt]:
+        rows = zip(self.prompt_ids, self._texts, self._negatives, strict=True)
+        return [Prompt(id, text, negative, i) for i, (id, text, negative) in enumerate(rows)]
+
+    @property
+    def images_per_prompt(self) -> int:
+        return int(self.array.shape[1])
+
+    @property
+    def reference_seeds(self) -> np.ndarray:
+        """(prompt, image) int64, seed of each one's reference; its own where independent."""
+        images = np.arange(self.images_per_prompt)
+        chosen = images - images % self.group_size + self.group_reference
+        seeds: np.ndarray = self.seeds[:, chosen]
+        return seeds
+
+    @property
+    def final(self) -> int:
+        """Step index of the final images."""
+        return self.steps[-1]
+
+    def step_position(self, step: int) -> int:
+        """Where step index ``step`` lies on the step axis.
+
+        Raises:
+            UserError: if it is not stored.
+        """
+        if step not in self.steps:
+            raise UserError(f"{self.path}: step {step} is not stored, only {self.steps}")
+        return self.steps.index(step)
+
+    def images(
+        self, prompts: slice | Sequence[int] = slice(None), step: int | None = None
+    ) -> np.ndarray:
+        """Images of one step index, the final one by default.
+
+        Returns:
+            (prompt, image, height, width, 3) uint8.
+
+        Raises:
+            UserError: if the step is not stored, or a block is not generated yet.
+        """
+        position = self.step_position(self.final if step is None else step)
+        if isinstance(prompts, slice):
+            self._require(range(*prompts.indices(len(self))))
+            return self.read((prompts, slice(None), position))
+        self._require(prompts)
+        shape = self.array.shape
+        images = np.empty((len(prompts), shape[1], *shape[3:]), np.uint8)
+        # Chunk by chunk: orthogonal selection across shards is some hundred times slower.
+        chunks = np.asarray(prompts, np.int64) // self.array.chunks[0]
+        for chunk in np.unique(chunks):
+            (places,) = np.nonzero(chunks == chunk)
+            wanted = np.asarray(prompts)[places]
+            first = wanted.min()
+            read = self.read((slice(first, wanted.max() + 1), slice(None), position))
+            images[places] = read[wanted - first]
+        return images
+
+    def trajectory(self, prompt: int) -> np.ndarray:
+        """All that is stored of one prompt: (image, step, height, width, 3) uint8.
+
+        Raises:
+            UserError: if its block is not generated yet.
+        """
+        self._require([prompt])
+        return self.read((prompt,))
+
+    def read(self, selection: tuple[slice | int, ...]) -> np.ndarray:
+        """Part of ``array``, with blocks that are not there black; for basic selections."""
+        with about(self.path):
+            return np.asarray(self.array[selection])
+
+    def _require(self, prompts: Sequence[int]) -> None:
+        for block in sorted({prompt // self._block for prompt in prompts}):
+            if not all(is_file(self.path / shard) for shard in self.shards(block)):
+                raise UserError(f"{self.path}: block {block} is not generated yet")
+
+    # Blocks
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks, hence of jobs."""
+        return -(-len(self) // self._block)
+
+    def block_prompts(self, block: int) -> range:
+        """Positions of the prompts of a block."""
+        start = block * self._block
+        return range(start, min(start + self._block, len(self)))
+
+    def shards(self, block: int) -> list[str]:
+        """Files of a block, relative to the store."""
+        shards = self.array.shards
+        assert shards is not None
+        ranges = -(-len(self.steps) // shards[2])
+        return [f"{SHARDS}{block}/0/{i}/0/0/0" for i in range(ranges)]
+
+    def write_block(self, block: int, read: Callable[[int], np.ndarray]) -> dict[str, Any]:
+        """Write the shards of a block, each of them once and whole.
+
+        Args:
+            read: gives the images at a position of the step axis,
+                (prompt of the block, image, height, width, 3) uint8.
+
+        Returns:
+            The fields of its receipt: what it is of, prompt ids, sha256 over its seeds, and size
+            and sha256 of every shard.
+        """
+        prompts = self.block_prompts(block)
+        shards = self.array.shards
+        assert shards is not None
+        shape = (len(prompts), *self.array.shape[1:])
+        sums = {}
+        for start in range(0, len(self.steps), shards[2]):
+            stop = min(start + shards[2], len(self.steps))
+            images = np.empty((*shape[:2], stop - start, *shape[3:]), np.uint8)
+            for position in range(start, stop):
+                images[:, :, position - start] = read(position)
+            shard = self.shards(block)[start // shards[2]]
+            content = self._encoded(images)
+            with atomic(self.path / shard) as file:
+                file.write(content)
+            sums[shard] = {
+                "bytes": len(content),
+                "sha256": hashlib.sha256(content).hexdigest(),
+            }
+        seeds = np.ascontiguousarray(self.seeds[prompts.start : prompts.stop])
+        return {
+            "kind": "trajectories",
+            "store": self.path.name,
+            "fingerprint": self.fingerprint,
+            "block": block,
+            "prompt_ids": [self.prompt_ids[prompt] for prompt in prompts],
+            "images_per_prompt": self.images_per_prompt,
+            "steps": self.steps,
+            "seeds_sha256": hashlib.sha256(seeds.tobytes()).hexdigest(),
+            "shards": sums,
+        }
+
+    def _encoded(self, images: np.ndarray) -> bytes:
+        """What the file of a shard with these images holds.
+
+        Writing to ``array`` itself would merge with whatever lies there, damaged or of another job.
+        """
+        import zarr
+
+        files: dict[str, Buffer] = {}
+        # Without it an all-black block is no file.
+        with zarr.config.set({"array.write_empty_chunks": True}):
+            shard = zarr.create_array(
+                files,
+                shape=images.shape,
+                dtype=images.dtype,
+                chunks=self.array.chunks,
+                shards=self.array.shards,
+                compressors=self.array.compressors,
+                fill_value=self.array.fill_value,
+            )
+            shard[:] = images
+        (content,) = (buffer for name, buffer in files.items() if name.startswith("c/"))
+        return content.to_bytes()
+
+    def remove_strays(self, block: int) -> None:
+        """Remove what jobs that were killed left of shards they had begun to write."""
+        folder = f"{SHARDS}{block}/"
+        for name in files_under(self.path / folder):
+            if folder + name not in self.shards(block):
+                with about(self.path):
+                    (self.path / folder / name).unlink(missing_ok=True)
+
+    def damage(self, receipt: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """What of a block's shards differs from its ``receipt``: pairs of shard and finding."""
+        for shard, expected in receipt["shards"].items():
+            path = self.path / shard
+            if not is_file(path):
+                yield shard, "missing"
+                continue
+            with about(path):
+                size = path.stat().st_size
+            if size != expected["bytes"]:
+                yield shard, f"{size} bytes, expected {expected['bytes']}"
+            elif sha256_of(path) != expected["sha256"]:
+                yield shard, "content differs from its receipt (sha256)"
+
+
+def store_receipt(store: TrajectoryStore) -> dict[str, Any]:
+    """The receipt of the init job: sha256 of every file but the blocks."""
+    return {
+        "kind": "store",
+        "store": store.path.name,
+        "fingerprint": store.fingerprint,
+        "blocks": store.blocks,
+        "files": {name: sha256_of(store.path / name) for name in _metadata_files(store.path)},
+    }
+
+
+def _metadata_files(path: Place) -> list[str]:
+    return [name for name in files_under(path) if not name.startswith(SHARDS)]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Where a store and its receipts disagree; block and shard as far as they are known."""
+
+    what: str
+    block: int | None = None
+    shard: str | None = None
+
+    def __str__(self) -> str:
+        place = [f"block {self.block}"] if self.block is not None else []
+        place += [self.shard] if self.shard is not None else []
+        return ": ".join([*place, self.what])
+
+
+def verify(path: Place, receipts: Path) -> list[Problem]:
+    """Prove a trajectory store against the receipts in the folder ``receipts``.
+
+    Metadata and coordinates must be those the init job wrote, every block must have a receipt of
+    this very store, every shard must be the file its receipt tells of and decode, and nothing else
+    may lie in the store.
+
+    Returns:
+        Problems in the order of the blocks; none means the store is whole.
+    """
+    problems: list[Problem] = []
+    try:
+        files = read_receipt(receipts / "init.json")["files"]
+        present = _metadata_files(path)
+        for name in sorted({*files, *present}):
+            if name not in files:
+                problems.append(Problem("unexpected file", shard=name))
+            elif name not in present:
+                problems.append(Problem("missing", shard=name))
+            elif sha256_of(path / name) != files[name]:
+                problems.append(
+                    Problem("metadata differs from what the init job wrote", None, name)
+                )
+    except UserError as error:
+        problems.append(Problem(str(error)))
+    try:
+        store = open_store(path)
+    except UserError as error:
+        return [*problems, Problem(str(error))]
+
+    expected = {shard for block in range(store.blocks) for shard in store.shards(block)}
+    for block in range(store.blocks):
+        problems += _verify_block(store, block, block_receipt(receipts, block))
+    for shard in files_under(path):
+        if shard.startswith(SHARDS) and shard not in expected:
+            problems.append(Problem("unexpected file, part of no block", shard=shard))
+    return problems
+
+
+def _verify_block(store: TrajectoryStore, block: int, path: Path) -> list[Problem]:
+    present = [shard for shard in store.shards(block) if is_file(store.path / shard)]
+    if not path.is_file():
+        if not present:
+            return [Problem("not generated yet", block)]
+        return [Problem("has no receipt", block, shard) for shard in present]
+    try:
+        receipt = read_receipt(path)
+    except UserError as error:
+        return [Problem(str(error), block)]
+    if receipt.get("fingerprint") != store.fingerprint or receipt.get("block") != block:
+        return [Problem(f"{path}: receipt of another store or block", block)]
+    damage = [Problem(what, block, shard) for shard, what in store.damage(receipt)]
+    if damage:
+        return damage
+    prompts = store.block_prompts(block)
+    for position, step in enumerate(store.steps):
+        try:
+            store.read((slice(prompts.start, prompts.stop), slice(None), position))
+        # Codecs raise what they like
+        except Exception as error:
+            shards = store.array.shards
+            assert shards is not None
+            shard = store.shards(block)[position // shards[2]]
+            return [Problem(f"step {step} does not decode ({error})", block, shard)]
+    return []
+
+
+@dataclass(frozen=True)
+class Repair:
+    """What helps a damaged store: files to take away, and problems that this does not mend."""
+
+    files: list[Place]
+    left: list[Problem]
+
+
+def repair(path: Place, receipts: Path, problems: Sequence[Problem]) -> Repair:
+    """What to take away so that the next run makes anew what is damaged, and nothing else.
+
+    A damaged shard goes with the receipt of its block. Without the receipt the block's job runs
+    again; what it finds whole it keeps, so a receipt that was lost or damaged costs no denoising.
+    It makes the shards of a block together. Files that belong to no block just go.
+
+    Args:
+        path: a generated store; an imported one has no job to run again.
+        receipts: folder of its receipts.
+        problems: what :func:`verify` found.
+
+    Returns:
+        Files that exist, which the caller is to remove, and what only a new store mends.
+
+    Raises:
+        UserError: if the store was imported, so that no job can make it anew.
+    """
+    if problems and _is_imported(path):
+        raise UserError(f"{path}: no job made this store that could run again; import it again")
+    files: dict[Place, None] = {}
+    left = []
+    for problem in problems:
+        receipt = receipts / "init.json"
+        if problem.block is not None:
+            receipt = block_receipt(receipts, problem.block)
+            if problem.shard is not None and receipt.is_file():
+                files[path / problem.shard] = None
+            files[receipt] = None
+        elif problem.shard is not None and problem.shard.startswith(SHARDS):
+            files[path / problem.shard] = None
+        elif problem.what.startswith(str(receipt)):
+            files[receipt] = None
+        else:
+            left.append(problem)
+    return Repair([file for file in files if is_file(file)], left)
+
+
+def _is_imported(path: Place) -> bool:
+    try:
+        return "imported" in open_store(path).settings
+    except UserError:
+        return False
+
+
+# Reward tensors
+
+
+@dataclass(frozen=True, eq=False)
+class RewardTensor:
+    """Rewards of all stored trajectories at all scored steps.
+
+    Attributes:
+        values: (prompt, image, step) float32. A step without a checkpoint is NaN throughout;
+            nothing else is NaN or infinite.
+        steps: step indices of the last axis.
+        prompt_ids: of the first axis.
+        seeds: (prompt, image) int64.
+        attrs: JSON types; by custom reward, kind (base or finetuned) and split.
+    """
+
+    values: np.ndarray
+    steps: list[int]
+    prompt_ids: list[str]
+    seeds: np.ndarray
+    attrs: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.values.dtype != np.float32:
+            raise ValueError(f"rewards must be float32, not {self.values.dtype}")
+        if self.values.shape != (*self.seeds.shape, len(self.steps)):
+            raise ValueError(f"rewards {self.values.shape} do not fit seeds and steps")
+        if len(self.prompt_ids) != len(self.values):
+            raise ValueError(f"{len(self.prompt_ids)} prompt ids, {len(self.values)} prompts")
+        finite = np.isfinite(self.values).reshape(-1, len(self.steps))
+        absent = np.isnan(self.values).reshape(-1, len(self.steps))
+        for step, bad in zip(self.steps, ~(finite.all(0) | absent.all(0)), strict=True):
+            if bad:
+                raise ValueError(f"rewards at step {step} are neither all finite nor all NaN")
+
+    def at(self, step: int) -> np.ndarray:
+        """Rewards (prompt, image) at a step index."""
+        if step not in self.steps:
+            raise UserError(f"no rewards at step {step}, only at {self.steps}")
+        return np.asarray(self.values[:, :, self.steps.index(step)])
+
+    def save(self, path: Path) -> None:
+        """Write to the Zarr store ``path``, replacing what is there."""
+        import zarr
+
+        attributes = {
+            "type": REWARDS,
+            "version": VERSION,
+            "prompt_ids": self.prompt_ids,
+            "settings": self.attrs,
+        }
+        with atomic_folder(Path(path)) as folder:
+            group = zarr.create_group(folder, zarr_format=3, attributes=attributes)
+            arrays = {
+                "values": (self.values, ("prompt", "image", "step")),
+                "seeds": (np.asarray(self.seeds, np.int64), ("prompt", "image")),
+                "steps": (np.asarray(self.steps, np.int64), ("step",)),
+            }
+            _write_arrays(group, arrays)
+
+    @classmethod
+    def load(cls, path: Path) -> RewardTensor:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            UserError: if there is none, it is something else, damaged, or of a newer version.
+        """
+        path = Path(path)
+        group = _open_group(path, REWARDS)
+        attributes: dict[str, Any] = dict(group.attrs)
+        values, seeds, steps = (
+            np.asarray(_array(group, path, name)[:]) for name in ("values", "seeds", "steps")
+        )
+        return cls(values, steps.tolist(), attributes["prompt_ids"], seeds, attributes["settings"])
+
+
+# Tables
+
+
+def reward_table(prompt_ids: Sequence[str], seeds: np.ndarray, rewards: np.ndarray) -> pd.DataFrame:
+    """Rewards (prompt, image) as a tidy table: prompt_id, image_id, seed, reward."""
+    import pandas as pd
+
+    prompts, images = rewards.shape
+    return pd.DataFrame(
+        {
+            "prompt_id": np.repeat(np.asarray(prompt_ids, object), images),
+            "image_id": np.tile(np.arange(images), prompts),
+            "seed": seeds.ravel(),
+            "reward": rewards.ravel(),
+        }
+    ).astype(TABLE_COLUMNS)
+
+
+def reward_matrix(table: pd.DataFrame, prompt_ids: Sequence[str]) -> np.ndarray:
+    """The rewards of a tidy table as (prompt, image) float32, prompts as in ``prompt_ids``.
+
+    Raises:
+        UserError: if a reward is missing or given twice.
+    """
+    if table.duplicated(["prompt_id", "image_id"]).any():
+        raise UserError("reward table: some image has two rewards")
+    wide = table.pivot(index="prompt_id", columns="image_id", values="reward")
+    wide = wide.reindex(index=list(prompt_ids)).sort_index(axis=1)
+    missing = wide.index[wide.isna().any(axis=1)]
+    if len(missing):
+        raise UserError(f"reward table: prompt {missing[0]} lacks rewards")
+    return wide.to_numpy(np.float32)
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as Parquet, values exact; a reader sees all of it or nothing."""
+    with atomic(Path(path)) as file:
+        table.to_parquet(file, index=False)
+
+
+def read_table(path: Path, columns: Mapping[str, str] = TABLE_COLUMNS) -> pd.DataFrame:
+    """Read a Parquet table that has at least ``columns`` (name to dtype).
+
+    Raises:
+        UserError: if there is none, it is damaged, or lacks a column.
+    """
+    import pandas as pd
+
+    try:
+        table = pd.read_parquet(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no table here") from None
+    except ValueError as error:
+        raise UserError(f"{path}: not a Parquet table ({error})") from None
+    for name, dtype in columns.items():
+        if name not in table or table[name].dtype != dtype:
+            raise UserError(f"{path}: expected a column {name} of type {dtype}")
+    return table
