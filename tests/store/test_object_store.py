@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.test_generate import BATCH, BLOCK, IMAGES, STEPS, generate_all, lay_out
 from upath import UPath
 
 from tests.object_store import s3
+from tests.test_generate import BATCH, BLOCK, IMAGES, STEPS, generate_all, lay_out
 from tests.tiny import tiny_stable_diffusion
 from ttsnap import config
 from ttsnap.diffusion import from_pipeline

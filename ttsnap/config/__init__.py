@@ -1,7 +1,8 @@
 """Every setting of a run, with its default, unit and meaning; the one source of all of them.
 
 ``config/config.yaml`` and ``workflow/schemas/config.schema.json`` are generated from these models
-by ``python -m ttsnap.config.generate``. A config file may be partial: what it leaves out takes the default.
+by ``python -m ttsnap.config.generate``. A config file may be partial: what it leaves out takes the
+default.
 """
 
 from __future__ import annotations
