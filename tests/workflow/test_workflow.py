@@ -7,7 +7,9 @@ import pytest
 
 from tests.workflow.conftest import PROMPTS, Workflow
 from ttsnap.schedule import read_plan
-from ttsnap.store.trajectories import RewardTensor, open_store, read_table, verify
+from ttsnap.store.tensors import RewardTensor, read_table
+from ttsnap.store.trajectories import open_store
+from ttsnap.store.verify import verify
 
 
 def test_lint_finds_nothing(workflow: Workflow) -> None:

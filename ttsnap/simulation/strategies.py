@@ -22,7 +22,7 @@ from ttsnap.simulation.omega import BEST_OF_N, gains
 from ttsnap.simulation.planner import SUBSETS, Plan, Planner, planning_subsets
 from ttsnap.simulation.source import RewardPair
 from ttsnap.stats import mean_interval
-from ttsnap.store.trajectories import write_receipt
+from ttsnap.store.receipts import write_receipt
 
 TTSP, TTSNAP = "ttsp", "ttsnap"
 STRATEGIES = (BEST_OF_N, TTSP, TTSNAP)

@@ -14,12 +14,14 @@ import typer
 
 from ttsnap import config
 from ttsnap.config import load_config
-from ttsnap.run.status import SETTINGS, rows, standings
+from ttsnap.run.status import SETTINGS, rows, stage_statuses
 from ttsnap.schedule import Schedule, planned_schedule, read_plan
 from ttsnap.searching.methods import METHODS
 from ttsnap.searching.setup import prunes
 from ttsnap.stages import StoreOption, json_option, run
-from ttsnap.store.trajectories import TrajectoryStore, open_store, read_receipt, write_table
+from ttsnap.store.receipts import read_receipt
+from ttsnap.store.tensors import write_table
+from ttsnap.store.trajectories import TrajectoryStore, open_store
 
 
 class Settings(config.Settings):
@@ -92,7 +94,7 @@ def main(
     figures.training(histories, figures_folder / "training.png")
     figures.costs(costs, schedule, settings.budget, figures_folder / "costs.png")
 
-    took = pd.DataFrame(rows(standings(load_config(folder / SETTINGS), folder)))
+    took = pd.DataFrame(rows(stage_statuses(load_config(folder / SETTINGS), folder)))
     took = took[took.stage != "report"]
     took.to_csv(figures_folder / "stages.csv", index=False)
     figures.stages(took, figures_folder / "stages.png")

@@ -14,7 +14,7 @@ import typer
 
 from ttsnap import config
 from ttsnap.stages import ModelReceipt, RewardName, RuntimeOption, json_option, run
-from ttsnap.store.trajectories import read_receipt, write_receipt
+from ttsnap.store.receipts import read_receipt, write_receipt
 
 if TYPE_CHECKING:
     from ttsnap.rewards import Reward

@@ -14,7 +14,8 @@ from ttsnap import config
 from ttsnap.prompts import load_split, seed_of
 from ttsnap.schedule import Schedule, read_plan
 from ttsnap.stages import CostReceipt, ModelReceipt, RuntimeOption, json_option, run
-from ttsnap.store.trajectories import read_receipt, write_table
+from ttsnap.store.receipts import read_receipt
+from ttsnap.store.tensors import write_table
 
 VERSION = 3
 
