@@ -21,6 +21,7 @@ from ttsnap.diffusion import load_sampler
 from ttsnap.errors import UserError
 from ttsnap.rewards.brightness import BrightnessReward
 from ttsnap.rewards.frames import sampled, score_frames, still
+from ttsnap.rewards.function import FunctionReward
 from ttsnap.searching.pricing import measure
 from ttsnap.searching.setup import cost_model
 
@@ -76,10 +77,11 @@ def test_the_score_of_a_video_is_the_mean_of_its_frames():
         seen.extend(zip(images[:, 0, 0, 0].tolist(), prompts, strict=True))
         return images.mean(axis=(1, 2, 3))
 
-    np.testing.assert_allclose(score_frames(score, videos, ["a", "b"], 2), [50, 110])
+    reward = FunctionReward(score)
+    np.testing.assert_allclose(score_frames(reward, videos, ["a", "b"], 2), [50, 110])
     assert seen == [(0, "a"), (100, "a"), (200, "b"), (20, "b")]
     images = videos[:, 0]
-    np.testing.assert_array_equal(score_frames(score, images, ["a", "b"], 2), [0, 200])
+    np.testing.assert_array_equal(score_frames(reward, images, ["a", "b"], 2), [0, 200])
     assert still(videos[0]).max() == 50
     assert still(images[0]) is images[0] or np.array_equal(still(images[0]), images[0])
 

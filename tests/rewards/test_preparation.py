@@ -139,7 +139,7 @@ def test_frames_are_prepared_as_pictures(settings: dict[str, RewardSettings], ki
     rows = reward.encode_texts(["a"] * 3 + ["b"] * 3)
     with torch.no_grad():
         frames = reward.forward(torch.from_numpy(expected).float(), rows).numpy()
-    scores = score_frames(reward.score, videos, ["a", "b"], 3)
+    scores = score_frames(reward, videos, ["a", "b"], 3)
     np.testing.assert_allclose(scores, frames.reshape(2, 3).mean(1), rtol=1e-4, atol=1e-5)
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ttsnap.config import RewardSettings
 
-Judge = Callable[["NDArray[np.uint8]", Sequence[str]], "NDArray[np.generic]"]
+Judge = Callable[["NDArray[np.uint8]", Sequence[str]], "NDArray[np.float32]"]
 """Takes images (B, H, W, 3) and B prompts, gives B numbers; it only looks at results."""
 
 
@@ -212,12 +212,16 @@ def require_kind(kind: str, place: str) -> None:
 def load_judge(place: str) -> Judge:
     """Import the function that ``place`` names as ``package.module:function``.
 
+    What it returns is checked as that of a reward is.
+
     Raises:
         UserError: if there is none.
     """
-    module, _, function = place.partition(":")
+    from ttsnap.rewards.function import FunctionReward
+
+    module, _, name = place.partition(":")
     try:
-        judge: Judge = getattr(import_module(module), function)
+        function = getattr(import_module(module), name)
     except (ImportError, ValueError, AttributeError) as error:
         raise UserError(f"judge {place}: expected package.module:function ({error})") from None
-    return judge
+    return FunctionReward(function).score
