@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -45,16 +44,13 @@ class FunctionReward:
         return 0.0
 
 
-@dataclass(frozen=True)
 class Renamed:
     """A `Reward` under another name."""
 
-    reward: Reward
-    name: str
-
-    @property
-    def scale(self) -> str:
-        return self.reward.scale
+    def __init__(self, reward: Reward, name: str) -> None:
+        self.reward = reward
+        self.name = name
+        self.scale = reward.scale
 
     def score(self, images: NDArray[np.uint8], prompts: Sequence[str]) -> NDArray[np.float32]:
         """See `Reward.score`."""
