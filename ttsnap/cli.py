@@ -12,11 +12,12 @@ from rich.console import Console
 from ttsnap.diffusion.cli import costs
 from ttsnap.errors import UserError, explain
 from ttsnap.progress import quiet_libraries
-from ttsnap.rewards.cli import import_rewards, rewards
+from ttsnap.rewards.cli import rewards
 from ttsnap.run import cli as run_cli
 from ttsnap.searching import cli as search_cli
 from ttsnap.shapes.cli import app as shapes
 from ttsnap.simulation import cli as simulation_cli
+from ttsnap.simulation.import_cli import import_rewards
 from ttsnap.store import cli as store_cli
 
 app = typer.Typer(

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import partial
 from threading import Event, current_thread, main_thread
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Any
 
 from ttsnap.config import Costs, RewardSettings, Sampling, Scheduler
 from ttsnap.rewards import Reward, load_reward
+from ttsnap.rewards.function import FunctionReward, Scorer, with_names_of_their_own
 from ttsnap.searching.budget import Budget
 from ttsnap.searching.methods import run_method
 from ttsnap.searching.result import SearchResult
@@ -24,12 +22,6 @@ from ttsnap.searching.setup import (
     sampling_for,
 )
 from ttsnap.searching.task import Task
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-Scorer = Callable[["NDArray[np.uint8]", Sequence[str]], "NDArray[np.generic]"]
-"""Takes images (B, H, W, 3) and B prompts, gives B numbers, larger is better."""
 
 AnyReward = str | Reward | Scorer
 
@@ -110,7 +102,7 @@ def search(
     sampling = sampling_for(how, family, sampling, scheduler)
     sampler = from_pipeline(pipe, sampling)
     given = reward if isinstance(reward, list | tuple) else [reward]
-    rewards = tuple(_reward(one, str(sampler.device)) for one in given)
+    rewards = with_names_of_their_own([_reward(one, str(sampler.device)) for one in given])
     stop = Event()
     standing = Standing(
         prompt, f"{method}, {', '.join(one.name for one in rewards)}, seed {seed}", sampler.steps
@@ -140,25 +132,10 @@ def search(
         return run_method(method, task, chosen)
 
 
-@dataclass
-class _Function:
-    """A function as a reward."""
-
-    name: str
-    function: Scorer
-    scale: str = "that of the function"
-
-    def score(self, images: NDArray[np.uint8], prompts: Sequence[str]) -> NDArray[np.float32]:
-        return np.asarray(self.function(images, prompts), np.float32)
-
-    def tflops(self, height: int, width: int) -> float:
-        return 0.0
-
-
 def _reward(given: AnyReward, device: str) -> Reward:
     if isinstance(given, str):
         name, settings = read_reward(given)
         return load_reward(RewardSettings(**settings), name=name, device=device)
     if isinstance(given, Reward):
         return given
-    return _Function(getattr(given, "__name__", "reward"), given)
+    return FunctionReward(given)

@@ -343,9 +343,7 @@ class Run:
             middle = time.perf_counter()
             texts = [self.task.prompt] * len(batch)
             count = self.sampler.scored_frames
-            values.append(
-                np.stack([score_frames(one.score, decoded, texts, count) for one in rewards])
-            )
+            values.append(np.stack([score_frames(one, decoded, texts, count) for one in rewards]))
             self.meter.took(paid, middle - began, len(batch))
             self.meter.took("reward", time.perf_counter() - middle, len(batch))
             images.append(decoded)
