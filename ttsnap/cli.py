@@ -162,7 +162,7 @@ def export_store(
 @app.command("import")
 def import_store(
     folder: Annotated[Path, typer.Argument(help="Folder with p0000/id000/s00.png …")],
-    prompts: Annotated[Path, typer.Option(help="JSON file of its prompts, in order.")],
+    prompts: Annotated[Path, typer.Option(help="File of its prompts, in order.")],
     out: Annotated[
         Path,
         typer.Option(
