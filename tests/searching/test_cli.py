@@ -95,6 +95,24 @@ def test_a_list_of_prompts_is_resumed(
     assert trace(two)[-1]["event"] == "winner"
 
 
+def test_a_table_of_prompts_with_ids_that_are_taken(
+    search: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "prompts.csv"
+    table.write_text("id,caption,text,n\nconfig.json,no,a cat,1\nCat,no,a cat,2\ncat,no,a cat,3\n")
+    out = ("--prompts", table, "--method", "best-of-n", "--out", tmp_path / "out")
+    assert search(*out) == 1
+    assert "caption and text could each hold the prompts" in capsys.readouterr().err
+    assert search(*out, "--prompt-column", "text") == 0
+    found = {
+        trace(one)[0]["prompt_id"]: trace(one)[0]["prompt"] for one in folders(tmp_path / "out")
+    }
+    assert found == dict.fromkeys(("config.json", "Cat", "cat"), "a cat")
+    assert (tmp_path / "out/config.json").is_file()
+    assert search(*out, "--prompt-column", "text", "--resume") == 0
+    assert "3 of 3 prompts were finished before" in capsys.readouterr().out
+
+
 def test_a_folder_belongs_to_one_search(
     search: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -36,7 +36,15 @@ def search(
         list[str] | None, typer.Argument(help="What the image is to show; several, each in quotes.")
     ] = None,
     prompts: Annotated[
-        Path | None, typer.Option(help="JSON file of prompts, in place of the arguments.")
+        Path | None,
+        typer.Option(
+            help="File of prompts, .txt, .json, .jsonl, .csv or .tsv, or - for standard input, in "
+            "place of the arguments."
+        ),
+    ] = None,
+    prompt_column: Annotated[
+        str | None,
+        typer.Option(help="Column or key of --prompts that holds them, if its name does not tell."),
     ] = None,
     method: Annotated[
         str, typer.Option(help="How to search; `ttsnap methods` lists them.")
@@ -132,7 +140,7 @@ def search(
     )
     from ttsnap.searching.task import Task
 
-    asked = _prompts(prompt or [], prompts)
+    asked = _prompts(prompt or [], prompts, prompt_column)
     settings, names = _configured(load_config(config), model, reward)
     how = method_named(method)
     unit = settings.costs.unit
@@ -229,10 +237,11 @@ def _search_all(
         steps: of the sampler.
         resume: leave out those that are finished.
     """
+    from ttsnap.prompts import folder_name
     from ttsnap.searching.display import Standing, interruptible, shown, tell
     from ttsnap.searching.output import is_finished, write_settings
 
-    before = {one.id for one in asked if resume and is_finished(folder / one.id)}
+    before = {one.id for one in asked if resume and is_finished(folder / folder_name(one.id))}
     if before:
         console.print(f"{len(before)} of {len(asked)} prompts were finished before", style="dim")
     done = len(before)
@@ -246,8 +255,9 @@ def _search_all(
             with shown(standing, console), interruptible(stop, standing):
                 result = search_one(one, standing, stop)
             write_settings(folder, settings)
-            result.save(folder / one.id, settings={"prompt_id": one.id})
-            tell(result, one.text, folder / one.id, console)
+            where = folder / folder_name(one.id)
+            result.save(where, settings={"prompt_id": one.id})
+            tell(result, one.text, where, console)
             done += not result.interrupted
             if stop.is_set():
                 break
@@ -262,13 +272,15 @@ def _search_all(
     return not stop.is_set()
 
 
-def _prompts(texts: Sequence[str], file: Path | None) -> list[Prompt]:
+def _prompts(texts: Sequence[str], file: Path | None, column: str | None) -> list[Prompt]:
     from ttsnap.prompts import load_prompts, parse_prompt
 
     if bool(texts) == bool(file):
         raise UserError("expected a PROMPT, or --prompts FILE, and not both")
+    if column and not file:
+        raise UserError("--prompt-column: only with --prompts")
     if file:
-        return load_prompts(file)
+        return load_prompts(file, column)
     return list({found.id: found for found in map(parse_prompt, texts)}.values())
 
 

@@ -14,6 +14,7 @@ import typer
 
 from ttsnap import config
 from ttsnap.config import load_config
+from ttsnap.prompts import folder_name
 from ttsnap.run.status import SETTINGS, rows, stage_statuses
 from ttsnap.schedule import Schedule, planned_schedule, read_plan
 from ttsnap.searching.methods import METHODS
@@ -103,7 +104,7 @@ def main(
     # The last method that prunes has most to show.
     pruning = [one for one in settings.methods if prunes(METHODS[one])]
     last, first = [*settings.methods, *pruning][-1], settings.prompt_ids[0]
-    contact = folder / f"search/{last}/{settings.budget:g}/{first}/contact.png"
+    contact = folder / f"search/{last}/{settings.budget:g}/{folder_name(first)}/contact.png"
     shutil.copyfile(contact, figures_folder / "contact.png")
     logging.info("%d figures in %s", len(list(figures_folder.glob("*.png"))), figures_folder)
     out.write_text(json.dumps(headline(folder), indent=2) + "\n")
@@ -128,7 +129,7 @@ def _draw_gallery(
                 np.array(Image.open(where / method / f"{settings.budget:g}" / one / "best.png"))
                 for method in methods
             ]
-            for one in settings.prompt_ids
+            for one in map(folder_name, settings.prompt_ids)
         ],
         scores.loc[settings.prompt_ids, methods].to_numpy(),
         [texts[one] for one in settings.prompt_ids],

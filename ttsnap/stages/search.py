@@ -11,7 +11,7 @@ import pandas as pd
 import typer
 
 from ttsnap import config
-from ttsnap.prompts import load_split, seed_of
+from ttsnap.prompts import folder_name, load_split, seed_of
 from ttsnap.schedule import Schedule, read_plan
 from ttsnap.stages import CostReceipt, ModelReceipt, RuntimeOption, json_option, run
 from ttsnap.store.receipts import read_receipt
@@ -117,7 +117,7 @@ def main(
             }
             rows.append(result.row(prompt.id, **judged))
             result.save(
-                out.parent / f"{budget:g}" / prompt.id,
+                out.parent / f"{budget:g}" / folder_name(prompt.id),
                 contact=number < settings.pictured,
                 settings={"seed": settings.seed, "prompt_id": prompt.id},
             )
