@@ -11,8 +11,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from ttsnap.drawing.words import label, signed
 from ttsnap.errors import UserError
-from ttsnap.report.style import label, signed
 from ttsnap.simulation.experiment import TTSNAP
 from ttsnap.simulation.omega import BEST_OF_N
 from ttsnap.simulation.source import pair

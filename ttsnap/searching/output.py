@@ -46,7 +46,7 @@ def save(
         contact: drawing the contact sheet takes up to a second, so that it can be left out.
         settings: JSON types for the first line of the trace, beside what ``result`` says itself.
     """
-    from ttsnap.report.pictures import contact_sheet
+    from ttsnap.searching.contact_sheet import contact_sheet
 
     folder.mkdir(parents=True, exist_ok=True)
     for pattern in (TRACE, "rounds/round_*.*", "finals/candidate_*.*"):

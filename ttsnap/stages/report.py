@@ -116,14 +116,14 @@ def _draw_gallery(
     """What every method returned for the first prompts at the largest budget."""
     from PIL import Image
 
-    from ttsnap.report import pictures
+    from ttsnap.report import galleries
     from ttsnap.report.figures import ranked_methods
 
     methods = ranked_methods(searched)
     largest = searched[searched.budget == settings.budget]
     scores = largest.pivot(index="prompt_id", columns="method", values="reward")
     texts = {prompt.id: prompt.text for prompt in store.prompts}
-    pictures.gallery(
+    galleries.gallery(
         [
             [
                 np.array(Image.open(where / method / f"{settings.budget:g}" / one / "best.png"))
@@ -148,7 +148,7 @@ def _draw_trajectories(
     figures_folder: Path,
 ) -> None:
     """What the schedule would have pruned among the first candidates of the first prompts."""
-    from ttsnap.report import pictures
+    from ttsnap.report import galleries
     from ttsnap.simulation.montecarlo import replay
     from ttsnap.simulation.source import load_pair
 
@@ -168,7 +168,7 @@ def _draw_trajectories(
             for candidate in np.setdiff1d(alive, kept):
                 pruned[candidate] = check.step
             alive = kept
-        pictures.trajectories(
+        galleries.trajectories(
             images,
             final.tolist(),
             store.steps,
