@@ -17,7 +17,6 @@ from ttsnap.config import load_config
 from ttsnap.run.status import SETTINGS, rows, standings
 from ttsnap.schedule import Schedule, planned_schedule, read_plan
 from ttsnap.searching.methods import METHODS
-from ttsnap.searching.setup import prunes
 from ttsnap.stages import StoreOption, json_option, run
 from ttsnap.store.trajectories import TrajectoryStore, open_store, read_receipt, write_table
 
@@ -99,7 +98,7 @@ def main(
 
     _draw_trajectories(settings, schedule, stored, folder, figures_folder)
     # The last method that prunes has most to show.
-    pruning = [one for one in settings.methods if prunes(METHODS[one])]
+    pruning = [one for one in settings.methods if METHODS[one].prunes]
     last, first = [*settings.methods, *pruning][-1], settings.prompt_ids[0]
     contact = folder / f"search/{last}/{settings.budget:g}/{first}/contact.png"
     shutil.copyfile(contact, figures_folder / "contact.png")
