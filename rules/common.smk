@@ -21,7 +21,7 @@ from ttsnap.store.files import check_writable, place
 from ttsnap.prompts import load_splits, prompts_hash
 from ttsnap.rewards import is_trainable
 from ttsnap.searching.methods import METHODS
-from ttsnap.searching.setup import looks_by_narf, method_options, prunes
+from ttsnap.searching.request import method_options
 from ttsnap.run.status import SETTINGS
 
 update_config(config, typed(workflow.config_settings.overwrite_config))
@@ -41,7 +41,7 @@ try:
             )
     PROMPTS = load_splits(CONFIG.splits)
     for name, given in CONFIG.search.options.items():
-        planned = {"schedule": "-"} if prunes(METHODS[name]) else {}
+        planned = {"schedule": "-"} if METHODS[name].prunes else {}
         method_options(METHODS[name], planned | given)
     stores = place(CONFIG.store("test")).parent
     # A dry run queues nothing, and is to be had before anything is downloaded.

@@ -10,11 +10,11 @@ rule search:
         reward_cost=f"{RUN}/rewards/{CONFIG.search.reward}/cost.json",
         checkpoints=lambda wildcards: (
             checkpoint_receipts(CONFIG.search.reward)
-            if looks_by_narf(METHODS[wildcards.method])
+            if METHODS[wildcards.method].looks_by_narf
             else []
         ),
         plan=lambda wildcards: (
-            f"{RUN}/plan/{CONFIG.search.reward}.json" if prunes(METHODS[wildcards.method]) else []
+            f"{RUN}/plan/{CONFIG.search.reward}.json" if METHODS[wildcards.method].prunes else []
         ),
     output:
         f"{RUN}/search/{{method}}/block_{{block}}.parquet",

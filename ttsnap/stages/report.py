@@ -18,7 +18,6 @@ from ttsnap.prompts import folder_name
 from ttsnap.run.status import SETTINGS, rows, stage_statuses
 from ttsnap.schedule import Schedule, planned_schedule, read_plan
 from ttsnap.searching.methods import METHODS
-from ttsnap.searching.setup import prunes
 from ttsnap.stages import StoreOption, json_option, run
 from ttsnap.store.receipts import read_receipt
 from ttsnap.store.tensors import write_table
@@ -102,7 +101,7 @@ def main(
 
     _draw_trajectories(settings, schedule, stored, folder, figures_folder)
     # The last method that prunes has most to show.
-    pruning = [one for one in settings.methods if prunes(METHODS[one])]
+    pruning = [one for one in settings.methods if METHODS[one].prunes]
     last, first = [*settings.methods, *pruning][-1], settings.prompt_ids[0]
     contact = folder / f"search/{last}/{settings.budget:g}/{folder_name(first)}/contact.png"
     shutil.copyfile(contact, figures_folder / "contact.png")
