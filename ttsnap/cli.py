@@ -14,12 +14,13 @@ from ttsnap.config import DEFAULT_YAML, Config, Split, load_config
 from ttsnap.diffusion.cli import costs
 from ttsnap.errors import UserError, explain
 from ttsnap.progress import quiet_libraries
-from ttsnap.rewards.cli import import_rewards, rewards
+from ttsnap.rewards.cli import rewards
 from ttsnap.run.cli import estimate, status
 from ttsnap.run.fetch import fetch
 from ttsnap.searching import cli as search_cli
 from ttsnap.shapes.cli import app as shapes
 from ttsnap.simulation import cli as simulation_cli
+from ttsnap.simulation.import_cli import import_rewards
 from ttsnap.store.files import Place, about, local_folder, place
 
 app = typer.Typer(
