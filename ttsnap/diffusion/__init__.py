@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ttsnap.errors import UserError
-from ttsnap.rewards.frames import check_writer
+from ttsnap.store.videos import check_writer
 
 if TYPE_CHECKING:
     from ttsnap import config

@@ -16,7 +16,8 @@ from PIL.PngImagePlugin import PngInfo
 
 import ttsnap
 from ttsnap.errors import UserError
-from ttsnap.rewards.frames import still, write_mp4
+from ttsnap.rewards.frames import still
+from ttsnap.store.videos import write_mp4
 
 if TYPE_CHECKING:
     import numpy as np
