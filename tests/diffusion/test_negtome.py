@@ -91,8 +91,8 @@ def test_images_of_a_group_move_apart(family):
             seen.append((output[0] if isinstance(output, tuple) else output).flatten(1))
 
         state = begin(sampler, seeds, [1] * 4)
-        with sampler._pusher.between(state.references, 0):
-            handle = sampler._pusher._layers[-1].register_forward_hook(look)
+        with sampler.coupling.pusher.between(state.references, 0):
+            handle = sampler.coupling.pusher._layers[-1].register_forward_hook(look)
             sampler.evaluate(state)
             handle.remove()
         features = torch.nn.functional.normalize(seen[-1], dim=1)

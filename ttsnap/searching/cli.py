@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Annotated, Any
@@ -348,16 +347,15 @@ def methods() -> None:
 
 def models() -> None:
     """List the families of models that can be searched, and those whose costs are known."""
-    with console.status("loading diffusers"):
-        from ttsnap.diffusion import SAMPLERS
-        from ttsnap.diffusion.architectures import ARCHITECTURES
+    from ttsnap.diffusion import SAMPLERS
+    from ttsnap.diffusion.published import ARCHITECTURES
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("family", style="bold")
     table.add_column("any diffusers pipeline of this class")
-    for family, place in SAMPLERS.items():
-        module, _, sampler = place.partition(":")
-        table.add_row(family, getattr(import_module(module), sampler).pipeline_class)
+    table.add_column("such as", style="dim")
+    for name, family in SAMPLERS.items():
+        table.add_row(name, family.pipeline, family.summary)
     console.print(table)
     console.print(
         f"\n--model FAMILY:PATH takes a folder, or a hub id with its commit, ORG/NAME@COMMIT.\n"

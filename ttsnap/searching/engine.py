@@ -273,7 +273,7 @@ class Run:
         self.meter.charge(evaluations=state.running)
         began = time.perf_counter()
         # What is charged and what goes on does not depend on the pieces that memory allows.
-        rows = replace(state, extra=0)
+        rows = state.all_rows()
 
         def ask(piece: range) -> torch.Tensor:
             output = self.sampler.evaluate(self.sampler.select(rows, piece)).output

@@ -23,16 +23,6 @@ if TYPE_CHECKING:
     from ttsnap.rewards.base import Reward
 
 
-STOCHASTIC = Scheduler(name="DDIMScheduler", options={"eta": 1.0})
-"""What a search over the noise of the steps samples with if nothing else is asked for."""
-
-CHURN = Scheduler(
-    name="EDMHeunScheduler",
-    options={"S_churn": 40.0, "S_min": 0.05, "S_max": 50.0, "S_noise": 1.003},
-)
-"""The same for EDM: its values for ImageNet-64 (Karras et al. 2022, table 5)."""
-
-
 def method_named(name: str) -> Method:
     """The search method of this name.
 
@@ -163,8 +153,11 @@ def sampling_for(
     A method that searches the noise of the steps gets a stochastic one by itself. One that was
     asked for is left as it is: a method that cannot use it will say so.
     """
-    stochastic = CHURN if family == "edm" else STOCHASTIC
-    scheduler = asked or (stochastic if method.needs_stochastic else sampling.scheduler)
+    from ttsnap.diffusion import sampler_class
+
+    scheduler = asked or sampling.scheduler
+    if method.needs_stochastic and not asked:
+        scheduler = sampler_class(family).stochastic_scheduler
     return sampling.model_copy(update={"scheduler": scheduler})
 
 
