@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Annotated, Any
@@ -203,10 +202,9 @@ def search(
             for step, of in folders.items()
         }
         searcher.encode(asked)
-    chosen = searcher.scheduler_for(how) or sampling.scheduler
     record |= {
         "options": options.model_dump(),
-        "sampling": sampling.model_copy(update={"scheduler": chosen}).model_dump(),
+        "sampling": searcher.sampler_for(how).sampling.model_dump(),
         "verifiers": {step: list(map(str, of.values())) for step, of in folders.items()},
         "prices": None if spend.unit == "seconds" else asdict(costs),
     }
@@ -404,16 +402,15 @@ def methods() -> None:
 
 def models() -> None:
     """List the families of models that can be searched, and those whose costs are known."""
-    with console.status("loading diffusers"):
-        from ttsnap.diffusion import SAMPLERS
-        from ttsnap.diffusion.architectures import ARCHITECTURES
+    from ttsnap.diffusion import SAMPLERS
+    from ttsnap.diffusion.published import ARCHITECTURES
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("family", style="bold")
     table.add_column("any diffusers pipeline of this class")
-    for family, place in SAMPLERS.items():
-        module, _, sampler = place.partition(":")
-        table.add_row(family, getattr(import_module(module), sampler).pipeline_class)
+    table.add_column("such as", style="dim")
+    for name, family in SAMPLERS.items():
+        table.add_row(name, family.pipeline, family.summary)
     console.print(table)
     console.print(
         f"\n--model FAMILY:PATH takes a folder, or a hub id with its commit, ORG/NAME@COMMIT.\n"

@@ -131,7 +131,7 @@ class Executor:
     @property
     def noisy(self) -> list[int]:
         """Indices of the steps before the last at which another noise makes another candidate."""
-        return [step for step in self.task.noisy_steps if step < self.last]
+        return [step for step in self.sampler.noisy_steps if step < self.last]
 
     def price_of_look(self, step: int) -> float:
         """What one candidate pays for :meth:`look` at a step."""
@@ -263,7 +263,7 @@ class Executor:
         self.meter.charge(evaluations=state.running)
         began = time.perf_counter()
         # What is charged and what goes on does not depend on the pieces that memory allows.
-        rows = replace(state, extra=0)
+        rows = state.all_rows()
 
         def ask(piece: range) -> torch.Tensor:
             output = self.sampler.evaluate(self.sampler.select(rows, piece)).output

@@ -6,13 +6,12 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ttsnap.config import Costs, Sampling, Scheduler
-from ttsnap.diffusion import schedulers
+from ttsnap.config import Costs
 from ttsnap.diffusion.backoff import Backoff
 from ttsnap.diffusion.sampler import Conditioning, Sampler
 from ttsnap.errors import UserError
@@ -89,7 +88,6 @@ class Searcher:
         self._model, self._batch_size, self._keep_finals = model, batch_size, keep_finals
         self._backoffs = Backoffs()
         self._encoded: dict[tuple[str, str], Conditioning] = {}
-        self._noisy_steps: dict[int, tuple[int, ...]] = {}
         self._noticed = False
 
     def prices(self, unit: str) -> CostModel:
@@ -118,17 +116,7 @@ class Searcher:
 
     def sampler_for(self, method: Method) -> Sampler:
         """The sampler that a method draws images with."""
-        return self._noisy if method.needs_noise else self.sampler
-
-    def scheduler_for(self, method: Method) -> Scheduler | None:
-        """What a method samples with in place of the sampler's own scheduler, if it has to."""
-        if self.sampler_for(method) is self.sampler:
-            return None
-        return noisy_scheduler(self.sampler)
-
-    @cached_property
-    def _noisy(self) -> Sampler:
-        return self.sampler if self.sampler.stochastic else with_noise(self.sampler)
+        return self.sampler.with_noise() if method.needs_noise else self.sampler
 
     def run(
         self,
@@ -166,7 +154,6 @@ class Searcher:
             method=how.name,
             options=method_options(how, {}) if options is None else options,
             sampler=sampler,
-            noisy_steps=self._noisy_steps_of(sampler),
             conditioning=_moved(self._encoded[prompt.text, prompt.negative], sampler.device),
             prompt=prompt.text,
             rewards=self.rewards,
@@ -193,14 +180,9 @@ class Searcher:
             run.finish_one(interruption.cohort)
         return run.result()
 
-    def _noisy_steps_of(self, sampler: Sampler) -> tuple[int, ...]:
-        if id(sampler) not in self._noisy_steps:
-            self._noisy_steps[id(sampler)] = noisy_steps(sampler)
-        return self._noisy_steps[id(sampler)]
-
     def _notice(self, method: Method) -> None:
         """Say once that NegToMe is left out."""
-        if self.sampler.negtome is not None and not method.negtome and not self._noticed:
+        if self.sampler.negtome and not (method.negtome or method.needs_noise or self._noticed):
             self._noticed = True
             logger.warning("sampling.negtome is left out: it does not act in %s", method.name)
 
@@ -217,54 +199,3 @@ def distinct(names: Sequence[str]) -> tuple[str, ...]:
 
 def _moved(texts: Conditioning, device: Any) -> Conditioning:
     return replace(texts, tensors={name: rows.to(device) for name, rows in texts.tensors.items()})
-
-
-# To be replaced by Sampler.with_noise() and Sampler.noisy_steps.
-
-DDIM = Scheduler(name="DDIMScheduler", options={"eta": 1.0})
-
-CHURN = Scheduler(
-    name="EDMHeunScheduler",
-    options={"S_churn": 40.0, "S_min": 0.05, "S_max": 50.0, "S_noise": 1.003},
-)
-"""For EDM: its values for ImageNet-64 (Karras et al. 2022, table 5)."""
-
-
-def noisy_scheduler(sampler: Sampler) -> Scheduler:
-    """What :func:`with_noise` samples with."""
-    return CHURN if schedulers.matches_edm(sampler._scheduler) else DDIM
-
-
-def with_noise(sampler: Sampler) -> Sampler:
-    """The same sampler with a scheduler that adds noise, and without NegToMe."""
-    sampling = Sampling(
-        steps=sampler.steps,
-        guidance_scale=sampler.guidance_scale,
-        height=sampler.height,
-        width=sampler.width,
-        frames=sampler.frames,
-        scored_frames=sampler.scored_frames,
-        scheduler=noisy_scheduler(sampler),
-    )
-    noisy = type(sampler)(sampler.pipe, sampling)
-    noisy.previewer = sampler.previewer
-    noisy.release_text_encoders = sampler.release_text_encoders
-    noisy.decodes_aside = sampler.decodes_aside
-    return noisy
-
-
-def noisy_steps(sampler: Sampler) -> tuple[int, ...]:
-    """Step indices at which other noise gives other latents."""
-    if not sampler.stochastic:
-        return ()
-    noise = sampler.noise([0])
-    row = torch.tensor([0])
-    nothing = Conditioning({"prompt": row})
-    state = sampler.start_from(nothing, noise)
-    found = []
-    while not state.done:
-        evaluated = replace(state, output=torch.zeros_like(noise))
-        state, other = (sampler.step(evaluated, some)[0] for some in (noise, -noise))
-        if not torch.equal(state.latents, other.latents):
-            found.append(evaluated.index)
-    return tuple(found)

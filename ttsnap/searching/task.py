@@ -48,7 +48,6 @@ class SearchTask:
         method: its name.
         options: of the method.
         sampler: draws the images.
-        noisy_steps: step indices at which the sampler's fresh noise has an effect, rising.
         conditioning: the encoded prompt, its only row.
         prompt: its text, for the rewards.
         rewards: score final images and pick the winner; several by the sum of their ranks.
@@ -70,7 +69,6 @@ class SearchTask:
     method: str
     options: MethodOptions
     sampler: Sampler
-    noisy_steps: tuple[int, ...]
     conditioning: Conditioning
     prompt: str
     rewards: tuple[Reward, ...]
