@@ -137,8 +137,11 @@ def fetch_weights(
 
     Runs afterwards need no network. Gated models want a token in the variable HF_TOKEN.
     """
+    from ttsnap.run.check import check
 
-    for one in fetch(load_config(config)):
+    settings = load_config(config)
+    check(settings)
+    for one in fetch(settings):
         print(f"{one.source}: {one.files} files, {one.gigabytes:.2f} GB, licence {one.licence}")
     print(f"{config}: all that it takes from the hub is here")
 

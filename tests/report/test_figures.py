@@ -1,16 +1,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
-from ttsnap.config import MethodName
 from ttsnap.report import figures
 from ttsnap.schedule import CostModel, Schedule
+from ttsnap.searching.methods import METHODS
 
 SCHEDULE = Schedule.parse("2:0.4,4:0.5")
 COSTS = CostModel(denoise=0.01, decode=0.001, reward=0.0005, steps=12)
@@ -145,7 +144,7 @@ def test_schedules_over_budgets(
 
 
 @pytest.mark.parametrize("budgets", [[0.1], [0.05, 0.1, 0.2]])
-@pytest.mark.parametrize("methods", [["best-of-n", "ttsnap"], list(get_args(MethodName))])
+@pytest.mark.parametrize("methods", [["best-of-n", "ttsnap"], list(METHODS)])
 def test_live_with_any_methods(tmp_path: Path, budgets: list[float], methods: list[str]) -> None:
     found = results(methods, budgets)
     tints = {figures.colour(name) for name in methods}

@@ -1,16 +1,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from ttsnap.config import MethodName
 from ttsnap.report.pictures import contact_sheet, gallery, trajectories
 from ttsnap.report.style import BLUE, caption, drawable, scored, signed
 from ttsnap.searching import Candidate, SearchResult
+from ttsnap.searching.methods import METHODS
 
 PROMPTS = [
     "a small red circle",
@@ -149,7 +148,7 @@ def test_a_candidate_that_could_not_be_scored_is_shown(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 12])
 def test_a_gallery_frames_the_best_of_each_prompt(tmp_path: Path, count: int) -> None:
-    methods = list(get_args(MethodName))[:count]
+    methods = list(METHODS)[:count]
     tints = [[(10 * j, 200, i) for j in range(count)] for i in (0, 1)]
     images = [[np.full((8, 8, 3), tint, np.uint8) for tint in row] for row in tints]
     scores = np.arange(2 * count).reshape(2, count)

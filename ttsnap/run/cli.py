@@ -28,6 +28,7 @@ def status(
     """
     from rich.console import Console
 
+    from ttsnap.run.check import check
     from ttsnap.run.status import SETTINGS, standings, sum_up, table
 
     if run.is_dir():
@@ -36,6 +37,7 @@ def status(
         config, folder = load_config(run / SETTINGS), run
     else:
         config = load_config(run)
+        check(config)
         folder = Path(config.results, config.run)
     found = standings(config, folder)
     console = Console()
@@ -62,9 +64,11 @@ def estimate(
     """
     from rich.console import Console
 
+    from ttsnap.run.check import check
     from ttsnap.run.workload import workload
 
     settings = load_config(config)
+    check(settings)
     prices = _prices(settings, model)
     sampling = settings.sampling
     title = f"{config.name}, {model or settings.model.path}, {sampling.width} x {sampling.height}"

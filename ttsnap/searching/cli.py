@@ -116,6 +116,7 @@ def search(
     from ttsnap.diffusion import load_sampler
     from ttsnap.prompts import seed_of
     from ttsnap.rewards import load_reward
+    from ttsnap.run.check import check
     from ttsnap.schedule import Schedule, read_plan
     from ttsnap.searching.methods import run_method
     from ttsnap.searching.output import check_settings
@@ -134,6 +135,7 @@ def search(
 
     asked = _prompts(prompt or [], prompts)
     settings, names = _configured(load_config(config), model, reward)
+    check(settings)
     how = method_named(method)
     unit = settings.costs.unit
     spend = Budget.parse(budget, unit) if budget else Budget(settings.search.budgets[-1], unit)
