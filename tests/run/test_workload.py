@@ -121,7 +121,7 @@ def test_estimate_prints_what_a_run_takes(
     assert ttsnap("estimate", tmp_path / "tiny.yaml", "--speed", "0.01") == 0
     lines = {line.split("  ")[0]: line.split() for line in capsys.readouterr().out.splitlines()}
     assert lines["trajectories train"][2:] == ["3", "206", "5.7", "368.6", "kB", "15"]
-    assert lines["all"][1] == "37"
+    assert lines["all"][1] == "39"
     assert ttsnap("estimate", tmp_path / "tiny.yaml", "--model", "sd9") == 0  # prices are given
     (tmp_path / "tiny.yaml").write_text(json.dumps(CONFIG))
     assert ttsnap("estimate", tmp_path / "tiny.yaml", "--model", "sd9") == 1

@@ -38,8 +38,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "model": {"path": "generator"},
         "sampling": {"steps": 4},
         "rewards": {"clip": {"path": "clip"}, "other": {"path": "other"}},
-        "narf": {"steps": [1, 2]},
-        "splits": {"train": {"steps": [1, 2]}},
         "runtime": {"batch_size": 4},
         "judge": None,
     }
