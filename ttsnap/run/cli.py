@@ -30,6 +30,7 @@ def status(
     """
     from rich.console import Console
 
+    from ttsnap.run.check import check
     from ttsnap.run.status import SETTINGS, stage_statuses, sum_up, table
 
     if run.is_dir():
@@ -38,6 +39,7 @@ def status(
         config, folder = load_config(run / SETTINGS), run
     else:
         config = load_config(run)
+        check(config)
         folder = Path(config.results, config.run)
     found = stage_statuses(config, folder)
     console = Console()
@@ -64,9 +66,11 @@ def estimate(
     """
     from rich.console import Console
 
+    from ttsnap.run.check import check
     from ttsnap.run.workload import workload
 
     settings = load_config(config)
+    check(settings)
     prices = _prices(settings, model)
     sampling = settings.sampling
     title = f"{config.name}, {model or settings.model.path}, {sampling.width} x {sampling.height}"
@@ -137,9 +141,12 @@ def fetch_weights(
 
     Runs afterwards need no network. Gated models want a token in the variable HF_TOKEN.
     """
+    from ttsnap.run.check import check
     from ttsnap.run.fetch import fetch
 
-    for one in fetch(load_config(config)):
+    settings = load_config(config)
+    check(settings)
+    for one in fetch(settings):
         print(f"{one.source}: {one.files} files, {one.gigabytes:.2f} GB, licence {one.licence}")
     print(f"{config}: all that it takes from the hub is here")
 

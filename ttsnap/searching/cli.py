@@ -122,6 +122,7 @@ def search(
     Example: `ttsnap search "a small red circle left of a large blue ring on a gray background"`
     """
     from ttsnap.rewards import load_reward
+    from ttsnap.run.check import check
     from ttsnap.schedule import read_plan
     from ttsnap.searching.output import check_settings
     from ttsnap.searching.request import (
@@ -138,6 +139,7 @@ def search(
 
     asked = _prompts(prompt or [], prompts, prompt_column)
     settings, names = _configured(load_config(config), model, reward)
+    check(settings)
     how = method_named(method)
     unit = settings.costs.unit
     spend = Budget.parse(budget, unit) if budget else Budget(settings.search.budgets[-1], unit)
