@@ -10,7 +10,7 @@ from typing import Any
 
 from ttsnap.config import Costs, RewardSettings, Sampling, Scheduler
 from ttsnap.rewards import Reward, load_reward
-from ttsnap.rewards.function import FunctionReward, Scorer, with_names_of_their_own
+from ttsnap.rewards.function import FunctionReward, Scorer, searchable
 from ttsnap.searching.budget import Budget
 from ttsnap.searching.methods import run_method
 from ttsnap.searching.result import SearchResult
@@ -102,7 +102,7 @@ def search(
     sampling = sampling_for(how, family, sampling, scheduler)
     sampler = from_pipeline(pipe, sampling)
     given = reward if isinstance(reward, list | tuple) else [reward]
-    rewards = with_names_of_their_own([_reward(one, str(sampler.device)) for one in given])
+    rewards = searchable([_reward(one, str(sampler.device)) for one in given])
     stop = Event()
     standing = Standing(
         prompt, f"{method}, {', '.join(one.name for one in rewards)}, seed {seed}", sampler.steps
@@ -116,7 +116,7 @@ def search(
         budget=spend.value,
         seed_of=partial(seed_of, seed, asked.id),
         verifiers={
-            step: one if isinstance(one, tuple) else (one,)
+            step: searchable(one if isinstance(one, tuple) else (one,))
             for step, one in (verifiers or {}).items()
         },
         model=pipe.name_or_path,

@@ -116,6 +116,7 @@ def search(
     from ttsnap.diffusion import load_sampler
     from ttsnap.prompts import seed_of
     from ttsnap.rewards import load_reward
+    from ttsnap.rewards.function import searchable
     from ttsnap.schedule import Schedule, read_plan
     from ttsnap.searching.methods import run_method
     from ttsnap.searching.output import check_settings
@@ -155,7 +156,7 @@ def search(
     }
     with console.status("loading the models"):
         sampler = load_sampler(settings.model, sampling, settings.runtime)
-        rewards = tuple(load[name]() for name in names)
+        rewards = searchable([load[name]() for name in names])
         costs = cost_model(spend.unit, settings.costs, sampler, rewards, sampling, batch)
         if found:
             by = names[0] if len(names) == 1 else "joint"
