@@ -88,7 +88,7 @@ def places(settings):
     for key, value in settings.items():
         if isinstance(value, dict):
             yield from places(value)
-        elif isinstance(value, str) and (key == "path" or "/" in value):
+        elif isinstance(value, str) and (key in ("path", "rubric") or "/" in value):
             yield value
 
 

@@ -9,6 +9,13 @@ class UserError(Exception):
     """Something the user can put right; the message says what, where, and what was expected."""
 
 
+class JudgeRefused(UserError):
+    """A judge grades no image of a prompt: it is blocked, or what it answers cannot be read.
+
+    Others may fare better: who works through a list of prompts skips this one and goes on.
+    """
+
+
 def explain(error: UserError | OSError) -> str | None:
     """One line for what the user, or who runs the machine, can put right; None for a fault of ours.
 
