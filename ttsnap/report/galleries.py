@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from ttsnap.drawing.captions import caption
+from ttsnap.drawing.captions import caption, families
 from ttsnap.drawing.grid import Grid, enlarged
 from ttsnap.drawing.style import BLUE, MUTED, WIDTH, colour, head, save, styled
 from ttsnap.drawing.words import label, scored
@@ -80,10 +80,12 @@ def gallery(
     largest = float(np.abs(scores).max())
     for i, prompt in enumerate(prompts):
         y = height - top - i * row
+        words = caption(prompt, WIDTH - 2 * margin, lines=1)
         figure.text(
             margin / WIDTH,
             (y - 0.03) / height,
-            caption(prompt, WIDTH - 2 * margin, lines=1),
+            words,
+            family=families(words),
             size=8,
             color=MUTED,
             va="top",

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from ttsnap.drawing.style import (
     FAINT,
@@ -16,6 +15,7 @@ from ttsnap.drawing.style import (
     band,
     colour,
     head,
+    round_ticks,
     save,
     styled,
 )
@@ -57,7 +57,7 @@ def rank_consistency(evaluation: pd.DataFrame, path: Path, *, schedule: Schedule
     upper.set_ylabel("Kendall τ")
     lower.set_ylabel("gain")
     lower.set_xlabel("step index")
-    lower.xaxis.set_major_locator(MaxNLocator(integer=True))
+    lower.xaxis.set_major_locator(round_ticks(8, integer=True))
     lower.margins(x=0.02)
     save(figure, path)
 
@@ -132,7 +132,7 @@ def training(histories: Mapping[int, pd.DataFrame], path: Path) -> None:
         for ax in (above, below):
             ax.set_xlim(0, last)
             ax.set_xticks([0, last])
-            ax.yaxis.set_major_locator(MaxNLocator(4))
+            ax.yaxis.set_major_locator(round_ticks(4))
             ax.tick_params(labelleft=column == 0, length=0)
         above.tick_params(labelbottom=False)
         below.get_xticklabels()[0].set_horizontalalignment("left")

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from ttsnap.drawing.style import (
     INK,
@@ -16,6 +15,7 @@ from ttsnap.drawing.style import (
     WIDTH,
     colour,
     head,
+    round_ticks,
     save,
     styled,
 )
@@ -62,8 +62,8 @@ def costs(prices: CostModel, schedule: Schedule, budget: float, path: Path) -> N
         )
     ax.set(xlim=(0, prices.steps), xlabel="denoiser evaluations", ylabel="candidates alive")
     ax.set_ylim(0, ax.get_ylim()[1] * 1.1)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.yaxis.set_major_locator(MaxNLocator(6, integer=True))
+    ax.xaxis.set_major_locator(round_ticks(8, integer=True))
+    ax.yaxis.set_major_locator(round_ticks(6, integer=True))
     parts = {
         "full run": prices.cost(1),
         "evaluation": prices.denoise,

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from ttsnap.drawing.style import (
     FAINT,
@@ -18,6 +17,7 @@ from ttsnap.drawing.style import (
     WIDTH,
     colour,
     head,
+    round_ticks,
     save,
     styled,
 )
@@ -158,7 +158,7 @@ def _comparison(
         ax.grid(axis="y", visible=False)
         ax.tick_params(axis="y", length=0)
         ax.margins(x=0.06)
-        ax.xaxis.set_major_locator(MaxNLocator(5))
+        ax.xaxis.set_major_locator(round_ticks(5))
     panels[0].set_xlabel(axis)
     panels[1].set_xlabel("difference to best-of-N")
     save(figure, path)
@@ -248,8 +248,8 @@ def against_compute(results: pd.DataFrame, column: str, path: Path, *, axis: str
         )
         ax.set_title(label(name), color=tint, weight="bold", pad=3)
         ax.margins(x=0.08)
-        ax.xaxis.set_major_locator(MaxNLocator(3))
-        ax.yaxis.set_major_locator(MaxNLocator(5))
+        ax.xaxis.set_major_locator(round_ticks(3))
+        ax.yaxis.set_major_locator(round_ticks(5))
         if place + across >= len(shown):
             ax.set_xlabel(f"{unit} per prompt")
             ax.tick_params(labelbottom=True)

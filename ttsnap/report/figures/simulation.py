@@ -14,7 +14,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import MaxNLocator
 
 from ttsnap.drawing.style import (
     HALO,
@@ -25,6 +24,7 @@ from ttsnap.drawing.style import (
     colour,
     end_labels,
     head,
+    round_ticks,
     save,
     styled,
 )
@@ -193,7 +193,7 @@ def schedules_over_budgets(plan: Mapping[str, Any], path: Path, *, reward: str) 
                 _alive(ax, place, one, plan["steps"], colour(strategy), pitch)
         ax.set_title(label(strategy), color=colour(strategy), weight="bold")
         ax.set_xlabel("step index")
-        ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+        ax.xaxis.set_major_locator(round_ticks(8, integer=True))
         ax.grid(axis="y", visible=False)
         ax.spines["left"].set_visible(False)
         ax.tick_params(axis="y", length=0)
@@ -310,7 +310,7 @@ def omega(table: pd.DataFrame, path: Path) -> None:
         ax.grid(axis="y", visible=False)
         ax.tick_params(axis="y", length=0)
         ax.margins(x=0.22)
-        ax.xaxis.set_major_locator(MaxNLocator(4))
+        ax.xaxis.set_major_locator(round_ticks(4))
     panels[0].set_yticks(list(ticks), list(ticks.values()))
     panels[0].set_ylim(place - 0.4 - 0.6, -0.75)
     _key(figure, [REFERENCE, *strategies])
@@ -333,5 +333,5 @@ def _above(ax: Axes, words: str, spot: tuple[float, float], tint: str) -> None:
 
 def _few_ticks(ax: Axes, x: int) -> None:
     """About ``x`` ticks along the budgets, and one more along the rewards."""
-    ax.xaxis.set_major_locator(MaxNLocator(x))
-    ax.yaxis.set_major_locator(MaxNLocator(x + 1))
+    ax.xaxis.set_major_locator(round_ticks(x))
+    ax.yaxis.set_major_locator(round_ticks(x + 1))
