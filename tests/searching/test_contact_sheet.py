@@ -65,7 +65,7 @@ def test_a_contact_sheet_shows_every_look_of_every_candidate(tmp_path: Path) -> 
     one = area(pixels, survived[1])
     assert one > 1000
     assert all(area(pixels, tint) > 0.8 * one for tint in survived)  # the winner is framed
-    # Those pruned at a look are dimmed there, and absent later.
+    # Those pruned at a look are pale there, and absent later.
     gone = [(10 + i, 200, 2) for i in range(5, 12)] + [(12, 200, 4), (12, 200, 11)]
     assert all(area(pixels, tint) == 0 for tint in gone)
     assert area(pixels, blue()) > 0
