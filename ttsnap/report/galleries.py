@@ -37,7 +37,7 @@ def trajectories(
             it nothing is pale.
     """
     dropped = list(pruned_at or [None] * len(images))
-    subtitle = "The image as each step expects it, counted from 0"
+    subtitle = "The image that each step expects"
     if pruned_at:
         subtitle += "; small and pale: dropped"
     grid = Grid(
