@@ -2,6 +2,8 @@
 REWARD = CONFIG.search.reward
 SEARCH_BLOCKS = block_names(len(PROMPTS["test"]), CONFIG.search.prompts_per_job)
 METRICS = ["reward", *["held_out"] * bool(JUDGE), *["oracle"] * bool(CONFIG.judge), "diversity"]
+# Of two methods, curves over compute would repeat what the comparisons show.
+CURVES = METRICS if len(CONFIG.search.methods) > 2 else ["diversity"]
 
 
 rule report:
@@ -41,7 +43,7 @@ rule report:
             if metric in ("held_out", "oracle")
         ],
         compute=[
-            figure(f"compute_{metric}.png", "Live search", "compute.rst") for metric in METRICS
+            figure(f"compute_{metric}.png", "Live search", "compute.rst") for metric in CURVES
         ],
         gallery=figure("gallery.png", "Live search", "gallery.rst"),
         results=f"{RUN}/search/results.parquet",
@@ -70,6 +72,7 @@ rule report:
             reward=REWARD,
             judge_reward=CONFIG.search.judge_reward,
             metrics=METRICS,
+            curves=CURVES,
             prompt_ids=[prompt.id for prompt in PROMPTS["test"][: CONFIG.report.prompts]],
         ),
         run=lambda wildcards, output: Path(output.summary).parent.as_posix(),

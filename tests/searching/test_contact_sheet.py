@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +65,7 @@ def test_a_contact_sheet_shows_every_look_of_every_candidate(tmp_path: Path) -> 
     one = area(pixels, survived[1])
     assert one > 1000
     assert all(area(pixels, tint) > 0.8 * one for tint in survived)  # the winner is framed
-    # Those pruned at a look are dimmed there, and absent later.
+    # Those pruned at a look are pale there, and absent later.
     gone = [(10 + i, 200, 2) for i in range(5, 12)] + [(12, 200, 4), (12, 200, 11)]
     assert all(area(pixels, tint) == 0 for tint in gone)
     assert area(pixels, blue()) > 0
@@ -90,8 +91,8 @@ def test_a_branch_that_finished_begins_with_the_looks_of_its_parent(tmp_path: Pa
     pixels = read(tmp_path / "a.png")
     one = area(pixels, (10, 200, 2))
     assert one > 1000
-    # The look before the branch stands in both rows; where a candidate was dropped it is dimmed.
-    assert area(pixels, (200, 10, 1)) == pytest.approx(2 * one, rel=0.1)
+    # The look before the branch stands once; where a candidate was dropped it is pale.
+    assert area(pixels, (200, 10, 1)) == pytest.approx(one, rel=0.1)
     assert area(pixels, (200, 10, 2)) == area(pixels, (10, 10, 200)) == 0
 
 
@@ -100,3 +101,39 @@ def test_a_candidate_that_could_not_be_scored_is_shown(tmp_path: Path) -> None:
     candidates[2].scores[11] = candidates[2].rewards["clip"] = float("nan")
     contact_sheet(result("best-of-n", candidates), tmp_path / "a.png")
     assert area(read(tmp_path / "a.png"), (12, 200, 11)) > 1000
+
+
+def test_what_was_dropped_is_pale_on_the_same_background(tmp_path: Path) -> None:
+    candidates = pruning(2, [(2, 1), (11, 1)])
+    candidates[1].thumbnails[2][:4], candidates[1].thumbnails[2][4:] = 0, (200, 0, 0)
+    contact_sheet(result("ttsp", candidates), tmp_path / "a.png")
+    pixels = read(tmp_path / "a.png")
+    assert area(pixels, (0, 0, 0)) > 1000
+    assert area(pixels, (200, 0, 0)) == 0
+    assert area(pixels, (95, 45, 45)) > 1000
+
+
+@pytest.mark.parametrize("checks", [1, 3, 11])
+def test_a_large_search_fits_a_screen(tmp_path: Path, checks: int) -> None:
+    fates = [(step, 60 - 4 * step) for step in range(checks)] + [(11, 1)]
+    contact_sheet(result("ttsnap", pruning(60, fates)), tmp_path / "a.png")
+    height, width, _ = read(tmp_path / "a.png").shape
+    assert max(height, width) <= 1500
+
+
+def test_a_climb_shows_a_row_for_each_start(tmp_path: Path) -> None:
+    """0 -> 1 and 2, then 1 -> 3, which wins; 4 stands alone."""
+    candidates = [Candidate(seed) for seed in range(5)]
+    for i, score in enumerate((1.0, 2.0, 0.5, 3.0, 0.1)):
+        seen(candidates[i], 11, (10 + i, 200, 11), score)
+        candidates[i].rewards["clip"] = score
+    candidates[1].parent = candidates[2].parent = 0
+    candidates[3].parent = 1
+    found = replace(result("zero-order", candidates), winner=3)
+    contact_sheet(found, tmp_path / "a.png")
+    pixels = read(tmp_path / "a.png")
+    spots = [np.argwhere(np.all(pixels == (10 + i, 200, 11), axis=2))[:, 0] for i in range(5)]
+    assert len(spots[1]) > 1.8 * len(spots[2])  # where it was tried, and where 3 was
+    assert spots[0].mean() == spots[2].mean()
+    assert spots[0].max() < spots[3].min()
+    assert spots[3].max() < spots[4].min()

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import logging
+import re
 import unicodedata
 from functools import cache
+from pathlib import Path
 
+import matplotlib
 import numpy as np
-from matplotlib.font_manager import FontProperties, findfont
+from matplotlib.font_manager import FontProperties, findfont, fontManager
 from matplotlib.ft2font import FT2Font
 
+from ttsnap.drawing.style import FAMILY
+
 HEADING = 9.5  # points, the type of captions
+# That a font has one weight only is no news to whoever wrote a prompt in its script.
+logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
 
 
 def caption(text: str, inches: float, lines: int = 2) -> str:
@@ -28,17 +36,53 @@ def caption(text: str, inches: float, lines: int = 2) -> str:
 
 
 def drawable(text: str) -> str:
-    """``text`` with a box for each character that the font lacks."""
-    return "".join(map(_drawn, text))
+    """``text`` with an ellipsis for what no font of this machine can draw, and a note before it."""
+    shown = [" " if character.isspace() else character for character in text]
+    shown = [character for character in shown if _visible(character)]
+    lacking = sum(_family(character) is None for character in shown)
+    if not lacking:
+        return "".join(shown)
+    drawn = "".join("\0" if _family(character) is None else character for character in shown)
+    note = f"{lacking} character{'' if lacking == 1 else 's'} no font here has"
+    return f"[{note}] " + re.sub(r"\0[\0 ]*", "… ", drawn)
 
 
-def _drawn(character: str) -> str:
+def families(text: str) -> list[str]:
+    """The fonts, for matplotlib's ``family``, that a text of :func:`drawable` takes."""
+    return list(dict.fromkeys([FAMILY, *(_family(one) or FAMILY for one in text)]))
+
+
+def _visible(character: str) -> bool:
+    """Not what only directs others, nor an accent that no font has."""
     kind = unicodedata.category(character)
-    if character.isspace():
-        return " "
-    if kind in {"Cc", "Cf"} or (character not in _glyphs() and kind in {"Mn", "Me"}):
-        return ""
-    return character if character in _glyphs() else "▯"
+    return kind not in {"Cc", "Cf"} and not (kind in {"Mn", "Me"} and _family(character) is None)
+
+
+@cache
+def _family(character: str) -> str | None:
+    """The font that draws it: the usual one if it can, else the first of the machine that can."""
+    return next((name for name in (FAMILY, *_others()) if character in _glyphs(name)), None)
+
+
+@cache
+def _others() -> list[str]:
+    """What is installed beside matplotlib's own fonts, those without serifs first."""
+    own = Path(matplotlib.get_data_path())
+    names = {font.name for font in fontManager.ttflist if own not in Path(font.fname).parents}
+    return sorted(names - {FAMILY}, key=lambda name: ("Sans" not in name, name))
+
+
+@cache
+def _glyphs(family: str) -> frozenset[str]:
+    """What both weights of a font can draw; nothing if it has no outlines, such as of emoji."""
+    try:
+        regular, bold = (
+            set(FT2Font(findfont(FontProperties(family=family, weight=weight))).get_charmap())
+            for weight in ("normal", "bold")
+        )
+    except RuntimeError:
+        return frozenset()
+    return frozenset(map(chr, regular & bold))
 
 
 def _fitting(text: str, inches: float) -> int:
@@ -50,16 +94,6 @@ def _fitting(text: str, inches: float) -> int:
 @cache
 def _advance(character: str) -> float:
     """Width in inches in the heading's type."""
-    font = FT2Font(findfont(FontProperties(family="DejaVu Sans", weight="bold")))
+    font = FT2Font(findfont(FontProperties(family=_family(character), weight="bold")))
     font.set_size(HEADING, 72)
     return font.load_char(ord(character)).linearHoriAdvance / 65536 / 72
-
-
-@cache
-def _glyphs() -> frozenset[str]:
-    """What both weights of the font can draw."""
-    regular, bold = (
-        set(FT2Font(findfont(FontProperties(family="DejaVu Sans", weight=weight))).get_charmap())
-        for weight in ("normal", "bold")
-    )
-    return frozenset(map(chr, regular & bold))

@@ -10,11 +10,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from ttsnap.drawing.captions import HEADING, caption
-from ttsnap.drawing.style import BLUE, INK, MUTED, WIDTH, save
+from ttsnap.drawing.captions import HEADING, caption, families
+from ttsnap.drawing.style import BLUE, FAINT, INK, MUTED, WIDTH, save
 
 PIXELS = 160  # of a picture's longest side as drawn
 GUTTER = 0.07  # between pictures, as a share of their width
+MARGIN, LINE = 0.1, 0.13  # inches: around all, of a text below a picture
+GONE = 0.72  # size of the picture of what was dropped, as a share of the others
 
 
 class Grid:
@@ -31,6 +33,7 @@ class Grid:
         note: str = "",
         scores: bool = False,
         headed: bool = True,
+        size_of_cell: float = 0.9,
     ) -> None:
         """
         Args:
@@ -42,15 +45,17 @@ class Grid:
             note: heads the texts to the right of the rows; without it there are none.
             scores: leave room under each picture for a text.
             headed: leave room above the columns for a text.
+            size_of_cell: inches from picture to picture, at most.
         """
-        margin, side = 0.1, 0.62 if note else 0.0
-        cell = min(0.9, (WIDTH - 2 * margin - side) / columns)
+        margin, side = MARGIN, 0.62 if note else 0.0
+        ratio, line = size[0] / size[1], LINE if scores else 0.0
+        cell = min(size_of_cell, (WIDTH - 2 * margin - side) / columns)
         width = max(columns * cell + side + 2 * margin, 4.6)
         title = caption(prompt, width - 2 * margin)
         lines = title.count("\n") + 1
         head = margin + 0.19 * lines + (0.2 if subtitle else 0) + (0.36 if headed else 0.08)
-        self.tall = size[0] / size[1] + (0.13 / cell if scores else 0)
-        self.picture_tall = size[0] / size[1]
+        self.tall = ratio + line / cell
+        self.picture_tall = ratio
         height = head + rows * cell * (self.tall + GUTTER) + margin + 0.12
         self.figure = Figure(figsize=(width, height))
         self.rows, self.columns = rows, columns
@@ -65,6 +70,7 @@ class Grid:
             margin / width,
             1 - margin / height,
             title,
+            family=families(title),
             size=HEADING,
             weight="bold",
             va="top",
@@ -82,16 +88,19 @@ class Grid:
         if note:
             self.ax.text(columns + 0.06, -0.08, note, size=7.5, color=MUTED, va="bottom")
 
-    def picture(self, row: int, column: float, image: np.ndarray, dimmed: bool) -> None:
-        """Put ``image`` uint8 (H, W, 3) into a cell."""
+    def picture(self, row: int, column: float, image: np.ndarray, dropped: bool) -> None:
+        """Put ``image`` uint8 (H, W, 3) into a cell, small and pale if it was dropped."""
         left, right, top, bottom = self._box(row, column)
+        inset = (1 - GONE) / 2 if dropped else 0.0
+        left, right = left + inset * (right - left), right - inset * (right - left)
+        top, bottom = top + inset * (bottom - top), bottom - inset * (bottom - top)
         self.ax.imshow(
-            enlarged(image),
+            enlarged(pale(image) if dropped else image),
             extent=(left, right, bottom, top),
-            alpha=0.28 if dimmed else 1,
             interpolation="antialiased",
             aspect="equal",
         )
+        self._outline((left, right, top, bottom), FAINT, 0.5)  # a white one ends somewhere
 
     def above(self, column: float, text: str, align: str = "center") -> None:
         """Head a column."""
@@ -134,20 +143,16 @@ class Grid:
             weight="bold" if highlighted else "normal",
         )
 
-    def frame(self, row: int, column: float) -> None:
+    def frame(self, row: int, column: float, bold: bool = True) -> None:
         """Mark a picture."""
-        left, right, top, bottom = self._box(row, column)
-        self.ax.add_patch(
-            Rectangle(
-                (left, top),
-                right - left,
-                bottom - top,
-                fill=False,
-                edgecolor=BLUE,
-                linewidth=2.2,
-                clip_on=False,
-            )
-        )
+        self._outline(self._box(row, column), BLUE, 2.2 if bold else 1.0)
+
+    def branch(self, row: int, column: float, to_row: int, to_column: float) -> None:
+        """A line from a picture to one in another row and a column to the right."""
+        _, right, top, bottom = self._box(row, column)
+        left, _, to_top, to_bottom = self._box(to_row, to_column)
+        turn, y, to_y = left - GUTTER / 2, (top + bottom) / 2, (to_top + to_bottom) / 2
+        self.ax.plot([right, turn, turn, left], [y, y, to_y, to_y], color=MUTED, linewidth=0.8)
 
     def foot(self, text: str) -> None:
         """Write under the grid."""
@@ -156,10 +161,30 @@ class Grid:
     def save(self, path: Path) -> None:
         save(self.figure, path)
 
+    def _outline(self, box: tuple[float, float, float, float], tint: str, width: float) -> None:
+        left, right, top, bottom = box
+        self.ax.add_patch(
+            Rectangle(
+                (left, top),
+                right - left,
+                bottom - top,
+                fill=False,
+                edgecolor=tint,
+                linewidth=width,
+                clip_on=False,
+            )
+        )
+
     def _box(self, row: int, column: float) -> tuple[float, float, float, float]:
         """Left, right, top, bottom of a picture."""
         top = row * (self.tall + GUTTER)
         return column, column + 1 - GUTTER, top, top + self.picture_tall * (1 - GUTTER)
+
+
+def pale(image: np.ndarray) -> np.ndarray:
+    """With little of its colour, at the same lightness: black stays black, and white white."""
+    grey = image @ np.array([0.299, 0.587, 0.114])
+    return (0.25 * image + 0.75 * grey[..., None]).round().astype(np.uint8)
 
 
 def enlarged(image: np.ndarray) -> np.ndarray:

@@ -11,8 +11,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
 
 REFERENCE = "best-of-n"  # what all else is compared with
+FAMILY = "DejaVu Sans"  # comes with matplotlib
 WIDTH = 7.2  # inches, the text width of the report
 INK, MUTED, FAINT = "#222222", "#6f6f6f", "#d9d9d9"
 GREY, ORANGE, BLUE = "#7f7f7f", "#e08214", "#0b6fb8"
@@ -35,7 +37,7 @@ COLOURS = {
     "smc": "#56b4e9",
 }
 STYLE: Any = {
-    "font.family": "DejaVu Sans",
+    "font.family": FAMILY,
     "font.size": 8.5,
     "text.color": INK,
     "text.parse_math": False,
@@ -98,6 +100,11 @@ def head(figure: Figure, title: str, subtitle: str = "") -> None:
             color=MUTED,
             linespacing=1.35,
         )
+
+
+def round_ticks(count: int, integer: bool = False) -> MaxNLocator:
+    """At most ``count`` intervals between ticks that are easy to read, such as 0, 0.02, 0.04."""
+    return MaxNLocator(count, integer=integer, steps=[1, 2, 5, 10])
 
 
 def band(

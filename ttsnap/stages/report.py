@@ -32,6 +32,7 @@ class Settings(config.Settings):
     reward: str
     judge_reward: str | None
     metrics: list[str]
+    curves: list[str]
     prompt_ids: list[str]
 
 
@@ -71,7 +72,7 @@ def main(
         "oracle": "oracle accuracy",
         "diversity": "diversity of finals",
     }
-    for metric in settings.metrics:
+    for metric in settings.curves:
         path = figures_folder / f"compute_{metric}.png"
         figures.against_compute(searched, metric, path, axis=axes[metric])
     stored = open_store(store)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import NullLocator
 
 from ttsnap.drawing.style import (
     FAINT,
@@ -16,6 +16,7 @@ from ttsnap.drawing.style import (
     band,
     colour,
     head,
+    round_ticks,
     save,
     styled,
 )
@@ -55,16 +56,16 @@ def rank_consistency(evaluation: pd.DataFrame, path: Path, *, schedule: Schedule
         for check in schedule.checks:
             ax.axvline(check.step, color=MUTED, linewidth=0.8, dashes=(3, 3))
     upper.set_ylabel("Kendall τ")
-    lower.set_ylabel("gain")
+    lower.set_ylabel("gain in τ")
     lower.set_xlabel("step index")
-    lower.xaxis.set_major_locator(MaxNLocator(integer=True))
+    lower.xaxis.set_major_locator(round_ticks(8, integer=True))
     lower.margins(x=0.02)
     save(figure, path)
 
 
 @styled
 def training(histories: Mapping[int, pd.DataFrame], path: Path) -> None:
-    """Loss and validation τ of noise-aware finetuning, one column per step.
+    """Loss, and change of the validation τ, in noise-aware finetuning; a column for each step.
 
     Args:
         histories: step index -> iteration, loss, val_kendall_tau (NaN between validations), kept
@@ -74,19 +75,26 @@ def training(histories: Mapping[int, pd.DataFrame], path: Path) -> None:
     steps = sorted(histories, reverse=True)
     bands = -(-len(steps) // 8)
     columns = -(-len(steps) // bands)
-    left, top, tall, band_height = 0.7, 0.78, 0.85, 2.5  # inches
+    left, top, tall, band_height = 0.7, 0.98, 0.85, 2.55  # inches
     wide = (WIDTH - left - 0.1) / columns
     height = top + bands * band_height - 0.25
     figure = Figure(figsize=(WIDTH, height))
     head(
         figure,
         "Noise-aware finetuning, from clean steps to noisy ones",
-        "Training loss above, "
-        "Kendall τ on validation prompts below, by iteration; ringed: the weights that were kept",
+        "Above: training loss. Below: change of Kendall τ on validation prompts since the start, "
+        "whose τ\nstands at the top; ringed: the weights that were kept",
     )
-    losses = pd.concat([history.loss for history in histories.values()])
-    taus = pd.concat([history.val_kendall_tau for history in histories.values()]).dropna()
-    room = 0.12 * max(float(taus.max() - taus.min()), 0.01)
+    smoothed = {
+        step: history.loss.rolling(max(1, len(history) // 20), min_periods=1).mean()
+        for step, history in histories.items()
+    }
+    losses = pd.concat(list(smoothed.values()))
+    gains = {step: _gain(history) for step, history in histories.items()}
+    lowest, highest = (
+        getattr(pd.concat([gain.gain for gain in gains.values()]), end)() for end in ("min", "max")
+    )
+    room = 0.15 * max(float(highest - lowest), 0.01)
     tint = colour("finetuned")
     for place, step in enumerate(steps):
         band, column = divmod(place, columns)
@@ -102,42 +110,44 @@ def training(histories: Mapping[int, pd.DataFrame], path: Path) -> None:
             for row in range(2)
         )
         history = histories[step]
-        smooth = history.loss.rolling(max(1, len(history) // 20), min_periods=1).mean()
         above.plot(history.iteration, history.loss, color=FAINT, linewidth=0.8)
-        above.plot(history.iteration, smooth, color=tint, linewidth=1.4)
-        above.set_ylim(0, 1.05 * float(losses.quantile(0.99)))
-        above.set_title(f"step {step}", color=MUTED, pad=3)
-        judged = history.dropna(subset=["val_kendall_tau"])
+        above.plot(history.iteration, smoothed[step], color=tint, linewidth=1.4)
+        above.set_yscale("log")
+        above.set_ylim(0.8 * float(losses.min()), 1.25 * float(losses.max()))
+        above.yaxis.set_minor_locator(NullLocator())
+        above.yaxis.set_major_formatter("{x:g}")
+        judged = gains[step]
         kept = judged[judged.kept]
-        below.plot(
-            judged.iteration,
-            judged.val_kendall_tau,
-            color=tint,
-            marker="o",
-            markersize=3,
-            clip_on=False,
+        above.set_title(
+            f"step {step}, τ {judged.val_kendall_tau.iloc[0]:.2f}", color=MUTED, pad=3, size=7.5
         )
+        below.axhline(0, color=MUTED, linewidth=0.8)
+        below.plot(judged.iteration, judged.gain, color=tint, marker="o", markersize=3)
         below.plot(
             kept.iteration,
-            kept.val_kendall_tau,
+            kept.gain,
             "o",
             markersize=8,
             color=tint,
             fillstyle="none",
             markeredgewidth=1.2,
-            clip_on=False,
         )
-        below.set_ylim(float(taus.min()) - room, float(taus.max()) + room)
+        below.set_ylim(float(lowest) - room, float(highest) + room)
+        below.yaxis.set_major_locator(round_ticks(4))
         last = int(history.iteration.max())
         for ax in (above, below):
-            ax.set_xlim(0, last)
+            ax.set_xlim(-0.09 * last, 1.09 * last)
             ax.set_xticks([0, last])
-            ax.yaxis.set_major_locator(MaxNLocator(4))
             ax.tick_params(labelleft=column == 0, length=0)
         above.tick_params(labelbottom=False)
-        below.get_xticklabels()[0].set_horizontalalignment("left")
-        below.get_xticklabels()[1].set_horizontalalignment("right")
+        below.set_xlabel("iteration", labelpad=0)
         if column == 0:
             above.set_ylabel("loss")
-            below.set_ylabel("validation τ")
+            below.set_ylabel("change of τ")
     save(figure, path)
+
+
+def _gain(history: pd.DataFrame) -> pd.DataFrame:
+    """The validations of a step, with how far τ is above that of the first."""
+    judged = history.dropna(subset=["val_kendall_tau"])
+    return judged.assign(gain=judged.val_kendall_tau - judged.val_kendall_tau.iloc[0])

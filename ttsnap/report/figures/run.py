@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from ttsnap.drawing.style import (
     INK,
@@ -16,11 +15,11 @@ from ttsnap.drawing.style import (
     WIDTH,
     colour,
     head,
+    round_ticks,
     save,
     styled,
 )
 from ttsnap.drawing.words import label
-from ttsnap.progress import clock
 from ttsnap.schedule import CostModel, Schedule
 
 
@@ -62,20 +61,20 @@ def costs(prices: CostModel, schedule: Schedule, budget: float, path: Path) -> N
         )
     ax.set(xlim=(0, prices.steps), xlabel="denoiser evaluations", ylabel="candidates alive")
     ax.set_ylim(0, ax.get_ylim()[1] * 1.1)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.yaxis.set_major_locator(MaxNLocator(6, integer=True))
+    ax.xaxis.set_major_locator(round_ticks(8, integer=True))
+    ax.yaxis.set_major_locator(round_ticks(6, integer=True))
     parts = {
         "full run": prices.cost(1),
-        "evaluation": prices.denoise,
-        "decode": prices.decode,
-        "score": prices.reward,
+        "one evaluation": prices.denoise,
+        "one decode": prices.decode,
+        "one score": prices.reward,
     }
     bars.barh(range(len(parts)), list(parts.values()), color=MUTED, height=0.55)
     bars.set_yticks(range(len(parts)), list(parts))
     bars.invert_yaxis()
     for place, value in enumerate(parts.values()):
         bars.annotate(
-            f"{value:.3g}",
+            f"{100 * value / prices.cost(1):.3g} %",
             (value, place),
             xytext=(4, 0),
             textcoords="offset points",
@@ -84,7 +83,7 @@ def costs(prices: CostModel, schedule: Schedule, budget: float, path: Path) -> N
             color=INK,
         )
     bars.set_xlim(0, 1.25 * max(parts.values()))
-    bars.set_title(f"{prices.unit} for one candidate", color=MUTED)
+    bars.set_title(f"share of a full run,\n{prices.cost(1):.3g} {prices.unit}", color=MUTED)
     bars.grid(visible=False)
     bars.tick_params(axis="y", length=0)
     bars.set_xticks([])
@@ -100,15 +99,20 @@ def stages(table: pd.DataFrame, path: Path) -> None:
         table: stage, jobs, seconds, memory_gb, tflops (NaN where unknown), a row per stage.
         path: PNG or SVG to write.
     """
-    height = 0.95 + 0.22 * len(table)
+    height = 1.15 + 0.22 * len(table)
     figure = Figure(figsize=(WIDTH, height))
-    head(figure, "What the run took", "Jobs of a stage together; memory of its largest job")
+    head(
+        figure,
+        "What the run took",
+        f"{_duration(table.seconds.sum())} of jobs in all; the clock shows less where they ran "
+        "side by side.\nTime and TFLOPs of the jobs of a stage together; memory of its largest job",
+    )
     panels = figure.subplots(1, 3, sharey=True)
     figure.subplots_adjust(
-        left=0.2, right=0.92, top=1 - 0.78 / height, bottom=0.08 / height, wspace=0.55
+        left=0.2, right=0.92, top=1 - 0.98 / height, bottom=0.08 / height, wspace=0.8
     )
     columns: list[tuple[str, str, Callable[[float], str]]] = [
-        ("seconds", "time of jobs", clock),
+        ("seconds", "time", _duration),
         ("memory_gb", "memory, GB", lambda value: f"{value:.2g}"),
         ("tflops", "TFLOPs", lambda value: f"{value:.3g}"),
     ]
@@ -129,3 +133,12 @@ def stages(table: pd.DataFrame, path: Path) -> None:
     panels[0].set_yticks(range(len(table)), table.stage + " × " + table.jobs.astype(str))
     panels[0].invert_yaxis()
     save(figure, path)
+
+
+def _duration(seconds: float) -> str:
+    """Such as 2 h 05 min, 7 min 45 s or 3 s."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s" if rest else "< 1 s"

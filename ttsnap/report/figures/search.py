@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from ttsnap.drawing.style import (
     FAINT,
@@ -18,6 +14,7 @@ from ttsnap.drawing.style import (
     WIDTH,
     colour,
     head,
+    round_ticks,
     save,
     styled,
 )
@@ -41,7 +38,7 @@ def live(results: pd.DataFrame, path: Path, *, reward: str) -> None:
         f"reward ({reward})",
         "Live search at equal compute",
         "Reward of the best image found for each test prompt, mean with 95 % interval over prompts;"
-        "\nright: the same prompts compared with best-of-N",
+        "\nright: the same prompts compared with best-of-N, bold where the interval leaves out 0",
     )
 
 
@@ -57,10 +54,10 @@ def oracle_accuracy(results: pd.DataFrame, path: Path) -> None:
         results,
         "oracle",
         path,
-        "oracle accuracy",
+        "share of captions that hold",
         "Does the picture show its caption?",
-        "Judged by the oracle, which no search sees, mean with 95 % interval over prompts;\n"
-        "right: the same prompts compared with best-of-N",
+        "Judged by an oracle that no search sees, mean with 95 % interval over prompts;\n"
+        "right: the same prompts compared with best-of-N, bold where the interval leaves out 0",
     )
 
 
@@ -82,7 +79,7 @@ def held_out(results: pd.DataFrame, path: Path, *, reward: str) -> None:
         f"held-out reward ({reward})",
         "Does another reward agree?",
         "Judged by a reward that no search uses, mean with 95 % interval over prompts;\n"
-        "right: the same prompts compared with best-of-N",
+        "right: the same prompts compared with best-of-N, bold where the interval leaves out 0",
     )
 
 
@@ -107,31 +104,34 @@ def _comparison(
     head(figure, title, subtitle)
     panels = figure.subplots(1, 2, sharey=True)
     figure.subplots_adjust(
-        left=0.235, right=0.915, top=1 - 0.78 / height, bottom=0.46 / height, wspace=0.27
+        left=0.235, right=0.775, top=1 - 0.78 / height, bottom=0.46 / height, wspace=0.29
     )
     largest = float(results[column].abs().max())
     for (budget, name), place in places.items():
         values, tint = tables[name][budget], colour(name, methods)
-        shown: list[tuple[pd.Series, Callable[[float], str]]] = [
-            (values, partial(scored, largest=largest))
-        ]
+        shown = [values]
         if name != REFERENCE and REFERENCE in tables:
-            apart = values - tables[REFERENCE][budget]
-            shown.append((apart, partial(scored, largest=largest, sign="+")))
-        for ax, (numbers, words) in zip(panels, shown, strict=False):
+            shown.append(values - tables[REFERENCE][budget])
+        for ax, numbers in zip(panels, shown, strict=False):
             if numbers.isna().all():
                 continue
-            row = numbers.dropna().to_numpy()[:, None]
-            mean = _dots(ax, row, np.array([place]), tint)
+            mean, low, high = map(float, mean_interval(numbers.dropna().to_numpy()))
+            ax.hlines(place, low, high, color=tint, linewidth=2.2, alpha=0.55)
+            ax.plot(mean, place, "o", color=tint, markersize=5)
+            words = scored(mean, largest)
+            if ax is panels[1]:
+                words = scored(mean, largest, "+")
+                words += f" [{scored(low, largest)}, {scored(high, largest)}]"
             ax.annotate(
-                words(float(mean[0])),
+                words,
                 (1, place),
                 xycoords=("axes fraction", "data"),
                 xytext=(4, 0),
                 textcoords="offset points",
-                size=7.5,
+                size=7,
                 color=tint,
                 va="center",
+                weight="bold" if ax is panels[1] and low * high > 0 else "normal",
             )
     panels[1].axvline(0, color=colour(REFERENCE), linewidth=1.2)
     panels[0].set_yticks(
@@ -158,7 +158,7 @@ def _comparison(
         ax.grid(axis="y", visible=False)
         ax.tick_params(axis="y", length=0)
         ax.margins(x=0.06)
-        ax.xaxis.set_major_locator(MaxNLocator(5))
+        ax.xaxis.set_major_locator(round_ticks(5))
     panels[0].set_xlabel(axis)
     panels[1].set_xlabel("difference to best-of-N")
     save(figure, path)
@@ -176,14 +176,6 @@ def _by_prompt(results: pd.DataFrame, column: str) -> dict[str, pd.DataFrame]:
         str(name): rows.pivot(index="prompt_id", columns="budget", values=column)
         for name, rows in results.groupby("method")
     }
-
-
-def _dots(ax: Axes, values: np.ndarray, y: np.ndarray, tint: str) -> np.ndarray:
-    """Mean of each column of (P, K) at height ``y`` (K,) with its interval; returns the means."""
-    mean, low, high = mean_interval(values)
-    ax.hlines(y, low, high, color=tint, linewidth=2.2, alpha=0.55)
-    ax.plot(mean, y, "o", color=tint, markersize=5)
-    return mean
 
 
 @styled
@@ -248,8 +240,8 @@ def against_compute(results: pd.DataFrame, column: str, path: Path, *, axis: str
         )
         ax.set_title(label(name), color=tint, weight="bold", pad=3)
         ax.margins(x=0.08)
-        ax.xaxis.set_major_locator(MaxNLocator(3))
-        ax.yaxis.set_major_locator(MaxNLocator(5))
+        ax.xaxis.set_major_locator(round_ticks(3))
+        ax.yaxis.set_major_locator(round_ticks(5))
         if place + across >= len(shown):
             ax.set_xlabel(f"{unit} per prompt")
             ax.tick_params(labelbottom=True)

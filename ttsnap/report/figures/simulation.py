@@ -14,7 +14,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import MaxNLocator
 
 from ttsnap.drawing.style import (
     HALO,
@@ -25,6 +24,7 @@ from ttsnap.drawing.style import (
     colour,
     end_labels,
     head,
+    round_ticks,
     save,
     styled,
 )
@@ -51,19 +51,20 @@ def reward_vs_budget(
     rewards = list(shown.reward.unique())
     how = ", pruned by all rewards together" if (shown.prunes_by == "joint").any() else ""
     subtitle = (
-        f"Expected reward of the best of stored images{how}; bands: 95 % interval over prompts.\n"
-        "ω: gain over best-of-N, as a share of what best-of-N gains over its smallest budget"
+        f"Expected reward of the best of stored images{how}.\n"
+        "Bands: spread between prompts, which all curves share. ω: gain over best-of-N on the same "
+        "prompts,\nas a share of what best-of-N gains over its smallest budget"
     )
     strategies = list(shown.strategy.unique())
     alone = len(rewards) == 1
-    height = 3.7 if alone else 3.4
+    height = 3.9 if alone else 3.6
     figure = Figure(figsize=(WIDTH, height))
     head(figure, "Reward for the compute spent", subtitle)
     panels = figure.subplots(1, len(rewards), sharex=True, squeeze=False)[0]
     figure.subplots_adjust(
         left=0.098,
         right=0.78 if alone else 0.975,
-        top=1 - (0.78 if alone else 1.2) / height,
+        top=1 - (0.98 if alone else 1.4) / height,
         bottom=0.46 / height,
         wspace=0.27,
     )
@@ -85,7 +86,7 @@ def reward_vs_budget(
             _omega_in_the_corner(ax, own, strategies)
     if not alone:
         panels[0].set_ylabel("reward")
-        _key(figure, strategies)
+        _key(figure, strategies, 0.92)
     save(figure, path)
 
 
@@ -127,15 +128,15 @@ def _omega_in_the_corner(ax: Axes, gains: pd.DataFrame, strategies: list[str]) -
         )
 
 
-def _key(figure: Figure, strategies: list[str]) -> None:
-    """The strategies by colour, in a line below the heading."""
+def _key(figure: Figure, strategies: list[str], down: float) -> None:
+    """The strategies by colour, in a line so many inches down, below the heading."""
     handles = [
         Line2D([], [], color=colour(name, strategies), label=label(name)) for name in strategies
     ]
     figure.legend(
         handles=handles,
         loc="upper left",
-        bbox_to_anchor=(0.1 / WIDTH, 1 - 0.72 / figure.get_figheight()),
+        bbox_to_anchor=(0.1 / WIDTH, 1 - down / figure.get_figheight()),
         ncols=len(handles),
         frameon=False,
         labelcolor="linecolor",
@@ -193,7 +194,7 @@ def schedules_over_budgets(plan: Mapping[str, Any], path: Path, *, reward: str) 
                 _alive(ax, place, one, plan["steps"], colour(strategy), pitch)
         ax.set_title(label(strategy), color=colour(strategy), weight="bold")
         ax.set_xlabel("step index")
-        ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+        ax.xaxis.set_major_locator(round_ticks(8, integer=True))
         ax.grid(axis="y", visible=False)
         ax.spines["left"].set_visible(False)
         ax.tick_params(axis="y", length=0)
@@ -272,17 +273,17 @@ def omega(table: pd.DataFrame, path: Path) -> None:
     head(
         figure,
         "What pruning is worth against best-of-N",
-        "ω: gain in area between the curves; N: candidates best-of-N would need for the reward;\n"
-        "compute: what the strategy needs for the reward of best-of-N; 95 % interval over prompts",
+        "ω: gain in area between the curves. Worth: how many times its candidates best-of-N would "
+        "need\nfor the same reward. In brackets: 95 % interval over prompts",
     )
     panels = figure.subplots(1, 3, sharey=True)
     figure.subplots_adjust(
         left=0.15, right=0.98, top=1 - 1.12 / height, bottom=0.32 / height, wspace=0.12
     )
     columns = {
-        "omega": ("ω, %", 0, 1, "{:+z.1f}"),
-        "equivalent_n_ratio": ("N of an equal best-of-N", 1, 1, "× {:.2f}"),
-        "compute_for_same_reward": ("compute it takes, %", 100, 100, "{:.0f} %"),
+        "omega": ("ω, %", 0, 1, "{:+z.0f}"),
+        "equivalent_n_ratio": ("worth × candidates", 1, 1, "{:.2f}"),
+        "compute_for_same_reward": ("compute for the same, %", 100, 100, "{:.0f}"),
     }
     ticks = {}
     place = 0.0
@@ -292,16 +293,19 @@ def omega(table: pd.DataFrame, path: Path) -> None:
             tint = colour(row.strategy, strategies)
             for ax, (column, (_, _, factor, form)) in zip(panels, columns.items(), strict=True):
                 value = factor * row[column]
+                ends = [factor * row[f"{column}_{end}"] for end in ("low", "high")]
                 ax.plot(
-                    [factor * row[f"{column}_low"], factor * row[f"{column}_high"]],
+                    ends,
                     [place, place],
                     color=tint,
                     linewidth=2.2,
                     alpha=0.55,
                 )
                 ax.plot(value, place, "o", color=tint, markersize=5)
-                words = form.format(value).replace("-", "−") if np.isfinite(value) else ""
-                _above(ax, words, (value, place), tint)
+                if np.isfinite([value, *ends]).all():
+                    words, low, high = (form.format(one) for one in (value, *ends))
+                    words = f"{words} [{low}, {high}]".replace("-", "−")
+                    _above(ax, words, (value, place), tint)
             place += 1
         place += 0.4
     for ax, (title, reference, _, _) in zip(panels, columns.values(), strict=True):
@@ -310,10 +314,10 @@ def omega(table: pd.DataFrame, path: Path) -> None:
         ax.grid(axis="y", visible=False)
         ax.tick_params(axis="y", length=0)
         ax.margins(x=0.22)
-        ax.xaxis.set_major_locator(MaxNLocator(4))
+        ax.xaxis.set_major_locator(round_ticks(4))
     panels[0].set_yticks(list(ticks), list(ticks.values()))
     panels[0].set_ylim(place - 0.4 - 0.6, -0.75)
-    _key(figure, [REFERENCE, *strategies])
+    _key(figure, [REFERENCE, *strategies], 0.72)
     save(figure, path)
 
 
@@ -333,5 +337,5 @@ def _above(ax: Axes, words: str, spot: tuple[float, float], tint: str) -> None:
 
 def _few_ticks(ax: Axes, x: int) -> None:
     """About ``x`` ticks along the budgets, and one more along the rewards."""
-    ax.xaxis.set_major_locator(MaxNLocator(x))
-    ax.yaxis.set_major_locator(MaxNLocator(x + 1))
+    ax.xaxis.set_major_locator(round_ticks(x))
+    ax.yaxis.set_major_locator(round_ticks(x + 1))
