@@ -13,6 +13,7 @@ from rich.console import Console
 from ttsnap.config import DEFAULT_YAML, Config, Split, load_config
 from ttsnap.diffusion.cli import costs
 from ttsnap.errors import UserError, explain
+from ttsnap.plans.cli import plans_command
 from ttsnap.progress import quiet_libraries
 from ttsnap.rewards.cli import import_rewards, rewards
 from ttsnap.run.cli import estimate, status
@@ -35,6 +36,7 @@ app.command()(search_cli.models)
 app.add_typer(shapes, name="shapes")
 app.command("simulate")(simulation_cli.simulate_command)
 app.command("plan")(simulation_cli.plan_command)
+app.command("plans")(plans_command)
 app.command()(costs)
 app.command("import-rewards")(import_rewards)
 app.command()(rewards)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 Accounting = Literal["corrected", "ttsnap"]
 
 NEAR = 1.25  # ratio of budgets up to which the plan for one serves the other
+TOLERANCE = 1e-9  # share of a budget that sums of prices may exceed it by, as rounding does
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,11 @@ def combine(values: np.ndarray, weights: Sequence[float] | None = None) -> np.nd
     return np.tensordot(np.asarray(weights, np.float64), z, axes=1)
 
 
+def affords(budget: float, cost: float) -> bool:
+    """Whether ``budget`` covers ``cost``; simulation, planner and live search ask nobody else."""
+    return cost <= budget * (1 + TOLERANCE)
+
+
 @dataclass(frozen=True)
 class CostModel:
     """What a candidate costs, in one unit: TFLOPs (2 per multiply-add), seconds, evaluations.
@@ -192,11 +198,12 @@ class CostModel:
     def largest_n(self, budget: float, schedule: Schedule = Schedule()) -> int:
         """Largest number of candidates whose cost stays within ``budget``; 0 if not even one."""
         low, high = 0, 1
-        while self.cost(high, schedule) <= budget:
+        while affords(budget, self.cost(high, schedule)):
             low, high = high, 2 * high
         while high - low > 1:
             middle = (low + high) // 2
-            low, high = (middle, high) if self.cost(middle, schedule) <= budget else (low, middle)
+            fits = affords(budget, self.cost(middle, schedule))
+            low, high = (middle, high) if fits else (low, middle)
         return low
 
 
