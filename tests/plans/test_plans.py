@@ -211,7 +211,6 @@ def test_the_script_makes_templates_of_any_such_tensors(tmp_path: Path, family: 
     found, said = make(tmp_path / "tensors.npz", family)
     assert [one["name"] for one in found] == [f"{family}-pickscore", "default"][: len(found)]
     assert (len(found) == 2) is (family == "flux")
-    (tmp_path / "plans").mkdir()
     read = plans.Template(**json.loads(json.dumps(found[0])))
     assert read.family == family
     assert 0.3 < read.compute[0] < 1
