@@ -76,6 +76,7 @@ rule report:
         store=CONFIG.store("test"),
         checkpoints=lambda wildcards, input: repeated("--checkpoint", input.checkpoints),
         source=source_hash(
+            "ttsnap/drawing/*.py",
             "ttsnap/report/**/*.py",
             "ttsnap/run/status.py",
             "ttsnap/run/workload.py",

@@ -117,14 +117,16 @@ def combine(values: np.ndarray, weights: Sequence[float] | None = None) -> np.nd
     Args:
         values: (R, ..., n), the rewards of the n candidates alive.
         weights: one per reward, for the sum of their z-scores. Without them ranks are added up,
-            which no reward's scale can dominate; equal rewards rank in the candidates' order.
+            which no reward's scale can dominate; equal rewards share their mean rank, so that who
+            is at least as good by all rewards and better by one is better.
 
     Returns:
         (..., n), the higher the better.
     """
     if weights is None:
-        order = np.argsort(-values, axis=-1, kind="stable")
-        return -np.argsort(order, axis=-1).sum(axis=0)
+        from scipy.stats import rankdata
+
+        return (1 - rankdata(-values, axis=-1)).sum(axis=0)
     deviation = values.std(axis=-1, keepdims=True)
     z = (values - values.mean(axis=-1, keepdims=True)) / np.where(deviation > 0, deviation, 1)
     return np.tensordot(np.asarray(weights, np.float64), z, axes=1)

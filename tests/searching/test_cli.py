@@ -8,7 +8,6 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 from threading import Event
-from typing import get_args
 
 import pytest
 import yaml
@@ -16,8 +15,9 @@ from PIL import Image
 
 from tests.tiny import tiny_stable_diffusion
 from tests.tiny_clip import tiny_clip
-from ttsnap.config import MethodName
+from ttsnap.config import load_config
 from ttsnap.errors import UserError
+from ttsnap.run.check import check
 from ttsnap.searching import METHODS
 from ttsnap.searching.budget import Budget
 from ttsnap.searching.display import Standing, interruptible
@@ -38,8 +38,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "model": {"path": "generator"},
         "sampling": {"steps": 4},
         "rewards": {"clip": {"path": "clip"}, "other": {"path": "other"}},
-        "narf": {"steps": [1, 2]},
-        "splits": {"train": {"steps": [1, 2]}},
         "runtime": {"batch_size": 4},
         "judge": None,
     }
@@ -264,7 +262,7 @@ def test_options_and_schedulers() -> None:
 
 
 def test_the_configuration_knows_every_method() -> None:
-    assert list(METHODS) == list(get_args(MethodName))
+    check(load_config({"search": {"methods": list(METHODS)}}), workflow=True)
 
 
 def test_methods_lists_all_with_their_options(

@@ -12,7 +12,8 @@ import pytest
 from ttsnap.errors import UserError
 from ttsnap.schedule import CostModel, planned_schedule, read_plan
 from ttsnap.simulation.source import load_source
-from ttsnap.store.trajectories import RewardTensor, write_receipt
+from ttsnap.store.receipts import write_receipt
+from ttsnap.store.tensors import RewardTensor
 
 COSTS = ("--denoise", "1", "--verify", "0.2")
 BUDGETS = ("--budgets", "15:45:15")

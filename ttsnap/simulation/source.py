@@ -13,7 +13,8 @@ import numpy as np
 
 from ttsnap.errors import UserError
 from ttsnap.schedule import Accounting, CostModel
-from ttsnap.store.trajectories import RewardTensor, read_receipt
+from ttsnap.store.receipts import read_receipt
+from ttsnap.store.tensors import RewardTensor
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from ttsnap.simulation.montecarlo import Estimate, Floats, Pool, Subsets
 from ttsnap.simulation.omega import BEST_OF_N, gains
 from ttsnap.simulation.planner import SUBSETS, Plan, Planner, planning_subsets
 from ttsnap.stats import mean_interval
-from ttsnap.store.trajectories import write_receipt
+from ttsnap.store.receipts import write_receipt
 
 ERROR_SHARE, MOST_DRAWS = 0.1, 16_384
 SIZES = 16  # of best-of-N, at which it is simulated where there is no exact expectation

@@ -1,58 +1,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from ttsnap.config import MethodName
-from ttsnap.report.pictures import contact_sheet, gallery, trajectories
-from ttsnap.report.style import BLUE, caption, drawable, scored, signed
+from tests.pictures import area, blue, read
 from ttsnap.searching import Candidate, SearchResult
-
-PROMPTS = [
-    "a small red circle",
-    "x",
-    'émoji 🦊🏽 $x^2$ /slash\\ "quotes"\n漢字 \u200d عربى ' + "very long " * 99,
-    "onewordonly" * 90,
-    "W" * 900,
-]
-
-
-def read(path: Path) -> np.ndarray:
-    """The pixels, after a check that nothing is cut off at the edges."""
-    pixels = np.array(Image.open(path).convert("RGB"))
-    for edge in (pixels[:2], pixels[-2:], pixels[:, :2], pixels[:, -2:]):
-        assert np.all(edge == 255), "something runs over the edge"
-    return pixels
-
-
-def area(pixels: np.ndarray, colour: tuple[int, int, int]) -> int:
-    return int(np.all(pixels == colour, axis=2).sum())
-
-
-def blue() -> tuple[int, int, int]:
-    red, green, blue = (int(BLUE[i : i + 2], 16) for i in (1, 3, 5))
-    return red, green, blue
-
-
-@pytest.mark.parametrize("prompt", PROMPTS)
-def test_any_prompt_can_stand_above(tmp_path: Path, prompt: str) -> None:
-    images = np.full((3, 4, 16, 16, 3), 90, np.uint8)
-    trajectories(images, [1.0, 3.0, 2.0], [0, 2, 4, 11], prompt, tmp_path / "a.png")
-    assert area(read(tmp_path / "a.png"), blue()) > 0
-
-
-def test_pruned_candidates_are_dimmed_after_their_check(tmp_path: Path) -> None:
-    tint = (200, 30, 120)
-    images = np.full((2, 5, 24, 32, 3), tint, np.uint8)
-    trajectories(images, [1.0, 2.0], range(5), "a", tmp_path / "all.png")
-    trajectories(images, [1.0, 2.0], range(5), "a", tmp_path / "pruned.png", pruned_at=[None, 1])
-    whole, pruned = (area(read(tmp_path / f"{name}.png"), tint) for name in ("all", "pruned"))
-    # Candidate 1 is shown in full at steps 0 and 1, dimmed at 2, 3 and 4: 7 of 10 are left.
-    assert pruned / whole == pytest.approx(0.7, abs=0.03)
+from ttsnap.searching.contact_sheet import contact_sheet
 
 
 def result(method: str, candidates: list[Candidate]) -> SearchResult:
@@ -145,38 +100,3 @@ def test_a_candidate_that_could_not_be_scored_is_shown(tmp_path: Path) -> None:
     candidates[2].scores[11] = candidates[2].rewards["clip"] = float("nan")
     contact_sheet(result("best-of-n", candidates), tmp_path / "a.png")
     assert area(read(tmp_path / "a.png"), (12, 200, 11)) > 1000
-
-
-@pytest.mark.parametrize("count", [1, 2, 12])
-def test_a_gallery_frames_the_best_of_each_prompt(tmp_path: Path, count: int) -> None:
-    methods = list(get_args(MethodName))[:count]
-    tints = [[(10 * j, 200, i) for j in range(count)] for i in (0, 1)]
-    images = [[np.full((8, 8, 3), tint, np.uint8) for tint in row] for row in tints]
-    scores = np.arange(2 * count).reshape(2, count)
-    gallery(images, scores, ["a", PROMPTS[2]], methods, tmp_path / "a.png", subtitle="at 1 TFLOPs")
-    pixels = read(tmp_path / "a.png")
-    for row in tints:
-        sizes = [area(pixels, tint) for tint in row]
-        assert min(sizes) > 1000
-        assert sizes[-1] == min(sizes)  # the frame takes some of it
-    assert area(pixels, blue()) > 0
-
-
-def test_captions_are_short_and_drawable() -> None:
-    assert caption("a  b\nc", 3) == "a b c"
-    assert caption("", 3) == ""
-    long = caption(PROMPTS[2], 3).splitlines()
-    assert len(long) == 2
-    assert long[1].endswith("…")
-    assert "very" in long[1]
-    narrow, wide = ([len(line) for line in caption(c * 900, 3).splitlines()] for c in "iW")
-    assert narrow[0] > 2 * wide[0]
-    assert len(narrow) == len(wide) == 2
-    assert drawable("é漢🦊\u200d$\n") == "é▯▯$ "
-
-
-def test_signed_numbers() -> None:
-    assert [signed(0.1), signed(-0.0766), signed(22.0, 3)] == ["+0.10", "−0.077", "+22.0"]
-    assert [scored(value, -20.131) for value in (-20.131, 0.5)] == ["−20.13", "0.50"]
-    assert [scored(value, 0.2776) for value in (0.2776, 0.1)] == ["0.2776", "0.1000"]
-    assert scored(0.0, 0.0) == "0.000"

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import math
-import unicodedata
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import matplotlib
-import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties, findfont
-from matplotlib.ft2font import FT2Font
+from matplotlib.patheffects import withStroke
 
+REFERENCE = "best-of-n"  # what all else is compared with
 WIDTH = 7.2  # inches, the text width of the report
-HEADING = 9.5  # points, the type of captions
 INK, MUTED, FAINT = "#222222", "#6f6f6f", "#d9d9d9"
 GREY, ORANGE, BLUE = "#7f7f7f", "#e08214", "#0b6fb8"
 OTHERS = ("#d1495b", "#1b998b", "#7768ae", "#b5a642")
@@ -37,18 +33,6 @@ COLOURS = {
     "noise-zero-order": "#2f6f73",
     "eps-greedy": "#8c6d31",
     "smc": "#56b4e9",
-}
-LABELS = {
-    "base": "untouched reward",
-    "finetuned": "noise-aware reward",
-    "best-of-n": "best-of-N",
-    "ttsp": "TTSp",
-    "ttsnap": "TTSnap",
-    "ttsnap+zero-order": "TTSnap + zero-order",
-    "mcts": "MCTS",
-    "noise-zero-order": "noise zero-order",
-    "eps-greedy": "ε-greedy",
-    "smc": "SMC",
 }
 STYLE: Any = {
     "font.family": "DejaVu Sans",
@@ -80,6 +64,7 @@ STYLE: Any = {
     "savefig.dpi": 200,
     "svg.hashsalt": "ttsnap",
 }
+HALO = [withStroke(linewidth=2.5, foreground="white")]  # keeps a text readable over lines
 styled = matplotlib.rc_context(STYLE)  # decorates every function that draws
 
 
@@ -88,11 +73,6 @@ def colour(name: str, names: Sequence[str] = ()) -> str:
     if name in COLOURS:
         return COLOURS[name]
     return OTHERS[[other for other in names if other not in COLOURS].index(name) % len(OTHERS)]
-
-
-def label(name: str) -> str:
-    """How a strategy or kind of reward is called in a figure."""
-    return LABELS.get(name, name)
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -118,6 +98,19 @@ def head(figure: Figure, title: str, subtitle: str = "") -> None:
             color=MUTED,
             linespacing=1.35,
         )
+
+
+def band(
+    ax: Axes,
+    x: pd.Series,
+    rows: pd.DataFrame,
+    tint: str,
+    marker: str | None = "o",
+    name: str | None = None,
+) -> None:
+    """Mean with its interval."""
+    ax.fill_between(x, rows.low, rows.high, color=tint, alpha=0.13, linewidth=0)
+    ax.plot(x, rows["mean"], color=tint, marker=marker, markersize=3.2, label=name)
 
 
 def end_labels(ax: Axes, x: float, ends: Sequence[tuple[float, str, str]]) -> None:
@@ -147,70 +140,3 @@ def end_labels(ax: Axes, x: float, ends: Sequence[tuple[float, str, str]]) -> No
             size=8.5,
             annotation_clip=False,
         )
-
-
-def signed(value: float, digits: int = 2) -> str:
-    """``value`` with its sign and so many significant digits, such as +0.10."""
-    return f"{value:+#.{digits}g}".rstrip(".").replace("-", "−")
-
-
-def scored(value: float, largest: float, sign: str = "-") -> str:
-    """``value`` to the decimals that show four digits of ``largest``, so that columns line up.
-
-    ``sign`` is "+" to show it of positive values, too.
-    """
-    decimals = max(0, 3 - math.floor(math.log10(abs(largest) or 1)))
-    return f"{value:{sign}z.{decimals}f}".replace("-", "−")
-
-
-def caption(text: str, inches: float, lines: int = 2) -> str:
-    """``text`` on at most ``lines`` lines as wide as that in a figure's heading, or shortened."""
-    rest = " ".join(drawable(text).split())
-    rows: list[str] = []
-    while rest and len(rows) < lines:
-        fits = _fitting(rest, inches)
-        space = rest.rfind(" ", 0, fits + 1)
-        end = len(rest) if fits == len(rest) else space if space > 0 else fits
-        rows.append(rest[:end])
-        rest = rest[end:].lstrip()
-    if rest:
-        rows[-1] = rows[-1][: _fitting(rows[-1], inches - _advance("…"))].rstrip() + "…"
-    return "\n".join(rows)
-
-
-def drawable(text: str) -> str:
-    """``text`` with a box for each character that the font lacks."""
-    return "".join(map(_drawn, text))
-
-
-def _drawn(character: str) -> str:
-    kind = unicodedata.category(character)
-    if character.isspace():
-        return " "
-    if kind in {"Cc", "Cf"} or (character not in _glyphs() and kind in {"Mn", "Me"}):
-        return ""
-    return character if character in _glyphs() else "▯"
-
-
-def _fitting(text: str, inches: float) -> int:
-    """How many of the first characters are within that width."""
-    widths = np.cumsum([_advance(character) for character in text])
-    return int(np.searchsorted(widths, inches, side="right"))
-
-
-@cache
-def _advance(character: str) -> float:
-    """Width in inches in the heading's type."""
-    font = FT2Font(findfont(FontProperties(family="DejaVu Sans", weight="bold")))
-    font.set_size(HEADING, 72)
-    return font.load_char(ord(character)).linearHoriAdvance / 65536 / 72
-
-
-@cache
-def _glyphs() -> frozenset[str]:
-    """What both weights of the font can draw."""
-    regular, bold = (
-        set(FT2Font(findfont(FontProperties(family="DejaVu Sans", weight=weight))).get_charmap())
-        for weight in ("normal", "bold")
-    )
-    return frozenset(map(chr, regular & bold))
