@@ -15,15 +15,14 @@ from PIL import Image
 from tests.sampling import call, images_of, make
 from tests.store.test_videos import gray, read_mp4
 from tests.tiny_families import tiny, tiny_ltx, tiny_wan
-from ttsnap import search
+from ttsnap import save, search
 from ttsnap.config import Costs, Model, Preview, Runtime, Sampling
 from ttsnap.diffusion import load_sampler
 from ttsnap.errors import UserError
 from ttsnap.rewards.brightness import BrightnessReward
 from ttsnap.rewards.frames import sampled, score_frames, still
 from ttsnap.rewards.function import FunctionReward
-from ttsnap.searching.pricing import measure
-from ttsnap.searching.setup import cost_model
+from ttsnap.searching.pricing import cost_model, measure
 
 
 @cache
@@ -94,13 +93,12 @@ def test_without_a_writer_a_model_is_not_even_loaded(monkeypatch):
 
 def test_prices_have_all_scored_frames():
     reward = BrightnessReward()
-    sampling = Sampling(steps=5, frames=5, scored_frames=3)
     sampler = make(pipeline("ltx"))
     sampler.scored_frames = 3
-    counted = measure("TFLOPs", sampler, reward, sampling, 1)
+    counted = measure("TFLOPs", sampler, reward, 1)
     assert counted["score"] == 3 * reward.tflops(32, 32)
     assert set(counted) == {"denoise", "decode", "score"}
-    priced = cost_model("TFLOPs", Costs(), sampler, (reward,), sampling, 1)
+    priced = cost_model("TFLOPs", Costs(), sampler, [reward], 1)
     assert priced.reward == counted["score"]
 
 
@@ -126,7 +124,7 @@ def test_the_best_video_is_found_and_saved(tmp_path: Path):
         for video in found.finals.values()
     )
     assert found.score == pytest.approx(best)
-    found.save(tmp_path)
+    save(found, tmp_path)
     frames, rate = read_mp4(tmp_path / "best.mp4")
     assert rate == 25
     # Colours have half the resolution, and these pictures have only noise for colours.
