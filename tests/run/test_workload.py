@@ -54,6 +54,17 @@ def test_work_is_counted_from_the_configuration() -> None:
     assert found["tensor b test.base"].row == "tensor"
 
 
+@pytest.mark.parametrize(("images", "parts"), [(25_000, 0), (25_001, 2)])
+def test_a_tensor_of_more_than_a_million_images_takes_several_jobs(images: int, parts: int) -> None:
+    """Of val with its two blocks of two prompts and ten steps."""
+    splits = {**CONFIG["splits"], "val": {**CONFIG["splits"]["val"], "images": images}}
+    found = {stage.name: stage for stage in workload(load_config({**CONFIG, "splits": splits}))}
+    folder = "tensors/a/val.finetuned"
+    blocks = [f"{folder}/block_{block:04d}.npy" for block in range(parts)]
+    outputs = [job.output for job in found["tensor a val.finetuned"].jobs]
+    assert outputs == [*blocks, f"{folder}.json"]
+
+
 def finish(folder: Path, stage: Stage, jobs: int, seconds: float) -> None:
     for job in stage.jobs[:jobs]:
         for path, text in (

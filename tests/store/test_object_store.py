@@ -63,6 +63,7 @@ def test_a_store_is_the_same_wherever_it_lies(
     np.testing.assert_array_equal(again.images(), here.images())
     np.testing.assert_array_equal(again.images([6, 0], STEPS[1]), here.images([6, 0], STEPS[1]))
     np.testing.assert_array_equal(again.trajectory(4), here.trajectory(4))
+    assert again.stamp(0) == there.stamp(0)
 
 
 def test_a_job_goes_on_where_another_stopped(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -156,6 +157,17 @@ def test_a_missing_array_is_named(filled: TrajectoryStore) -> None:
     (filled.path / "images/zarr.json").unlink()
     with pytest.raises(UserError, match=r"val\.zarr/images: array missing"):
         open_store(filled.path)
+
+
+def test_a_stamp_tells_that_a_block_was_written_anew(filled: TrajectoryStore) -> None:
+    stamps = [filled.stamp(block) for block in range(3)]
+    shard = filled.path / filled.shards(1)[0]
+    os.utime(shard, (0, 0))
+    again = open_store(filled.path)
+    assert [again.stamp(block) == stamps[block] for block in range(3)] == [True, False, True]
+    shard.unlink()
+    with pytest.raises(UserError, match="block 1 is not generated yet"):
+        filled.stamp(1)
 
 
 def test_reading_what_is_not_there(filled: TrajectoryStore) -> None:

@@ -41,6 +41,16 @@ def test_dry_run_of_a_fresh_folder_plans_every_stage(workflow: Workflow) -> None
     }
 
 
+def test_a_tensor_of_more_than_a_million_images_is_scored_by_several_jobs(
+    workflow: Workflow,
+) -> None:
+    """Two blocks of 100,000 x 3 x 4 images are one job each; val has one block and one job."""
+    splits = {**workflow.settings["splits"]}
+    splits["test"] = {**splits["test"], "images": 100_000}
+    jobs = workflow.planned("run=fresh", f"splits={json.dumps(splits)}")
+    assert (jobs["tensor"], jobs["tensor_block"]) == (4, 4)
+
+
 def test_a_finished_run_has_nothing_to_do(finished: Workflow) -> None:
     done = finished.snakemake()
     assert done.returncode == 0, done.stderr
