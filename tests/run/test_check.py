@@ -123,7 +123,7 @@ def test_every_problem_gets_its_line() -> None:
     given = {
         "sampling": {"scheduler": {"name": "DDIMScheduler", "options": {"eta": 1.0}}},
         "rewards": {"clip": {"kind": "brightness"}},
-        "search": {"options": {"beam": {"beams": 0}, "ttsp": {"schedul": ""}}},
+        "search": {"options": {"beam": {"beams": 0}, "ttsp": {"schedules": ""}}},
     }
     assert [line.split(":")[0] for line in complaints(given, workflow=True)] == [
         "search.options.beam",
