@@ -80,9 +80,9 @@ def reward_weights():
 
 
 def environment(usual, *rewards):
-    """The conda environment of a job that scores with some rewards: ImageReward has its own."""
+    """The conda environment of a job that scores with some rewards: one kind has its own."""
     kinds = {kind for name in rewards for kind in CONFIG.rewards[name].kinds}
-    return f"../envs/{'image-reward' if 'image-reward' in kinds else usual}.yaml"
+    return f"../envs/{'image-reward' if 'image-reward-package' in kinds else usual}.yaml"
 
 
 def leaves(**chosen):

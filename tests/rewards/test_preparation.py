@@ -21,6 +21,7 @@ from tests.rewards.test_aesthetic import WIDTH
 from tests.rewards.test_classifier import tiny_classifier
 from tests.rewards.test_hpsv2 import in_open_clips_layout
 from tests.tiny_clip import SIZE, tiny_clip
+from tests.tiny_image_reward import tiny_image_reward
 from tests.tiny_qwen_vl import tiny_qwen_vl
 from ttsnap.config import RewardSettings
 from ttsnap.rewards import load_reward
@@ -89,6 +90,7 @@ ORIGINALS = {
     "clip": partial(cropped, size=SIZE, torchvision=False),
     "aesthetic": partial(cropped, size=SIZE, torchvision=True),
     "hpsv2": partial(letterboxed, size=SIZE),
+    "image-reward": partial(cropped, size=SIZE, torchvision=True),
     "classifier": partial(warped, size=24),
 }
 
@@ -103,10 +105,12 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RewardSettin
     state = dict(in_open_clips_layout(CLIPModel.from_pretrained(clip)))
     state = {name: weight.detach().contiguous() for name, weight in state.items()}
     save_file(state, folder / "hps.safetensors")
+    imr = tiny_image_reward(folder / "imr")
     options = {
         "clip": (clip, {}),
         "aesthetic": (clip, {"head": str(folder / "head.safetensors")}),
         "hpsv2": (folder / "hps.safetensors", {"clip": str(clip)}),
+        "image-reward": (imr, {"tokenizer": str(imr / "tokenizer")}),
         "classifier": (tiny_classifier(folder / "vit"), {"label": "cat"}),
         "qwen-vl": (tiny_qwen_vl(folder / "qwen"), {}),
     }

@@ -84,7 +84,12 @@ KINDS = {
     "image-reward": Kind(
         "ttsnap.rewards.image_reward",
         "ImageRewardReward",
-        "ImageReward 1.0; path: its folder; runs in envs/image-reward.yaml only.",
+        "ImageReward 1.0; path: its folder.",
+    ),
+    "image-reward-package": Kind(
+        "ttsnap.rewards.image_reward_package",
+        "ImageRewardPackage",
+        "The same by its own package, to compare with; runs in envs/image-reward.yaml only.",
     ),
     "openai": Kind(
         "ttsnap.rewards.judges.openai",

@@ -21,7 +21,11 @@ T = TypeVar("T")
 ON_HUB = re.compile(r"(\w[\w.-]*/[\w.-]+)@(\w+)(?::(.+))?")
 
 TEXTS = ("*.json", "*.txt", "*.model")
-WEIGHTS = {"hpsv2": "HPS_v2.1_compressed.pt", "image-reward": "ImageReward.pt"}
+WEIGHTS = {
+    "hpsv2": "HPS_v2.1_compressed.pt",
+    "image-reward": "ImageReward.pt",
+    "image-reward-package": "ImageReward.pt",
+}
 """Kind -> file of the weights by default, where that is no model of transformers."""
 
 
