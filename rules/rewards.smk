@@ -4,7 +4,6 @@ from ttsnap.stages import reward_cost, rewards, tensor
 
 rule reward_cost:
     input:
-        weights=reward_weights,
         model=rules.model.output,
     output:
         f"{RUN}/rewards/{{reward}}/cost.json",
@@ -12,6 +11,7 @@ rule reward_cost:
         f"{RUN}/logs/rewards/{{reward}}/cost.log",
     benchmark:
         f"{RUN}/benchmarks/rewards/{{reward}}/cost.jsonl"
+    priority: 3
     conda:
         lambda wildcards: environment("reward", wildcards.reward)
     threads: 1
@@ -21,6 +21,7 @@ rule reward_cost:
         mem_mb=scaled(8000),
         runtime=scaled(30),
     params:
+        **reward_weights(),
         settings=lambda wildcards: leaves(
             reward=CONFIG.rewards[wildcards.reward],
             model=CONFIG.model,
@@ -37,7 +38,6 @@ rule reward_cost:
 
 rule rewards:
     input:
-        weights=reward_weights,
         trajectories=lambda wildcards: trajectory_receipts(wildcards.split),
     output:
         f"{RUN}/rewards/{{reward}}/{{split}}.parquet",
@@ -55,6 +55,7 @@ rule rewards:
         mem_mb=scaled(16000),
         runtime=scaled(240),
     params:
+        **reward_weights(),
         settings=lambda wildcards: leaves(
             reward=CONFIG.rewards[wildcards.reward],
             split=getattr(CONFIG.splits, wildcards.split),
@@ -70,7 +71,6 @@ rule rewards:
 
 rule tensor:
     input:
-        weights=reward_weights,
         trajectories=lambda wildcards: trajectory_receipts(wildcards.split),
         checkpoints=lambda wildcards: (
             checkpoint_receipts(wildcards.reward) if wildcards.kind == "finetuned" else []
@@ -90,6 +90,7 @@ rule tensor:
         mem_mb=scaled(16000),
         runtime=scaled(480),
     params:
+        **reward_weights(),
         settings=lambda wildcards: leaves(
             reward=CONFIG.rewards[wildcards.reward],
             split=getattr(CONFIG.splits, wildcards.split),

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from errno import EACCES, EDQUOT, EIO, ENOSPC, EROFS
 
 
 class UserError(Exception):
     """Something the user can put right; the message says what, where, and what was expected."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """What to add to a line about an unknown name: the nearest known one, or nothing."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def explain(error: UserError | OSError) -> str | None:

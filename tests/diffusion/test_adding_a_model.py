@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import importlib.util
 import re
 import sys
@@ -19,6 +18,7 @@ from tests.sampling import NEGATIVES, TEXTS, begin, call, finish, images_of, mak
 from tests.tiny_families import tiny_autoencoder, tiny_t5
 from ttsnap import config
 from ttsnap.diffusion import SAMPLERS
+from ttsnap.diffusion.families import Family
 
 PAGE = (Path(__file__).parents[2] / "docs/adding-a-model.md").read_text(encoding="utf-8")
 
@@ -57,15 +57,15 @@ def tiny_aura_flow() -> Any:
 def pipe(monkeypatch, tmp_path) -> Any:
     """A pipeline whose family is there as the page says."""
     source, line = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    registered = ast.literal_eval("{" + line + "}")
-    name = registered["aura-flow"].partition(":")[0]
+    (family,) = eval("{" + line + "}", {"Family": Family}).values()
+    name = family.module
     path = tmp_path / "aura_flow.py"
     path.write_text(source, encoding="utf-8")
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.setitem(SAMPLERS, "aura-flow", registered["aura-flow"])
+    monkeypatch.setitem(SAMPLERS, "aura-flow", family)
     return tiny_aura_flow()
 
 

@@ -1,14 +1,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pytest
 
 from tests.pictures import PROMPTS, area, blue, read
-from ttsnap.config import MethodName
 from ttsnap.report.galleries import gallery, trajectories
+from ttsnap.searching.methods import METHODS
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)
@@ -30,7 +29,7 @@ def test_pruned_candidates_are_pale_after_their_check(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 12])
 def test_a_gallery_frames_the_best_of_each_prompt(tmp_path: Path, count: int) -> None:
-    methods = list(get_args(MethodName))[:count]
+    methods = list(METHODS)[:count]
     tints = [[(10 * j, 200, i) for j in range(count)] for i in (0, 1)]
     images = [[np.full((8, 8, 3), tint, np.uint8) for tint in row] for row in tints]
     scores = np.arange(2 * count).reshape(2, count)

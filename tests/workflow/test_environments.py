@@ -30,7 +30,7 @@ STAGES = {
     "generate": ["model", "trajectory_store", "trajectories", "search"],
     "reward": ["reward_cost", "rewards", "tensor"],
     "narf": ["narf"],
-    "analysis": ["evaluate", "plan", "simulate", "report"],
+    "analysis": ["budgets", "evaluate", "plan", "simulate", "report"],
 }
 OTHERS = {"workflow", "image-reward"}
 

@@ -1,36 +1,29 @@
 """Sampling: stock diffusers pipelines driven step by step.
 
-A model family is one module with a :class:`~ttsnap.diffusion.sampler.Sampler` and one line in
-``SAMPLERS``. Importing this package imports neither torch nor diffusers.
+Knows prompts, seeds and latents, and nothing of rewards or searches. Importing this package
+imports neither torch nor diffusers.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ttsnap.diffusion.families import SAMPLERS, VIDEOS
 from ttsnap.errors import UserError
-from ttsnap.rewards.frames import check_writer
+from ttsnap.store.videos import check_writer
 
 if TYPE_CHECKING:
     from ttsnap import config
     from ttsnap.diffusion.sampler import Sampler
 
-SAMPLERS = {
-    "stable-diffusion": "ttsnap.diffusion.families.stable_diffusion:StableDiffusionSampler",
-    "sdxl": "ttsnap.diffusion.families.sdxl:StableDiffusionXLSampler",
-    "flux": "ttsnap.diffusion.families.flux:FluxSampler",
-    "stable-diffusion-3": "ttsnap.diffusion.families.stable_diffusion_3:StableDiffusion3Sampler",
-    "pixart-sigma": "ttsnap.diffusion.families.pixart:PixArtSigmaSampler",
-    "sana": "ttsnap.diffusion.families.sana:SanaSampler",
-    "edm": "ttsnap.diffusion.families.edm:EDMSampler",
-    "ltx": "ttsnap.diffusion.families.ltx:LTXSampler",
-    "wan": "ttsnap.diffusion.families.wan:WanSampler",
-}
-"""Family -> ``module:class``."""
-
-VIDEOS = ("ltx", "wan")
-"""Families whose candidates are videos, which are searched live and not stored step by step."""
+__all__ = [
+    "SAMPLERS",
+    "VIDEOS",
+    "family_of",
+    "from_pipeline",
+    "load_sampler",
+    "sampler_class",
+]
 
 
 def load_sampler(
@@ -45,11 +38,12 @@ def load_sampler(
     """
     from ttsnap.diffusion.loading import load_pipeline, load_preview
 
-    if model.family in VIDEOS:
+    family = SAMPLERS[model.family]
+    if family.videos:
         check_writer()
-    kind = sampler_class(model.family)
-    if model.preview is not None and not kind.previews:
+    if model.preview is not None and not family.previews:
         raise UserError(f"model.preview: there are no preview decoders for {model.family}")
+    kind = sampler_class(model.family)
     pipe = load_pipeline(kind.pipeline(), model, runtime)
     sampler = kind(pipe, sampling)
     # Offloaded pipelines move their text encoders themselves.
@@ -76,9 +70,9 @@ def family_of(pipe: Any) -> str:
     Raises:
         UserError: there is none for pipelines of this class.
     """
-    for family in SAMPLERS:
-        if type(pipe).__name__ == sampler_class(family).pipeline_class:
-            return family
+    for name, family in SAMPLERS.items():
+        if type(pipe).__name__ == family.pipeline:
+            return name
     raise UserError(
         f"{type(pipe).__name__}: no sampler for this pipeline, only for {', '.join(SAMPLERS)}"
     )
@@ -86,5 +80,5 @@ def family_of(pipe: Any) -> str:
 
 def sampler_class(family: str) -> type[Sampler]:
     """The class of one of ``SAMPLERS``."""
-    module, _, name = SAMPLERS[family].partition(":")
-    return getattr(import_module(module), name)
+    kind: type[Sampler] = SAMPLERS[family].load()
+    return kind

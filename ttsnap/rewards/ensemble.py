@@ -21,6 +21,7 @@ from pydantic import Field, PositiveFloat
 from ttsnap.config import Name, RewardSettings, Settings
 from ttsnap.rewards.base import Reward, TrainableReward
 from ttsnap.rewards.options import read_options, refuse_weights
+from ttsnap.rewards.scores import scores_of
 
 By = Literal["zscore", "rank"]
 
@@ -101,7 +102,7 @@ class Ensemble:
 
     def score(self, images: NDArray[np.uint8], prompts: Sequence[str]) -> NDArray[np.float32]:
         """See `Reward.score`."""
-        scores = np.stack([member.reward.score(images, prompts) for member in self.members])
+        scores = np.stack([scores_of(member.reward, images, prompts) for member in self.members])
         weights = np.array([member.weight for member in self.members])
         if self.by == "rank":
             return (weights @ ranks(scores, prompts)).astype(np.float32)

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from ttsnap.progress import track
 from ttsnap.rewards.base import Reward
+from ttsnap.rewards.scores import scores_of
 from ttsnap.store.trajectories import TrajectoryStore
 
 
@@ -25,7 +26,8 @@ def score_step(
         (prompt, image) float32.
 
     Raises:
-        UserError: if the step is not stored, or a block is not generated yet.
+        UserError: if the step is not stored, a block is not generated yet, or the reward returned
+            something else than scores.
     """
     texts = [prompt.text for prompt in store.prompts]
     count = store.images_per_prompt
@@ -35,6 +37,6 @@ def score_step(
         stop = min(start + together, len(store))
         images = store.images(slice(start, stop), step)
         prompts = [text for text in texts[start:stop] for _ in range(count)]
-        scores = reward.score(images.reshape(-1, *images.shape[2:]), prompts)
+        scores = scores_of(reward, images.reshape(-1, *images.shape[2:]), prompts)
         rows.append(scores.reshape(-1, count))
     return np.concatenate(rows)

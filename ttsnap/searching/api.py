@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
-from functools import partial
 from threading import Event, current_thread, main_thread
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-
-from ttsnap.config import Costs, RewardSettings, Sampling, Scheduler
+from ttsnap.config import RewardSettings, Sampling, Scheduler
+from ttsnap.prompts import parse_prompt
 from ttsnap.rewards import Reward, load_reward
+from ttsnap.rewards.function import FunctionReward, Scorer
 from ttsnap.searching.budget import Budget
-from ttsnap.searching.methods import run_method
-from ttsnap.searching.result import SearchResult
-from ttsnap.searching.setup import (
-    cost_model,
+from ttsnap.searching.request import (
+    check_options,
+    check_scheduler,
     method_named,
     method_options,
     read_reward,
-    sampling_for,
 )
-from ttsnap.searching.task import Task
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-Scorer = Callable[["NDArray[np.uint8]", Sequence[str]], "NDArray[np.generic]"]
-"""Takes images (B, H, W, 3) and B prompts, gives B numbers, larger is better."""
+from ttsnap.searching.result import SearchResult
 
 AnyReward = str | Reward | Scorer
 
@@ -72,8 +62,8 @@ def search(
         height: pixels.
         width: pixels.
         frames: of a video.
-        scheduler: the pipeline's own by default, or DDIM with eta 1, or of EDM Heun's with churn,
-            for a method that searches the noise of the steps.
+        scheduler: the pipeline's own by default; a method that searches the noise of the steps
+            takes one that adds noise in place of one that does not.
         verifiers: step index -> what looks at the estimates of that step in place of the rewards,
             such as their NARF checkpoints; for several rewards a tuple in their order.
         batch_size: candidates denoised at once.
@@ -82,7 +72,7 @@ def search(
         **options: the method's own settings.
 
     Returns:
-        The best image and how it was found; its ``save(folder)`` writes all of it.
+        The best image and how it was found; ``ttsnap.save(found, folder)`` writes all of it.
 
     Raises:
         UserError: a name is unknown, a value is no good, or the budget does not afford one image.
@@ -90,13 +80,15 @@ def search(
     from rich.console import Console
 
     from ttsnap.diffusion import family_of, from_pipeline, sampler_class
-    from ttsnap.prompts import parse_prompt, seed_of
-    from ttsnap.searching.display import Standing, interruptible, shown
+    from ttsnap.searching.display import SearchView, interruptible, shown
+    from ttsnap.searching.searcher import Searcher
 
     how = method_named(method)
     chosen = method_options(how, options)
     spend = Budget.parse(str(budget))
     asked = parse_prompt({"prompt": prompt, "negative_prompt": negative_prompt})
+    given = reward if isinstance(reward, list | tuple) else [reward]
+    named = [read_reward(one) if isinstance(one, str) else one for one in given]
     family = family_of(pipe)
     own = sampler_class(family).defaults(pipe)
     sampling = Sampling(
@@ -105,24 +97,15 @@ def search(
         height=height or own.height,
         width=width or own.width,
         frames=frames or own.frames,
-        scheduler=own.scheduler,
+        scheduler=scheduler or own.scheduler,
     )
-    sampling = sampling_for(how, family, sampling, scheduler)
+    check_options(chosen, sampling.steps)
     sampler = from_pipeline(pipe, sampling)
-    given = reward if isinstance(reward, list | tuple) else [reward]
-    rewards = tuple(_reward(one, str(sampler.device)) for one in given)
-    stop = Event()
-    standing = Standing(
-        prompt, f"{method}, {', '.join(one.name for one in rewards)}, seed {seed}", sampler.steps
-    )
-    task = Task(
-        sampler=sampler,
-        conditioning=sampler.encode([asked.text], [asked.negative]),
-        prompt=asked.text,
-        rewards=rewards,
-        costs=cost_model(spend.unit, Costs(), sampler, rewards, sampling, batch_size),
-        budget=spend.value,
-        seed_of=partial(seed_of, seed, asked.id),
+    if scheduler is not None:
+        check_scheduler(how, sampler)
+    searcher = Searcher(
+        sampler,
+        [_reward(one, str(sampler.device)) for one in named],
         verifiers={
             step: one if isinstance(one, tuple) else (one,)
             for step, one in (verifiers or {}).items()
@@ -130,35 +113,28 @@ def search(
         model=pipe.name_or_path,
         batch_size=batch_size,
         keep_finals=keep_finals,
-        observe=standing.observe,
-        cancelled=stop.is_set,
     )
-    watching = shown(standing, Console()) if progress else nullcontext()
+    stop = Event()
+    view = SearchView(prompt, f"{method}, {', '.join(searcher.names)}, seed {seed}", sampler.steps)
+    watching = shown(view, Console()) if progress else nullcontext()
     # Signals reach only the main thread.
-    stopping = interruptible(stop, standing) if current_thread() is main_thread() else nullcontext()
+    stopping = interruptible(stop, view) if current_thread() is main_thread() else nullcontext()
     with watching, stopping:
-        return run_method(method, task, chosen)
+        return searcher.run(
+            asked,
+            how,
+            chosen,
+            budget=spend,
+            seed=seed,
+            observe=view.observe,
+            cancelled=stop.is_set,
+        )
 
 
-@dataclass
-class _Function:
-    """A function as a reward."""
-
-    name: str
-    function: Scorer
-    scale: str = "that of the function"
-
-    def score(self, images: NDArray[np.uint8], prompts: Sequence[str]) -> NDArray[np.float32]:
-        return np.asarray(self.function(images, prompts), np.float32)
-
-    def tflops(self, height: int, width: int) -> float:
-        return 0.0
-
-
-def _reward(given: AnyReward, device: str) -> Reward:
-    if isinstance(given, str):
-        name, settings = read_reward(given)
+def _reward(given: tuple[str, dict[str, Any]] | Reward | Scorer, device: str) -> Reward:
+    if isinstance(given, tuple):
+        name, settings = given
         return load_reward(RewardSettings(**settings), name=name, device=device)
     if isinstance(given, Reward):
         return given
-    return _Function(getattr(given, "__name__", "reward"), given)
+    return FunctionReward(given)

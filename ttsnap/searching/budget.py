@@ -22,11 +22,11 @@ class Budget:
     Attributes:
         value: how much, above 0.
         unit: TFLOPs (2 per multiply-add), NFE (denoiser evaluations, guidance included), or seconds
-            of wall clock.
+            of wall clock; see ``Unit``.
     """
 
     value: float
-    unit: Unit
+    unit: str
 
     @classmethod
     def parse(cls, text: str, default: Unit = "TFLOPs") -> Self:

@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Annotated, Any
@@ -24,7 +23,8 @@ from ttsnap.searching.budget import Budget
 if TYPE_CHECKING:
     from ttsnap.prompts import Prompt
     from ttsnap.searching import SearchResult
-    from ttsnap.searching.display import Standing
+    from ttsnap.searching.display import SearchView
+    from ttsnap.searching.methods import MethodOptions
 
 INTERRUPTED = 130  # exit status, as of a program that SIGINT ended
 
@@ -36,7 +36,15 @@ def search(
         list[str] | None, typer.Argument(help="What the image is to show; several, each in quotes.")
     ] = None,
     prompts: Annotated[
-        Path | None, typer.Option(help="JSON file of prompts, in place of the arguments.")
+        Path | None,
+        typer.Option(
+            help="File of prompts, .txt, .json, .jsonl, .csv or .tsv, or - for standard input, in "
+            "place of the arguments."
+        ),
+    ] = None,
+    prompt_column: Annotated[
+        str | None,
+        typer.Option(help="Column or key of --prompts that holds them, if its name does not tell."),
     ] = None,
     method: Annotated[
         str, typer.Option(help="How to search; `ttsnap methods` lists them.")
@@ -98,8 +106,8 @@ def search(
         str | None,
         typer.Option(
             help="NAME or NAME,KEY=VALUE,… such as DDIMScheduler,eta=1; by default the "
-            "configuration's, or for a method that searches the noise of steps "
-            "DDIMScheduler,eta=1, of EDM Heun's with churn."
+            "configuration's, or one that adds noise for a method that searches the noise of "
+            "steps."
         ),
     ] = None,
     config: Annotated[
@@ -113,40 +121,60 @@ def search(
 
     Example: `ttsnap search "a small red circle left of a large blue ring on a gray background"`
     """
-    from ttsnap.diffusion import load_sampler
-    from ttsnap.prompts import seed_of
     from ttsnap.rewards import load_reward
-    from ttsnap.schedule import Schedule, read_plan
-    from ttsnap.searching.methods import run_method
+    from ttsnap.run.check import check
+    from ttsnap.schedule import read_plan
     from ttsnap.searching.output import check_settings
-    from ttsnap.searching.setup import (
-        cost_model,
-        looks_by_narf,
+    from ttsnap.searching.request import (
+        check_options,
+        check_plan,
+        check_reward,
+        check_scheduler,
         method_named,
         method_options,
         planned_options,
-        prunes,
         read_options,
         read_scheduler,
-        sampling_for,
     )
-    from ttsnap.searching.task import Task
 
-    asked = _prompts(prompt or [], prompts)
+    asked = _prompts(prompt or [], prompts, prompt_column)
     settings, names = _configured(load_config(config), model, reward)
+    check(settings)
     how = method_named(method)
     unit = settings.costs.unit
     spend = Budget.parse(budget, unit) if budget else Budget(settings.search.budgets[-1], unit)
-    chosen = read_scheduler(scheduler) if scheduler else None
-    sampling = sampling_for(how, settings.model.family, settings.sampling, chosen)
+    sampling = settings.sampling
+    if scheduler:
+        sampling = sampling.model_copy(update={"scheduler": read_scheduler(scheduler)})
     given = read_options(option or []) | ({} if schedule is None else {"schedule": schedule})
-    if plan and not prunes(how):
+    if plan and not how.prunes:
         raise UserError(f"method {method} prunes nothing; leave out --plan")
-    if narf and method == "ttsp":
+    if narf and not how.verified:
         raise UserError("--narf: ttsp looks by the untouched reward; with checkpoints it is ttsnap")
+    by = names[0] if len(names) == 1 else "joint"
     found = None
-    if prunes(how) and "schedule" not in given:
+    if how.prunes and "schedule" not in given:
         found = read_plan(plan or Path(settings.results, settings.run, "plan", f"{names[0]}.json"))
+        check_plan(found, how, by, sampling.steps)
+    options = method_options(how, ({"schedule": ""} if found else {}) | given)
+    check_options(options, sampling.steps)
+    verified = how.looks_by_narf if narf is None else narf
+    folders = _checkpoints(settings, names, options) if verified and not found else {}
+    for name in names:
+        check_reward(settings.rewards[name], name)
+    record: dict[str, Any] = {
+        "method": method,
+        "budget": str(spend),
+        "seed": seed,
+        "model": settings.model.model_dump(),
+        "rewards": {name: settings.rewards[name].model_dump() for name in names},
+        "keep_finals": keep_finals,
+    }
+    live = Path(settings.results, settings.run, "live")
+    check_settings(out or live, record if out else {}, partly=True)
+
+    from ttsnap.diffusion import load_sampler
+    from ttsnap.searching.searcher import Searcher
 
     device, batch = settings.runtime.device, settings.runtime.batch_size
     load = {
@@ -155,99 +183,114 @@ def search(
     }
     with console.status("loading the models"):
         sampler = load_sampler(settings.model, sampling, settings.runtime)
-        rewards = tuple(load[name]() for name in names)
-        costs = cost_model(spend.unit, settings.costs, sampler, rewards, sampling, batch)
-        if found:
-            by = names[0] if len(names) == 1 else "joint"
-            given |= planned_options(found, how, spend.value, by, costs)
-        options = method_options(how, given)
-        folders = {}
-        if looks_by_narf(how) if narf is None else narf:
-            steps = settings.narf.steps
-            if prunes(how):
-                steps = [check.step for check in Schedule.parse(given["schedule"]).checks]
-            folders = _checkpoints(settings, names, steps)
-        verifiers = {
-            step: tuple(load[name](checkpoint=path) for name, path in of.items())
-            for step, of in folders.items()
-        }
-    record = {
-        "method": method,
-        "options": options.model_dump(),
-        "budget": str(spend),
-        "seed": seed,
-        "model": settings.model.model_dump(),
-        "sampling": sampling.model_dump(),
-        "rewards": {name: settings.rewards[name].model_dump() for name in names},
-        "verifiers": {step: list(map(str, of.values())) for step, of in folders.items()},
-        "prices": None if spend.unit == "seconds" else asdict(costs),
-        "keep_finals": keep_finals,
-    }
-    folder = out or Path(settings.results, settings.run, "live", f"{method}-{_digest(record)}")
-    check_settings(folder, record)
-
-    def search_one(prompt: Prompt, standing: Standing, stop: Event) -> SearchResult:
-        task = Task(
-            sampler=sampler,
-            conditioning=sampler.encode([prompt.text], [prompt.negative]),
-            prompt=prompt.text,
-            rewards=rewards,
-            costs=costs,
-            budget=spend.value,
-            seed_of=partial(seed_of, seed, prompt.id),
-            verifiers=verifiers,
+        if scheduler:
+            check_scheduler(how, sampler)
+        rewards = [load[name]() for name in names]
+        searcher = Searcher(
+            sampler,
+            rewards,
+            costs=settings.costs,
             model=settings.model.path,
             batch_size=batch,
             keep_finals=keep_finals,
-            observe=standing.observe,
+        )
+        costs = searcher.prices(spend.unit)
+        if found:
+            planned = planned_options(found, how, spend.value, by, costs)
+            options = method_options(how, given | planned)
+            folders = _checkpoints(settings, names, options) if verified else {}
+        searcher.verifiers = {
+            step: tuple(load[name](checkpoint=path) for name, path in of.items())
+            for step, of in folders.items()
+        }
+        searcher.encode(asked)
+    record |= {
+        "options": options.model_dump(),
+        "sampling": searcher.sampler_for(how).sampling.model_dump(),
+        "verifiers": {step: list(map(str, of.values())) for step, of in folders.items()},
+        "prices": None if spend.unit == "seconds" else asdict(costs),
+    }
+    folder = out or live / f"{method}-{_digest(record)}"
+    check_settings(folder, record)
+
+    def search_one(one: Prompt, view: SearchView, stop: Event) -> SearchResult:
+        return searcher.run(
+            one,
+            how,
+            options,
+            budget=spend,
+            seed=seed,
+            observe=view.observe,
             cancelled=stop.is_set,
         )
-        return run_method(method, task, options)
 
     heading = f"{method}, {', '.join(names)}, seed {seed}"
-    if not _search_all(asked, search_one, folder, record, heading, sampler.steps, resume):
-        raise typer.Exit(INTERRUPTED)
+    _search_all(asked, search_one, folder, record, heading, sampler.steps, resume)
 
 
 def _search_all(
     asked: Sequence[Prompt],
-    search_one: Callable[[Prompt, Standing, Event], SearchResult],
+    search_one: Callable[[Prompt, SearchView, Event], SearchResult],
     folder: Path,
     settings: dict[str, Any],
     heading: str,
     steps: int,
     resume: bool,
-) -> bool:
-    """Search and save prompt after prompt; whether nobody interrupted it.
+) -> None:
+    """Search and save prompt after prompt, past those that cannot be scored.
 
     Args:
         asked: the prompts.
-        search_one: searches for one, reports to a standing, and stops at an event.
+        search_one: searches for one, reports to a view, and stops at an event.
         folder: that receives a folder for each.
         settings: of the search, kept in the folder.
-        heading: for the standings.
+        heading: for the views.
         steps: of the sampler.
         resume: leave out those that are finished.
-    """
-    from ttsnap.searching.display import Standing, interruptible, shown, tell
-    from ttsnap.searching.output import is_finished, write_settings
 
-    before = {one.id for one in asked if resume and is_finished(folder / one.id)}
+    Raises:
+        UserError: some could not be scored.
+        Exit: it was interrupted.
+    """
+    from ttsnap.prompts import folder_name
+    from ttsnap.searching.display import SearchView, interruptible, refuse, shown, tell
+    from ttsnap.searching.ledger import UnscoredError
+    from ttsnap.searching.output import (
+        is_finished,
+        is_refused,
+        save,
+        save_refusal,
+        write_settings,
+    )
+
+    before = {one.id for one in asked if resume and is_finished(folder / folder_name(one.id))}
     if before:
-        console.print(f"{len(before)} of {len(asked)} prompts were finished before", style="dim")
-    done = len(before)
+        skipped = sum(is_refused(folder / folder_name(one)) for one in before)
+        refused_then = f", {skipped} of them refused" if skipped else ""
+        console.print(
+            f"{len(before)} of {len(asked)} prompts were finished before{refused_then}",
+            style="dim",
+        )
+    done, refused = len(before), 0
     stop = Event()
     try:
         for one in asked:
             if one.id in before:
                 continue
             place = f"{done + 1}/{len(asked)}" if len(asked) > 1 else ""
-            standing = Standing(one.text, heading, steps, place)
-            with shown(standing, console), interruptible(stop, standing):
-                result = search_one(one, standing, stop)
+            view = SearchView(one.text, heading, steps, place)
+            try:
+                with shown(view, console), interruptible(stop, view):
+                    result = search_one(one, view, stop)
+            except UnscoredError as reason:
+                write_settings(folder, settings)
+                save_refusal(folder / folder_name(one.id), one.text, str(reason))
+                refuse(one.text, str(reason), console)
+                done, refused = done + 1, refused + 1
+                continue
             write_settings(folder, settings)
-            result.save(folder / one.id, settings={"prompt_id": one.id})
-            tell(result, one.text, folder / one.id, console)
+            save(result, folder / folder_name(one.id), settings={"prompt_id": one.id})
+            tell(result, one.text, folder / folder_name(one.id), console)
             done += not result.interrupted
             if stop.is_set():
                 break
@@ -259,16 +302,23 @@ def _search_all(
             style="yellow",
             soft_wrap=True,
         )
-    return not stop.is_set()
+        raise typer.Exit(INTERRUPTED)
+    if refused:
+        raise UserError(
+            f"{refused} of {len(asked)} prompts could not be scored, {folder} says why; --resume "
+            "goes past them"
+        )
 
 
-def _prompts(texts: Sequence[str], file: Path | None) -> list[Prompt]:
+def _prompts(texts: Sequence[str], file: Path | None, column: str | None) -> list[Prompt]:
     from ttsnap.prompts import load_prompts, parse_prompt
 
     if bool(texts) == bool(file):
         raise UserError("expected a PROMPT, or --prompts FILE, and not both")
+    if column and not file:
+        raise UserError("--prompt-column: only with --prompts")
     if file:
-        return load_prompts(file)
+        return load_prompts(file, column)
     return list({found.id: found for found in map(parse_prompt, texts)}.values())
 
 
@@ -281,7 +331,7 @@ def _configured(
         UserError: a reward is neither configured nor can be, a hub id has no commit, …
     """
     from ttsnap.diffusion import SAMPLERS
-    from ttsnap.searching.setup import read_reward, read_source
+    from ttsnap.searching.request import read_reward, read_source
 
     given = settings.model_dump()
     if model:
@@ -301,9 +351,14 @@ def _configured(
 
 
 def _checkpoints(
-    settings: Config, names: Sequence[str], steps: Sequence[int]
+    settings: Config, names: Sequence[str], options: MethodOptions
 ) -> dict[int, dict[str, Path]]:
-    """The run's NARF checkpoints of each reward for each step."""
+    """The run's NARF checkpoints of each reward, for the checks of a schedule or for all steps."""
+    from ttsnap.searching.methods.pruning import Pruning
+
+    steps = settings.narf.steps
+    if isinstance(options, Pruning):
+        steps = [check.step for check in options.checks(settings.sampling.steps).checks]
     run = Path(settings.results, settings.run, "narf")
     folders = {step: {name: run / name / f"step_{step:02d}" for name in names} for step in steps}
     for step, of in folders.items():
@@ -328,19 +383,20 @@ def methods() -> None:
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("method", no_wrap=True)
-    table.add_column("sampler", no_wrap=True)
+    table.add_column("noise", no_wrap=True)
+    table.add_column("NegToMe", no_wrap=True)
     table.add_column("what it does; --option KEY=VALUE changes its settings")
     for name, method in METHODS.items():
-        needs = "stochastic" if method.needs_stochastic else ""
-        table.add_row(Text(name, "bold"), needs, Text(method.summary, "bold"))
+        marks = ["✓" if mark else "" for mark in (method.needs_noise, method.negtome)]
+        table.add_row(Text(name, "bold"), *marks, Text(method.summary, "bold"))
         for option, field in method.options.model_fields.items():
             default = "…" if field.is_required() else json.dumps(field.default)
-            table.add_row(f"  {option}={default}", "", Text(field.description or "", "dim"))
+            table.add_row(f"  {option}={default}", "", "", Text(field.description or "", "dim"))
     console.print(table)
     console.print(
-        "\nA method that needs a stochastic sampler searches the noise of its steps; it takes "
-        "DDIMScheduler with eta 1, of EDM EDMHeunScheduler with churn, unless --scheduler names "
-        "another.",
+        "\nnoise: searches the noise of the steps; where the scheduler adds none, another one is "
+        "taken that does.\nNegToMe: images are pushed apart if sampling.negtome asks for that; "
+        "elsewhere it is left out.",
         style="dim",
         highlight=False,
     )
@@ -348,16 +404,15 @@ def methods() -> None:
 
 def models() -> None:
     """List the families of models that can be searched, and those whose costs are known."""
-    with console.status("loading diffusers"):
-        from ttsnap.diffusion import SAMPLERS
-        from ttsnap.diffusion.architectures import ARCHITECTURES
+    from ttsnap.diffusion import SAMPLERS
+    from ttsnap.diffusion.published import ARCHITECTURES
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("family", style="bold")
     table.add_column("any diffusers pipeline of this class")
-    for family, place in SAMPLERS.items():
-        module, _, sampler = place.partition(":")
-        table.add_row(family, getattr(import_module(module), sampler).pipeline_class)
+    table.add_column("such as", style="dim")
+    for name, family in SAMPLERS.items():
+        table.add_row(name, family.pipeline, family.summary)
     console.print(table)
     console.print(
         f"\n--model FAMILY:PATH takes a folder, or a hub id with its commit, ORG/NAME@COMMIT.\n"

@@ -11,7 +11,7 @@ import typer
 from ttsnap import config
 from ttsnap.stages import RuntimeOption, json_option, run
 from ttsnap.store.files import sha256_of
-from ttsnap.store.trajectories import write_receipt
+from ttsnap.store.receipts import write_receipt
 
 VERSION = 2
 

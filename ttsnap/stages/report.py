@@ -14,12 +14,14 @@ import typer
 
 from ttsnap import config
 from ttsnap.config import load_config
-from ttsnap.run.status import SETTINGS, rows, standings
+from ttsnap.prompts import folder_name
+from ttsnap.run.status import SETTINGS, rows, stage_statuses
 from ttsnap.schedule import Schedule, planned_schedule, read_plan
 from ttsnap.searching.methods import METHODS
-from ttsnap.searching.setup import prunes
 from ttsnap.stages import StoreOption, json_option, run
-from ttsnap.store.trajectories import TrajectoryStore, open_store, read_receipt, write_table
+from ttsnap.store.receipts import read_receipt
+from ttsnap.store.tensors import write_table
+from ttsnap.store.trajectories import TrajectoryStore, open_store
 
 
 class Settings(config.Settings):
@@ -93,16 +95,16 @@ def main(
     figures.training(histories, figures_folder / "training.png")
     figures.costs(costs, schedule, settings.budget, figures_folder / "costs.png")
 
-    took = pd.DataFrame(rows(standings(load_config(folder / SETTINGS), folder)))
+    took = pd.DataFrame(rows(stage_statuses(load_config(folder / SETTINGS), folder)))
     took = took[took.stage != "report"]
     took.to_csv(figures_folder / "stages.csv", index=False)
     figures.stages(took, figures_folder / "stages.png")
 
     _draw_trajectories(settings, schedule, stored, folder, figures_folder)
     # The last method that prunes has most to show.
-    pruning = [one for one in settings.methods if prunes(METHODS[one])]
+    pruning = [one for one in settings.methods if METHODS[one].prunes]
     last, first = [*settings.methods, *pruning][-1], settings.prompt_ids[0]
-    contact = folder / f"search/{last}/{settings.budget:g}/{first}/contact.png"
+    contact = folder / f"search/{last}/{settings.budget:g}/{folder_name(first)}/contact.png"
     shutil.copyfile(contact, figures_folder / "contact.png")
     logging.info("%d figures in %s", len(list(figures_folder.glob("*.png"))), figures_folder)
     out.write_text(json.dumps(headline(folder), indent=2) + "\n")
@@ -127,7 +129,7 @@ def _draw_gallery(
                 np.array(Image.open(where / method / f"{settings.budget:g}" / one / "best.png"))
                 for method in methods
             ]
-            for one in settings.prompt_ids
+            for one in map(folder_name, settings.prompt_ids)
         ],
         scores.loc[settings.prompt_ids, methods].to_numpy(),
         [texts[one] for one in settings.prompt_ids],

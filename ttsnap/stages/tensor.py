@@ -12,7 +12,9 @@ import typer
 from ttsnap.stages import RewardName, RuntimeOption, StoreOption, json_option, run
 from ttsnap.stages.rewards import Settings
 from ttsnap.store.files import sha256_of
-from ttsnap.store.trajectories import RewardTensor, open_store, read_receipt, write_receipt
+from ttsnap.store.receipts import read_receipt, write_receipt
+from ttsnap.store.tensors import RewardTensor
+from ttsnap.store.trajectories import open_store
 
 VERSION = 1
 

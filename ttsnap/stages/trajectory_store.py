@@ -13,7 +13,8 @@ from ttsnap import config
 from ttsnap.errors import UserError
 from ttsnap.prompts import load_split, prompts_hash, seed_of
 from ttsnap.stages import ModelReceipt, StoreOption, json_option, run
-from ttsnap.store.trajectories import create_store, read_receipt, store_receipt, write_receipt
+from ttsnap.store.receipts import read_receipt, write_receipt
+from ttsnap.store.trajectories import create_store, store_receipt
 
 
 class Settings(config.Settings):

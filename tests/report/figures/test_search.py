@@ -1,16 +1,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from tests.pictures import has, read
-from ttsnap.config import MethodName
 from ttsnap.drawing.style import colour
 from ttsnap.report import figures
+from ttsnap.searching.methods import METHODS
 
 
 def results(methods: list[str], budgets: list[float]) -> pd.DataFrame:
@@ -37,7 +36,7 @@ def results(methods: list[str], budgets: list[float]) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("budgets", [[0.1], [0.05, 0.1, 0.2]])
-@pytest.mark.parametrize("methods", [["best-of-n", "ttsnap"], list(get_args(MethodName))])
+@pytest.mark.parametrize("methods", [["best-of-n", "ttsnap"], list(METHODS)])
 def test_live_with_any_methods(tmp_path: Path, budgets: list[float], methods: list[str]) -> None:
     found = results(methods, budgets)
     tints = {colour(name) for name in methods}

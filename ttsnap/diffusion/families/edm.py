@@ -56,8 +56,12 @@ class EDMSampler(Sampler):
     """
 
     pipeline_class = "EDMPipeline"
+    stochastic_scheduler = config.Scheduler(
+        name="EDMHeunScheduler",
+        options={"S_churn": 40.0, "S_min": 0.05, "S_max": 50.0, "S_noise": 1.003},
+    )
+    """Churn as for ImageNet-64 (Karras et al. 2022, table 5)."""
     any_prompt = "0"
-    previews = False
 
     def __init__(self, pipe: Any, sampling: config.Sampling) -> None:
         if sampling.guidance_scale != 1:

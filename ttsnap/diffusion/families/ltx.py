@@ -26,6 +26,7 @@ class LTXSampler(VideoSampler):
     """
 
     pipeline_class = "LTXPipeline"
+    stochastic_scheduler = schedulers.FLOW_WITH_NOISE
     frame_rate = 25.0
 
     def __init__(self, pipe: Any, sampling: config.Sampling) -> None:

@@ -1,27 +1,12 @@
-"""Settings: what is refused and with which words, and what is generated from them."""
+"""What is refused, and with which words."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
-import yaml
 
-from ttsnap.config import (
-    DEFAULT_YAML,
-    SCHEMA_JSON,
-    Config,
-    Settings,
-    default_yaml,
-    json_schema,
-    load_config,
-    to_yaml,
-)
+from ttsnap.config import load_config
 from ttsnap.errors import UserError
 
 HUB = {"path": "laion/CLIP-ViT-H-14"}
@@ -31,86 +16,6 @@ def nested(path: str, value: Any) -> dict[str, Any]:
     for key in reversed(path.split(".")):
         value = {key: value}
     return value
-
-
-def test_generated_files_are_up_to_date() -> None:
-    """If not: ``python -m ttsnap.config.generate``."""
-    assert DEFAULT_YAML.read_text() == default_yaml()
-    assert json.loads(SCHEMA_JSON.read_text()) == json_schema()
-
-
-def test_the_default_file_holds_every_key_and_loads_as_the_defaults() -> None:
-    assert yaml.safe_load(default_yaml()) == Config().model_dump()
-    assert load_config(DEFAULT_YAML) == Config()
-    assert max(map(len, default_yaml().splitlines())) <= 100
-
-
-def test_every_setting_is_described() -> None:
-    def sections(kind: type[Settings]) -> set[type[Settings]]:
-        found = kind.__subclasses__()
-        return {*found, *(deeper for section in found for deeper in sections(section))}
-
-    # Stages, where another test has imported them, have settings of their own.
-    for section in sections(Settings):
-        if section.__module__ != Settings.__module__:
-            continue
-        assert section.__doc__, section
-        for name, field in section.model_fields.items():
-            is_section = isinstance(field.annotation, type) and issubclass(
-                field.annotation, Settings
-            )
-            assert is_section or field.description, f"{section.__name__}.{name}"
-
-
-def test_settings_survive_their_yaml(tmp_path: Path) -> None:
-    config = load_config(
-        {
-            "model": {"path": "org/name", "revision": "abc123" + "0" * 34},
-            "sampling": {"scheduler": {"options": {"eta": 0.5, "nested": {"a": [1, None]}}}},
-            "splits": {"val": {"file": "my prompts: 'é'.json", "steps": [0, 1, 2, 3, 4, 5, 6]}},
-            "rewards": {"one": {"path": "./one"}, "2": {"path": "./two"}},
-            "search": {"reward": "2"},
-        }
-    )
-    path = tmp_path / "config.yaml"
-    path.write_text(to_yaml(config), encoding="utf-8")
-    assert load_config(path) == config
-
-
-def test_ensembles_are_given_the_settings_of_their_members() -> None:
-    pick = {"path": "pick", "options": {"factor": 2.0}}
-    both = {"pick": 2, "small": {"mean": 0.5, "std": 0.1}}
-    config = load_config(
-        {
-            "rewards": {
-                "pick": pick,
-                "small": {"kind": "compressibility"},
-                "both": {"kind": "ensemble", "options": {"rewards": both, "by": "zscore"}},
-            },
-            "search": {"reward": "both"},
-        }
-    )
-    members = config.rewards["both"].options["rewards"]
-    common = {"revision": None, "options": {}}
-    assert members == {
-        "pick": common | pick | {"kind": "clip", "weight": 2},
-        "small": common | {"kind": "compressibility", "path": None, **both["small"]},
-    }
-    assert load_config(config.model_dump()) == config
-
-
-def test_a_partial_config_is_completed() -> None:
-    config = load_config({"splits": {"val": {"stop": 4050}}, "narf": {"lora": {"rank": 4}}})
-    assert config.splits.val == Config().splits.val.model_copy(update={"stop": 4050})
-    assert config.splits.train == Config().splits.train
-    assert config.narf.lora == Config().narf.lora.model_copy(update={"rank": 4})
-    assert load_config({}) == Config()
-
-
-def test_whole_numbers_pass_as_numbers() -> None:
-    guidance = load_config({"sampling": {"guidance_scale": 7}}).sampling.guidance_scale
-    assert isinstance(guidance, float)
-    assert guidance == 7
 
 
 @pytest.mark.parametrize(
@@ -145,7 +50,7 @@ def test_whole_numbers_pass_as_numbers() -> None:
             "runtime.device: cuda:1 is for one process",
         ),
         ("narf.method", "qlora", "narf.method: should be 'lora' or 'full', not \"qlora\""),
-        ("sampling.steps", 1, "sampling.steps: should be greater than or equal to 2, not 1"),
+        ("sampling.steps", 0, "sampling.steps: should be greater than 0, not 0"),
         ("sampling.height", 30, "sampling.height: should be a multiple of 4, not 30"),
         ("sampling.scheduler.name", "DDIM", "sampling.scheduler.name: should match pattern"),
         ("rewards", {}, "rewards: dictionary should have at least 1 item"),
@@ -159,7 +64,6 @@ def test_whole_numbers_pass_as_numbers() -> None:
         ("costs.rewards", {"hps": 0.3}, "costs.rewards: hps is none of the rewards (clip)"),
         ("costs.denoise", 0.0, "costs.denoise: should be greater than 0, not 0.0"),
         ("search.methods", ["ttsnap"] * 2, "search.methods.1: ttsnap is listed twice"),
-        ("search.methods", ["bem"], "search.methods.0: should be 'best-of-n', 'ttsnap'"),
         ("search.judge_reward", "hps", "search.judge_reward: hps is none of the rewards (clip)"),
         ("search.judge_reward", "clip", "search.judge_reward: clip is the reward that searches"),
         ("search.budgets", [], "search.budgets: list should have at least 1 item"),
@@ -231,16 +135,6 @@ def test_steps_of_given_checks_must_be_stored() -> None:
         load_config(stored | nested("simulation.checks", checks))
 
 
-def test_every_problem_gets_its_line() -> None:
-    with pytest.raises(UserError) as caught:
-        load_config({"narf": {"stepz": [1], "epochs": 0}, "seed": -1})
-    assert str(caught.value).splitlines() == [
-        "config: seed: should be greater than or equal to 0, not -1",
-        "config: narf.epochs: should be greater than 0, not 0",
-        "config: narf.stepz: unknown key; did you mean steps?",
-    ]
-
-
 def test_values_that_touch_the_limits_pass() -> None:
     splits = {"train": {"steps": [0, 1]}, "val": {"steps": [0]}, "test": {"steps": [10]}}
     checks = [{"step": 10, "keep": 1}]
@@ -250,62 +144,6 @@ def test_values_that_touch_the_limits_pass() -> None:
         | {"model": HUB | {"revision": "0123abcd" * 5}}
     )
     load_config(nested("splits.val", {"file": "other.json", "start": 0, "stop": 1}))
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"narf:\n  steps: [14]\n", ": narf.steps.0: 14 is beyond the last step 11"),
-        (b"narf: [1,\n", ":2:1: not YAML: "),
-        (b"- a\n", ": expected sections of settings, not a list"),
-        (b"run: caf\xe9\n", ": not YAML: "),
-    ],
-)
-def test_a_bad_file_is_named(tmp_path: Path, content: bytes, message: str) -> None:
-    path = tmp_path / "c.yaml"
-    path.write_bytes(content)
-    with pytest.raises(UserError) as caught:
-        load_config(path)
-    assert str(caught.value).startswith(f"{path}{message}")
-    assert "\n" not in str(caught.value)
-
-
-def test_a_missing_file_is_named_and_an_empty_one_is_the_default(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"none\.yaml: cannot be read: No such file"):
-        load_config(tmp_path / "none.yaml")
-    (tmp_path / "empty.yaml").touch()
-    assert load_config(tmp_path / "empty.yaml") == Config()
-
-
-def test_the_schema_agrees_with_the_models() -> None:
-    schema = json_schema()
-    jsonschema.Draft202012Validator.check_schema(schema)
-    for good in ({}, yaml.safe_load(default_yaml()), {"splits": {"val": {"stop": 2050}}}):
-        jsonschema.validate(good, schema)
-    for path, value in [("narf.lora.rnk", 1), ("seed", "1"), ("simulation.draws", 0)]:
-        with pytest.raises(jsonschema.ValidationError):
-            jsonschema.validate(nested(path, value), schema)
-
-
-def test_settings_load_without_torch() -> None:
-    code = (
-        "import sys, ttsnap.config, ttsnap.prompts; print({'torch', 'diffusers'} & {*sys.modules})"
-    )
-    root = Path(__file__).parents[2]
-    out = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root
-    )
-    assert out.stdout == "set()\n"
-
-
-def test_small_numbers_survive_json(tmp_path: Path) -> None:
-    config = Config(narf={"learning_rate": 5e-7})
-    file = tmp_path / "config.json"
-    file.write_text(config.model_dump_json())
-    assert load_config(file) == config
-    file.write_text('{"narf": ')
-    with pytest.raises(UserError, match=r"config\.json:1:10: not JSON"):
-        load_config(file)
 
 
 @pytest.mark.parametrize(

@@ -1,36 +1,28 @@
-"""From what a user asks for to what a method is given; shared by command, stage and notebook."""
+"""From what a user writes to what a search is given; shared by command, stage and notebook.
+
+All of it is checked without loading a model.
+"""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 from pydantic import ValidationError
 
-from ttsnap.config import Costs, Sampling, Scheduler, Settings
+from ttsnap.config import HUB_ID, RewardSettings, Scheduler
 from ttsnap.errors import UserError
-from ttsnap.rewards import KINDS, require_kind
+from ttsnap.rewards import KINDS, find_kind, require_kind
 from ttsnap.schedule import CostModel, planned_schedule
-from ttsnap.searching.budget import Unit
-from ttsnap.searching.methods import METHODS, Method
+from ttsnap.searching.methods import METHODS, Method, MethodOptions
+from ttsnap.searching.methods.pruning import Pruning
 
 if TYPE_CHECKING:
     from ttsnap.diffusion.sampler import Sampler
-    from ttsnap.rewards.base import Reward
-
-
-STOCHASTIC = Scheduler(name="DDIMScheduler", options={"eta": 1.0})
-"""What a search over the noise of the steps samples with if nothing else is asked for."""
-
-CHURN = Scheduler(
-    name="EDMHeunScheduler",
-    options={"S_churn": 40.0, "S_min": 0.05, "S_max": 50.0, "S_noise": 1.003},
-)
-"""The same for EDM: its values for ImageNet-64 (Karras et al. 2022, table 5)."""
 
 
 def method_named(name: str) -> Method:
@@ -46,7 +38,7 @@ def method_named(name: str) -> Method:
     return METHODS[name]
 
 
-def method_options(method: Method, given: Mapping[str, Any]) -> Settings:
+def method_options(method: Method, given: Mapping[str, Any]) -> MethodOptions:
     """The settings of ``method`` with ``given`` in place of their defaults.
 
     Raises:
@@ -68,16 +60,6 @@ def method_options(method: Method, given: Mapping[str, Any]) -> Settings:
         raise UserError(f"method {method.name}: {words}") from None
 
 
-def prunes(method: Method) -> bool:
-    """Whether a method runs a pruning schedule, which a plan can choose."""
-    return "schedule" in method.options.model_fields
-
-
-def looks_by_narf(method: Method) -> bool:
-    """Whether a method looks at early steps with NARF checkpoints unless told otherwise."""
-    return prunes(method) and method.name != "ttsp"
-
-
 def planned_options(
     plan: Mapping[str, Any], method: Method, budget: float, reward: str, costs: CostModel
 ) -> dict[str, str]:
@@ -93,8 +75,65 @@ def planned_options(
     Raises:
         UserError: see :func:`ttsnap.schedule.planned_schedule`.
     """
-    strategy = "ttsnap" if looks_by_narf(method) else "ttsp"
+    strategy = "ttsnap" if method.looks_by_narf else "ttsp"
     return {"schedule": str(planned_schedule(plan, strategy, budget, reward=reward, costs=costs))}
+
+
+def check_options(options: MethodOptions, steps: int) -> None:
+    """See that a schedule fits a sampler of as many steps.
+
+    Raises:
+        UserError: it does not.
+    """
+    if isinstance(options, Pruning):
+        options.checks(steps)
+
+
+def check_scheduler(method: Method, sampler: Sampler) -> None:
+    """See that a scheduler that was asked for, not chosen for the method, is one that it can use.
+
+    Raises:
+        UserError: the method searches noise that the scheduler does not add.
+    """
+    if method.needs_noise and not sampler.stochastic:
+        raise UserError(
+            f"method {method.name}: searches the noise of the steps and needs a stochastic "
+            "scheduler; leave out the one that was asked for, or ask for another"
+        )
+
+
+def check_plan(plan: Mapping[str, Any], method: Method, reward: str, steps: int) -> None:
+    """See that a plan has something for a method, whatever the prices turn out to be.
+
+    Raises:
+        UserError: see :func:`ttsnap.schedule.planned_schedule`.
+    """
+    costs = CostModel(**plan["costs"], steps=steps)
+    planned_options(plan, method, costs.cost(1), reward, costs)
+
+
+def check_reward(settings: RewardSettings, name: str) -> None:
+    """See that a reward can be loaded and searched by, as far as that shows without loading it.
+
+    Raises:
+        UserError: its kind cannot be imported, its path is neither a folder nor a hub id, or it
+            ranks what it is given together, which is a batch and not the whole search.
+    """
+    find_kind(settings.kind, f"rewards.{name}.kind")
+    path = settings.path
+    if path is not None and not Path(path).exists() and not re.fullmatch(HUB_ID, path):
+        raise UserError(f"rewards.{name}.path: {path} is neither a local path nor a hub id")
+    if settings.kind == "ensemble" and settings.options.get("by") == "rank":
+        raise UserError(by_rank(name, settings.members))
+
+
+def by_rank(name: str, members: Iterable[str]) -> str:
+    """Why an ensemble that sums ranks cannot search."""
+    return (
+        f"reward {name}: sums ranks within a batch, which mean nothing in the next one; search by "
+        f"its members at once, --reward {','.join(members)}, whose ranks are summed over all "
+        "candidates"
+    )
 
 
 def read_options(given: Sequence[str]) -> dict[str, Any]:
@@ -153,43 +192,3 @@ def read_source(text: str) -> dict[str, Any]:
     """``path`` and ``revision`` of a folder, or of ``ORG/NAME@COMMIT`` on the hub."""
     path, _, revision = (text, "", "") if Path(text).exists() else text.partition("@")
     return {"path": path, "revision": revision or None}
-
-
-def sampling_for(
-    method: Method, family: str, sampling: Sampling, asked: Scheduler | None = None
-) -> Sampling:
-    """``sampling`` with a scheduler that ``method`` can use, or with the one ``asked`` for.
-
-    A method that searches the noise of the steps gets a stochastic one by itself. One that was
-    asked for is left as it is: a method that cannot use it will say so.
-    """
-    stochastic = CHURN if family == "edm" else STOCHASTIC
-    scheduler = asked or (stochastic if method.needs_stochastic else sampling.scheduler)
-    return sampling.model_copy(update={"scheduler": scheduler})
-
-
-def cost_model(
-    unit: Unit,
-    costs: Costs,
-    sampler: Sampler,
-    rewards: Sequence[Reward],
-    sampling: Sampling,
-    batch: int,
-) -> CostModel:
-    """Prices in ``unit``, in which an image is scored by all ``rewards``.
-
-    Args:
-        unit: of the budget. NFE counts evaluations of the denoiser and nothing else.
-        costs: prices that are known, in their own unit; the others are measured.
-        sampler: draws the images.
-        rewards: score them.
-        sampling: the size of the images.
-        batch: candidates that run together.
-    """
-    from ttsnap.searching import pricing
-
-    if unit == "NFE":
-        return CostModel(1.0, 0.0, 0.0, steps=sampler.steps, unit="NFE")
-    known = costs if costs.unit == unit else Costs(unit=unit)
-    models = [pricing.cost_model(known, sampler, reward, sampling, batch) for reward in rewards]
-    return replace(models[0], reward=sum(model.reward for model in models))

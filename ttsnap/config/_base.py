@@ -1,0 +1,34 @@
+"""What all sections are made of: their base class, and the kinds of values they share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
+
+ROOT = Path(__file__).parents[2]
+Split = Literal["train", "val", "test"]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+Text = Annotated[str, Field(min_length=1)]
+StepIndex = Annotated[int, Field(ge=0)]
+Keep = Annotated[float, Field(gt=0, le=1)]
+Pixels = Annotated[int, Field(gt=0, multiple_of=4)]
+Price = Annotated[float, Field(ge=0)]
+Budgets = Annotated[list[PositiveFloat], Field(min_length=1)]
+Accounting = Literal["corrected", "ttsnap"]
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:[0-9]+)?)$")]
+
+HUB_ID = r"\w[\w.-]*/[\w.-]+"
+"""Pattern of a hub id, ORG/NAME."""
+
+COMMIT = r"[0-9a-f]{40}"
+"""Pattern of what pins a hub id."""
+
+
+class Settings(BaseModel):
+    """Base of all sections: immutable, no unknown keys, no conversions ("12" is not 12)."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=()
+    )
