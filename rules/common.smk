@@ -21,6 +21,7 @@ from ttsnap.run.fetch import missing
 from ttsnap.run.status import SETTINGS
 from ttsnap.run.weights import Weights, weight_files
 from ttsnap.searching.methods import METHODS
+from ttsnap.run.workload import blocks_per_tensor_job
 from ttsnap.store.files import check_writable, place
 
 update_config(config, typed(workflow.config_settings.overwrite_config))
@@ -131,6 +132,33 @@ def cleaner_checkpoint(wildcards):
     """Receipt of the checkpoint that a NARF step starts from; none for the cleanest."""
     cleaner = [step for step in CONFIG.narf.steps if step > int(wildcards.step)]
     return [f"{RUN}/narf/{wildcards.reward}/step_{min(cleaner):02d}.json"] if cleaner else []
+
+
+def tensor_jobs(split):
+    """Receipts of trajectories, by the job that scores them."""
+    per_job = blocks_per_tensor_job(getattr(CONFIG.splits, split), CONFIG.sampling.steps)
+    receipts = trajectory_receipts(split)
+    return [receipts[start : start + per_job] for start in range(0, len(receipts), per_job)]
+
+
+def tensor_blocks(wildcards):
+    """Scores that a tensor is put together from; none where one job scores the whole split."""
+    jobs = len(tensor_jobs(wildcards.split))
+    folder = f"{RUN}/tensors/{wildcards.reward}/{wildcards.split}.{wildcards.kind}"
+    return [f"{folder}/block_{block:04d}.npy" for block in range(jobs) if jobs > 1]
+
+
+def tensor_gpu(wildcards):
+    return 0 if tensor_blocks(wildcards) else GPU
+
+
+def tensor_checkpoints(wildcards):
+    return checkpoint_receipts(wildcards.reward) if wildcards.kind == "finetuned" else []
+
+
+def scorers(wildcards, input):
+    """Receipts of the checkpoints that images are scored by; none of the untouched reward."""
+    return repeated("--checkpoint", input.checkpoints)
 
 
 def figure(name, category, caption):

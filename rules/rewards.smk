@@ -69,18 +69,16 @@ rule rewards:
         " --store {params.store:q} --reward {wildcards.reward} --out {output:q} 2>&1 | tee {log:q}"
 
 
-rule tensor:
+rule tensor_block:
     input:
-        trajectories=lambda wildcards: trajectory_receipts(wildcards.split),
-        checkpoints=lambda wildcards: (
-            checkpoint_receipts(wildcards.reward) if wildcards.kind == "finetuned" else []
-        ),
+        trajectories=lambda wildcards: tensor_jobs(wildcards.split)[int(wildcards.block)],
+        checkpoints=tensor_checkpoints,
     output:
-        f"{RUN}/tensors/{{reward}}/{{split}}.{{kind}}.json",
+        f"{RUN}/tensors/{{reward}}/{{split}}.{{kind}}/block_{{block}}.npy",
     log:
-        f"{RUN}/logs/tensors/{{reward}}/{{split}}.{{kind}}.log",
+        f"{RUN}/logs/tensors/{{reward}}/{{split}}.{{kind}}/block_{{block}}.log",
     benchmark:
-        f"{RUN}/benchmarks/tensors/{{reward}}/{{split}}.{{kind}}.jsonl"
+        f"{RUN}/benchmarks/tensors/{{reward}}/{{split}}.{{kind}}/block_{{block}}.jsonl"
     conda:
         lambda wildcards: environment("reward", wildcards.reward)
     threads: 1
@@ -97,7 +95,43 @@ rule tensor:
             version=tensor.VERSION,
         ),
         store=lambda wildcards: CONFIG.store(wildcards.split),
-        checkpoints=lambda wildcards, input: repeated("--checkpoint", input.checkpoints),
+        checkpoints=scorers,
+    message:
+        "Score {wildcards.split} with the {wildcards.kind} {wildcards.reward}, block {wildcards.block}"
+    shell:
+        "python -m ttsnap.stages.tensor --settings {params.settings:q}"
+        " --store {params.store:q} --reward {wildcards.reward} --block {wildcards.block}"
+        " {params.checkpoints} --out {output:q} 2>&1 | tee {log:q}"
+
+
+rule tensor:
+    input:
+        trajectories=lambda wildcards: trajectory_receipts(wildcards.split),
+        checkpoints=tensor_checkpoints,
+        blocks=tensor_blocks,
+    output:
+        f"{RUN}/tensors/{{reward}}/{{split}}.{{kind}}.json",
+    log:
+        f"{RUN}/logs/tensors/{{reward}}/{{split}}.{{kind}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/tensors/{{reward}}/{{split}}.{{kind}}.jsonl"
+    conda:
+        lambda wildcards: environment("reward", wildcards.reward)
+    threads: 1
+    resources:
+        gpu=tensor_gpu,
+        gpu_job=tensor_gpu,
+        mem_mb=scaled(16000),
+        runtime=scaled(480),
+    params:
+        **reward_weights(),
+        settings=lambda wildcards: leaves(
+            reward=CONFIG.rewards[wildcards.reward],
+            split=getattr(CONFIG.splits, wildcards.split),
+            version=tensor.VERSION,
+        ),
+        store=lambda wildcards: CONFIG.store(wildcards.split),
+        checkpoints=scorers,
     message:
         "Score every step of {wildcards.split} with the {wildcards.kind} {wildcards.reward}"
     shell:

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from ttsnap.diffusion.cli import costs
 from ttsnap.errors import UserError, explain
+from ttsnap.plans.cli import plans_command
 from ttsnap.progress import quiet_libraries
 from ttsnap.rewards.cli import rewards
 from ttsnap.run import cli as run_cli
@@ -33,6 +34,7 @@ app.command()(search_cli.models)
 app.add_typer(shapes, name="shapes")
 app.command("simulate")(simulation_cli.simulate_command)
 app.command("plan")(simulation_cli.plan_command)
+app.command("plans")(plans_command)
 app.command()(costs)
 app.command("import-rewards")(import_rewards)
 app.command()(rewards)

@@ -17,6 +17,13 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
+class JudgeRefused(UserError):
+    """A judge grades no image of a prompt: it is blocked, or what it answers cannot be read.
+
+    Others may fare better: who works through a list of prompts skips this one and goes on.
+    """
+
+
 def explain(error: UserError | OSError) -> str | None:
     """One line for what the user, or who runs the machine, can put right; None for a fault of ours.
 

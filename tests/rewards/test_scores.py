@@ -20,7 +20,7 @@ from ttsnap.rewards import Reward, load_reward
 from ttsnap.rewards.brightness import BrightnessReward
 from ttsnap.rewards.ensemble import Ensemble, Member
 from ttsnap.rewards.frames import score_frames
-from ttsnap.rewards.function import FunctionReward, with_names_of_their_own
+from ttsnap.rewards.function import FunctionReward, searchable
 from ttsnap.rewards.scores import as_scores
 
 IMAGES = np.zeros((3, 4, 4, 3), np.uint8)
@@ -145,7 +145,7 @@ def test_names_are_made_distinct() -> None:
         BrightnessReward("reward-2"),
         FunctionReward(lambda images, prompts: [3] * len(images)),
     ]
-    named = with_names_of_their_own(given)
+    named = searchable(given)
     assert [one.name for one in named] == ["reward", "taste", "reward-3", "reward-2", "reward-4"]
     assert [one.score(IMAGES, PROMPTS)[0] for one in named] == [1, 0, 2, 0, 3]
     assert all(isinstance(one, Reward) for one in named)

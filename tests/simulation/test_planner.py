@@ -5,7 +5,7 @@ from ttsnap.errors import UserError
 from ttsnap.schedule import CostModel
 from ttsnap.simulation.experiment import TTSNAP, TTSP, Experiment
 from ttsnap.simulation.montecarlo import Pool, Subsets
-from ttsnap.simulation.planner import Plan, Planner
+from ttsnap.simulation.planner import Design, Plan, Planner, planning_subsets
 from ttsnap.simulation.source import RewardPair, pair
 from ttsnap.simulation.strategies import plan_schedules
 
@@ -158,3 +158,20 @@ def test_a_constant_reward_does_not_spoil_a_plan_for_several() -> None:
         Experiment({"a": pair(values, values), "b": pair(flat, flat)}, COSTS, joint=True), [40.0], 0
     )
     assert all(np.isfinite(one["expected"]["mean"]) for one in found["plans"])
+
+
+def test_a_plan_starts_what_a_search_would() -> None:
+    """At budgets of exactly n runs, where one candidate too few is lost to rounding at once."""
+    costs = CostModel(denoise=0.1, decode=0.0, reward=0.03, steps=8)
+    values = rewards(noise=0.7)
+    planner = Planner(
+        Pool(values, values[:, :, -1], planning_subsets(*values.shape[:2], 0)), costs, [2, 4]
+    )
+    for runs in (3, 6, 7):
+        budget = sum([costs.cost(1)] * runs)
+        (plan,) = planner.plans([budget])
+        alive = plan.schedule.counts(plan.n)
+        assert plan.n == costs.largest_n(budget, plan.schedule)
+        steps = tuple(check.step for check in plan.schedule.checks)
+        assert planner._affordable(budget, Design(steps, tuple(alive[1:]))) == plan.n
+        assert planner._affordable(budget, Design()) == runs

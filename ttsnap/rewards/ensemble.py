@@ -4,7 +4,8 @@ A z-score is (score - mean) / std with a mean and a standard deviation that the 
 sum means the same wherever it is computed. A rank is a place among the images of the same prompt
 that are scored in the same call, 1 for the worst, ties shared: it says nothing about other prompts
 or other calls. Rank sums are fit to choose among images scored together, as the joint pruning of
-arXiv 2511.22242 does, not to compare runs or to train.
+arXiv 2511.22242 does, not to compare runs, to train, or to search, where candidates are scored in
+batches: a search that is given several rewards ranks all its candidates itself.
 """
 
 from __future__ import annotations
@@ -39,7 +40,11 @@ class EnsembleOptions(Settings):
         description="By the name of another reward of the config its weight, or a section "
         "{weight, mean, std}.",
     )
-    by: By = Field("zscore", description="zscore or rank: what is summed.")
+    by: By = Field(
+        "zscore",
+        description="zscore or rank: what is summed; ranks compare images scored together, and a "
+        "search does not take them.",
+    )
 
 
 class Member(NamedTuple):
@@ -59,6 +64,7 @@ class Ensemble:
     def __init__(self, members: Sequence[Member], by: By = "zscore", name: str = "ensemble"):
         self.name = name
         self.by = by
+        self.relative = by == "rank"
         self.members = list(members)
         parts = " + ".join(f"{member.weight:g} {member.reward.name}" for member in members)
         self.scale = (

@@ -1,4 +1,4 @@
-"""Functions as rewards, and one name each for rewards that are used together."""
+"""Functions as rewards, and what a search asks of the rewards that it is given."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from itertools import count
 from typing import TYPE_CHECKING
 
+from ttsnap.errors import UserError
 from ttsnap.rewards.scores import as_scores
 
 if TYPE_CHECKING:
@@ -61,11 +62,23 @@ class Renamed:
         return self.reward.tflops(height, width)
 
 
-def with_names_of_their_own(rewards: Sequence[Reward]) -> tuple[Reward, ...]:
-    """The same rewards; where names repeat, later ones are called ``NAME-2``, ``NAME-3``, …"""
+def searchable(rewards: Sequence[Reward]) -> tuple[Reward, ...]:
+    """The same rewards, fit to search with: each has a name of its own.
+
+    Where names repeat, later ones are called ``NAME-2``, ``NAME-3``, ….
+
+    Raises:
+        UserError: the scores of one compare only what is scored in the same call.
+    """
     taken = {reward.name for reward in rewards}
     named: list[Reward] = []
     for reward in rewards:
+        if getattr(reward, "relative", False):
+            raise UserError(
+                f"reward {reward.name}: ranks images that are scored together, and a search scores "
+                "its candidates in batches; give its rewards one by one, as A,B, which ranks all "
+                "candidates by each, or sum their z-scores"
+            )
         if reward.name not in {one.name for one in named}:
             named.append(reward)
             continue

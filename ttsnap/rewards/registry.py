@@ -71,7 +71,7 @@ KINDS = {
         "Weighted sum of z-scores or ranks; options: other rewards of the config.",
     ),
     "gemini": Kind(
-        "ttsnap.rewards.judges.vlm",
+        "ttsnap.rewards.judges.gemini",
         "GeminiJudge",
         "Grades by Google's Gemini; options: model.",
         trainable=False,
@@ -87,7 +87,7 @@ KINDS = {
         "ImageReward 1.0; path: its folder; runs in envs/image-reward.yaml only.",
     ),
     "openai": Kind(
-        "ttsnap.rewards.judges.vlm",
+        "ttsnap.rewards.judges.openai",
         "OpenAIJudge",
         "Grades by a service that speaks OpenAI's protocol; options: model.",
         trainable=False,

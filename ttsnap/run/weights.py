@@ -30,7 +30,7 @@ def weight_files(section: Settings) -> list[tuple[str, Path]]:
         (file.name if file == place else file.relative_to(place).as_posix(), file)
         for place in {Path(text) for text in _places(section.model_dump())}
         for file in (place, *place.rglob("*"))
-        if file.suffix in SUFFIXES and file.is_file()
+        if file.is_file() and (file == place or file.suffix in SUFFIXES)
     )
 
 
@@ -39,7 +39,7 @@ def _places(settings: Mapping[str, Any]) -> Iterator[str]:
     for key, value in settings.items():
         if isinstance(value, dict):
             yield from _places(value)
-        elif isinstance(value, str) and (key == "path" or "/" in value):
+        elif isinstance(value, str) and (key in ("path", "rubric") or "/" in value):
             yield value
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -17,11 +16,12 @@ from ttsnap.diffusion.sampler import Conditioning, Sampler
 from ttsnap.errors import UserError
 from ttsnap.prompts import Prompt, seed_of
 from ttsnap.rewards.base import Reward
+from ttsnap.rewards.function import searchable
 from ttsnap.schedule import CostModel
 from ttsnap.searching.budget import Budget
 from ttsnap.searching.executor import Backoffs, Executor, Interrupted
 from ttsnap.searching.pricing import cost_model
-from ttsnap.searching.request import by_rank, method_named, method_options
+from ttsnap.searching.request import method_named, method_options
 from ttsnap.searching.result import SearchResult
 from ttsnap.searching.task import Progress, SearchTask
 
@@ -73,13 +73,9 @@ class Searcher:
         Raises:
             UserError: a reward sums ranks within a batch.
         """
-        for reward in rewards:
-            if getattr(reward, "by", None) == "rank":
-                members = [member.reward.name for member in getattr(reward, "members", ())]
-                raise UserError(by_rank(reward.name, members))
         self.sampler = sampler
-        self.rewards = tuple(rewards)
-        self.names = distinct([reward.name for reward in rewards])
+        self.rewards = searchable(rewards)
+        self.names = tuple(reward.name for reward in self.rewards)
         self.verifiers = dict(verifiers or {})
         self._known = costs if isinstance(costs, Costs) else Costs()
         self._prices: dict[str, CostModel] = {}
@@ -185,16 +181,6 @@ class Searcher:
         if self.sampler.negtome and not (method.negtome or method.needs_noise or self._noticed):
             self._noticed = True
             logger.warning("sampling.negtome is left out: it does not act in %s", method.name)
-
-
-def distinct(names: Sequence[str]) -> tuple[str, ...]:
-    """``names`` with a number added where one was there before: a, b, a 2."""
-    seen = Counter[str]()
-    result = []
-    for name in names:
-        seen[name] += 1
-        result.append(name if seen[name] == 1 else f"{name} {seen[name]}")
-    return tuple(result)
 
 
 def _moved(texts: Conditioning, device: Any) -> Conditioning:

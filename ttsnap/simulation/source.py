@@ -41,6 +41,11 @@ class RewardPair:
         """Step indices that were scored."""
         return np.flatnonzero(np.isfinite(self.base[0, 0])).tolist()
 
+    @property
+    def untouched(self) -> RewardPair:
+        """The same as if nothing had been finetuned."""
+        return RewardPair(self.base, self.base, [])
+
     def of(self, prompts: slice) -> RewardPair:
         """The same for some of the prompts."""
         return RewardPair(self.base[prompts], self.finetuned[prompts], self.finetuned_steps)

@@ -354,6 +354,18 @@ class TrajectoryStore:
         ranges = -(-len(self.steps) // shards[2])
         return [f"{SHARDS}{block}/0/{i}/0/0/0" for i in range(ranges)]
 
+    def stamp(self, block: int) -> str:
+        """Another one whenever a shard of a block was written anew; quick, as it reads none.
+
+        Raises:
+            UserError: if the block is not generated yet.
+        """
+        self._require(self.block_prompts(block))
+        with about(self.path):
+            found = [(self.path / shard).stat() for shard in self.shards(block)]
+        sizes_and_times = repr([(one.st_size, one.st_mtime) for one in found])
+        return hashlib.sha256(sizes_and_times.encode()).hexdigest()[:16]
+
     def write_block(self, block: int, read: Callable[[int], np.ndarray]) -> dict[str, Any]:
         """Write the shards of a block, each of them once and whole.
 

@@ -26,17 +26,20 @@ from PIL import Image
 
 from tests.loopback import Loopback, Reply, Request, serving
 from ttsnap.config import RewardSettings, load_config
-from ttsnap.errors import UserError
+from ttsnap.errors import JudgeRefused, UserError
 from ttsnap.rewards import find_kind, load_reward
 from ttsnap.rewards.base import Reward
-from ttsnap.rewards.judges.grades import ASPECTS, INSTRUCTION, Grades
-from ttsnap.rewards.judges.vlm import GeminiJudge, OpenAIJudge
+from ttsnap.rewards.judges.gemini import GeminiJudge
+from ttsnap.rewards.judges.openai import OpenAIJudge
+from ttsnap.rewards.judges.rubric import RubricOptions, read_rubric
 from ttsnap.rewards.options import read_options
 
 DOC = Path(__file__).parents[3] / "docs/judges.md"
 KEY = "sk-test-0123456789abcdef"
 VARIABLES = {"openai": "OPENAI_API_KEY", "gemini": "GEMINI_API_KEY"}
 CLASSES = {"openai": OpenAIJudge, "gemini": GeminiJudge}
+RUBRIC, _ = read_rubric(RubricOptions(), "judge")
+ASPECTS = list(RUBRIC.aspects)
 QUICK = {"model": "judge-1", "timeout": 5.0, "retries": 2, "retry_delay": 0.01}
 
 
@@ -136,19 +139,19 @@ def test_a_request_holds_instruction_prompt_and_image_apart(kind: str) -> None:
     if kind == "gemini":
         assert request.path.endswith("/models/judge-1:generateContent")
         assert KEY not in request.path
-        assert body["systemInstruction"]["parts"] == [{"text": INSTRUCTION}]
+        assert body["systemInstruction"]["parts"] == [{"text": RUBRIC.instruction}]
         assert body["generationConfig"]["temperature"] == body["generationConfig"]["seed"] == 0
         assert body["generationConfig"]["responseMimeType"] == "application/json"
         schema = body["generationConfig"]["responseJsonSchema"]
     else:
         assert request.path == "/chat/completions"
         assert request.headers["Authorization"] == f"Bearer {KEY}"
-        assert body["messages"][0] == {"role": "system", "content": INSTRUCTION}
+        assert body["messages"][0] == {"role": "system", "content": RUBRIC.instruction}
         assert (body["model"], body["temperature"], body["seed"]) == ("judge-1", 0, 0)
         assert body["response_format"]["json_schema"]["strict"]
         schema = body["response_format"]["json_schema"]["schema"]
     assert schema["additionalProperties"] is False
-    assert schema["required"] == list(ASPECTS) == list(Grades.model_fields)
+    assert schema["required"] == ASPECTS
 
 
 def test_the_metric_and_further_fields_are_chosen(kind: str) -> None:
@@ -250,28 +253,51 @@ def test_no_server_at_all(kind: str, caplog: pytest.LogCaptureFixture) -> None:
 
 
 BAD = {
-    "Sure! I give it a nine.": "Invalid JSON",
-    "": "Invalid JSON",
-    "[]": "should be an object",
-    '{"overall_score": {"score": 5, "explanation": "so"}}': "accuracy_to_prompt: Field required",
-    grades(5)[:-4]: "Invalid JSON",
-    grades(5, overall_score=11): "overall_score.score: Input should be less than or equal to 10",
-    grades(5, overall_score=-0.1): "overall_score.score: Input should be greater",
-    grades(5, overall_score="8"): "overall_score.score: Input should be a valid number",
-    grades(5, overall_score=None): "overall_score.score: Input should be a valid number",
-    grades(float("nan")): "accuracy_to_prompt.score: ",
-    grades(5, beauty=9): "beauty: Extra inputs",
+    "Sure! I give it a nine.": "no JSON object",
+    "": "no JSON object",
+    "[]": "no JSON object",
+    '{"overall_score": {"score": 5, "explanation": "so"}}': "accuracy_to_prompt is missing",
+    grades(5)[:-4]: "accuracy_to_prompt is missing",  # the last whole object is one grade
+    grades(5, overall_score=11): "overall_score is 11, no number from 0 to 10",
+    grades(5, overall_score=-0.1): "overall_score is -0.1, no number from 0 to 10",
+    grades(5, overall_score="8 points"): 'overall_score is "8 points", no number',
+    grades(5, overall_score=None): "overall_score is null, no number",
+    grades(float("nan")): "accuracy_to_prompt is NaN, no number",
 }
 
 
 @pytest.mark.parametrize("text", BAD)
-def test_a_malformed_grade_is_none(kind: str, text: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_malformed_grade_is_asked_for_once_more_and_quoted(
+    kind: str, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
     with serving(lambda request: answer(kind, text)) as server:
         assert np.isnan(load(kind, server).score(picture(0)[None], ["a"])).all()
-    assert len(server.requests) == 1
+    assert len(server.requests) == 2
     [warning] = warnings_in(caplog)
-    assert warning.startswith("reward judge: image 0 of 1 has no grade: malformed answer: ")
-    assert BAD[text] in warning
+    said = text if len(text) <= 200 else text[:199] + "…"
+    expected = f"reward judge: image 0 of 1 has no grade: malformed answer, {BAD[text]}"
+    assert warning.startswith(expected)
+    assert warning.endswith(f": {said}")
+
+
+def test_a_second_answer_may_be_better(kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    said = iter(["Let me see.", grades(6)])
+    with serving(lambda request: answer(kind, next(said))) as server:
+        assert load(kind, server).score(picture(0)[None], ["a"]) == [6]
+    assert not warnings_in(caplog)
+
+
+@pytest.mark.parametrize("parts", ["text", "output_text", "bare", "thinking"])
+def test_an_answer_may_come_in_parts(parts: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    text = grades(7)
+    pieces: list[Any] = [{"type": parts, "text": text[:50]}, {"type": parts, "text": text[50:]}]
+    if parts == "bare":
+        pieces = [text[:50], text[50:]]
+    if parts == "thinking":
+        pieces = [{"type": "thinking", "thinking": [grades(1)]}, {"type": "text", "text": text}]
+    with serving(lambda request: answer("openai", pieces)) as server:  # type: ignore[arg-type]
+        assert load("openai", server).score(picture(0)[None], ["a"]) == [7]
 
 
 def refused_by_openai() -> Reply:
@@ -281,6 +307,7 @@ def refused_by_openai() -> Reply:
 
 REFUSALS = {
     "refusal": ("openai", refused_by_openai(), "refused: I cannot judge this."),
+    "moderation": ("openai", failure("openai", 403, "flagged_input: x"), "refused: 403"),
     "filter": ("openai", failure("openai", 400, "no", "content_filter"), "refused: 400"),
     "cut": ("openai", answer("openai", grades(5)[:20], "length"), "ended by length"),
     "filtered": ("openai", answer("openai", "", "content_filter"), "ended by content_filter"),
@@ -289,7 +316,7 @@ REFUSALS = {
     "blocked": ("gemini", Reply({"promptFeedback": {"blockReason": "SAFETY"}}), "refused: SAFETY"),
     "unsafe": ("gemini", answer("gemini", "", "safety"), "ended by SAFETY"),
     "cut off": ("gemini", answer("gemini", grades(5)[:20], "max_tokens"), "ended by MAX_TOKENS"),
-    "nothing": ("gemini", Reply({}), "malformed answer: Invalid JSON"),
+    "nothing": ("gemini", Reply({}), "malformed answer, no JSON object"),
     "web page": ("gemini", Reply("<html>welcome</html>"), "no answer of Gemini"),
 }
 
@@ -303,10 +330,56 @@ def test_a_refused_grade_is_none(
         pytest.importorskip("google.genai")
     monkeypatch.setenv(VARIABLES[kind], KEY)
     with serving(lambda request: reply) as server:
-        assert np.isnan(load(kind, server).score(picture(0)[None], ["a"])).all()
-    assert len(server.requests) == 1
-    [warning] = warnings_in(caplog)
-    assert reason in warning
+        judge = load(kind, server)
+        assert np.isnan(judge.score(picture(0)[None], ["a"])).all()
+        assert len(server.requests) == 1 + ("malformed" in reason)
+        [warning] = warnings_in(caplog)
+        assert reason in warning
+        with pytest.raises(JudgeRefused) as refused:
+            judge.score(np.stack([picture(0)] * 3), ["a"] * 3)
+    assert str(refused.value).startswith("reward judge: none of 3 images has a grade: ")
+    assert reason in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_one_image_with_a_grade_is_enough(kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    def reply(request: Request) -> Reply:
+        good = sent(kind, request)[1][0, 0, 0] == 51
+        return answer(kind, grades(4) if good else "No.")
+
+    with serving(reply) as server:
+        images = np.stack([picture(value) for value in [0, 51, 102]])
+        scores = load(kind, server).score(images, ["a"] * 3)
+    np.testing.assert_array_equal(scores, [np.nan, 4, np.nan])
+    assert [line.partition(" of 3")[0][-1] for line in warnings_in(caplog)] == ["0", "2"]
+
+
+def test_a_server_that_is_down_refuses_no_prompt(kind: str) -> None:
+    with serving(lambda request: failure(kind, 503, "down")) as server:
+        judge = load(kind, server, retries=0)
+        assert np.isnan(judge.score(np.stack([picture(0)] * 3), ["a"] * 3)).all()
+
+
+@pytest.mark.parametrize("code", [401, 403, 404])
+def test_an_error_of_status_200_ends_the_run(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    body = {"error": {"code": code, "message": "no such model"}}
+    with serving(lambda request: Reply(body)) as server:
+        judge = load("openai", server, concurrency=2)
+        with pytest.raises(UserError, match=f"judge-1 cannot be asked: {code} .*no such") as ended:
+            judge.score(np.stack([picture(0)] * 9), ["a"] * 9)
+    assert not isinstance(ended.value, JudgeRefused)
+    assert len(server.requests) <= 2
+
+
+@pytest.mark.parametrize("code", [429, 502])
+def test_a_busy_server_of_status_200_is_asked_again(
+    code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    busy = iter([Reply({"error": {"code": code, "message": "busy"}})] * 2)
+    with serving(lambda request: next(busy, answer("openai", grades(6)))) as server:
+        assert load("openai", server).score(picture(0)[None], ["a"]) == [6]
 
 
 @pytest.mark.parametrize(
@@ -405,8 +478,11 @@ def test_wrong_fields_for_gemini_are_named(monkeypatch: pytest.MonkeyPatch) -> N
         load("gemini", "http://127.0.0.1:9", request={"heat": 3})
 
 
-def test_the_documented_configs_are_valid() -> None:
-    blocks = re.findall(r"```yaml\n(.*?)```", DOC.read_text(), re.DOTALL)
+def test_the_documented_configs_are_valid(tmp_path: Path) -> None:
+    rubric, *blocks = re.findall(r"```yaml\n(.*?)```", DOC.read_text(), re.DOTALL)
+    (tmp_path / "my_rubric.yaml").write_text(rubric)
+    options = RubricOptions(rubric=str(tmp_path / "my_rubric.yaml"))
+    assert read_rubric(options, "judge")[1] == "mood"
     given = [yaml.safe_load(block) | {"search": {"reward": "judge"}} for block in blocks]
     rewards = [load_config(config).rewards["judge"] for config in given]
     assert {reward.kind for reward in rewards} == {"openai", "gemini", "qwen-vl"}
@@ -421,7 +497,7 @@ def test_no_images_no_requests(kind: str) -> None:
 
 def test_modules_come_only_when_needed() -> None:
     code = (
-        "import sys, ttsnap.rewards.judges.vlm\n"
+        "import sys, ttsnap.rewards.judges.openai, ttsnap.rewards.judges.gemini\n"
         "heavy = {'torch', 'transformers', 'google.genai'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
         "sys.modules['google.genai'] = None\n"
