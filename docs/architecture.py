@@ -79,21 +79,33 @@ def room_of(file: Path, library: Path = LIBRARY) -> str | None:
 
 
 def imports(library: Path = LIBRARY) -> Iterator[Import]:
-    """All imports of one file of the library by another, wherever in the file they stand."""
+    """All imports of one file of the library by another, wherever in the file they stand.
+
+    What a file does if it is run as a program is left out: then it stands above all rooms.
+    """
     for file in sorted(library.rglob("*.py")):
         tree = ast.parse(file.read_text(encoding="utf-8"))
-        how = {
-            inner: "for types" if isinstance(node, ast.If) else "when called"
-            for node in ast.walk(tree)
-            if isinstance(node, ast.FunctionDef)
-            or (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test))
-            for inner in ast.walk(node)
-        }
+        how: dict[ast.AST, str] = {}
         for node in ast.walk(tree):
-            by_name = isinstance(node, ast.Constant)
+            way = _way(node)
+            how |= dict.fromkeys(ast.walk(node), way) if way else {}
+        for node in ast.walk(tree):
+            way = "by name" if isinstance(node, ast.Constant) else how.get(node, "when loaded")
             for target in sorted({_file(name, library) for name in _names(node, library)} - {file}):
-                way = "by name" if by_name else how.get(node, "when loaded")
-                yield Import(file, getattr(node, "lineno", 0), target, way)
+                if how.get(node) != "when run":
+                    yield Import(file, getattr(node, "lineno", 0), target, way)
+
+
+def _way(node: ast.AST) -> str | None:
+    """When what stands in a block is imported, if it is one that says so."""
+    match node:
+        case ast.If() if "TYPE_CHECKING" in ast.unparse(node.test):
+            return "for types"
+        case ast.If() if "__name__" in ast.unparse(node.test):
+            return "when run"
+        case ast.FunctionDef():
+            return "when called"
+    return None
 
 
 def _names(node: ast.AST, library: Path) -> list[str]:

@@ -68,7 +68,9 @@ def library(tmp_path: Path) -> Path:
         "house/__init__.py": "",
         "house/high.py": "def f():\n    from house.low import thing",
         "house/low/__init__.py": "from house.low.thing import make",
-        "house/low/thing.py": "import house.low.other",
+        "house/low/thing.py": (
+            "import house.low.other\nif __name__ == '__main__':\n    import house.high"
+        ),
         "house/low/other.py": (
             "from typing import TYPE_CHECKING\n"
             "if TYPE_CHECKING:\n    from house.low import thing\n"

@@ -6,11 +6,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ttsnap.drawing.grid import GUTTER, LINE, MARGIN, Grid
 from ttsnap.drawing.style import WIDTH, styled
 from ttsnap.drawing.words import label, scored
-from ttsnap.searching.result import Candidate, SearchResult
+
+if TYPE_CHECKING:
+    from ttsnap.searching.result import Candidate, SearchResult
 
 SIZES = (0.875, 0.75, 0.65, 0.55)  # inches, of a picture; the largest that shows all is taken
 TALL = 5.9  # inches for the rows, so that a sheet fits a screen
