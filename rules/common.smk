@@ -15,6 +15,7 @@ sys.path.insert(0, str(workflow.basedir))
 
 from ttsnap.config import load_config, typed
 from ttsnap.diffusion import VIDEOS
+from ttsnap.diffusion.sources import weight_files, with_family
 from ttsnap.errors import UserError
 from ttsnap.run.fetch import missing
 from ttsnap.store.files import check_writable, place
@@ -27,6 +28,7 @@ from ttsnap.run.status import SETTINGS
 update_config(config, typed(workflow.config_settings.overwrite_config))
 try:
     CONFIG = load_config(config)
+    CONFIG = CONFIG.model_copy(update={"model": with_family(CONFIG.model)})
     if CONFIG.model.family in VIDEOS:
         raise UserError(
             f"model.family: {CONFIG.model.family} makes videos, whose steps are not stored; "

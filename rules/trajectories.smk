@@ -5,7 +5,7 @@ from ttsnap.stages import model
 
 rule model:
     input:
-        weights=weights(CONFIG.model.path),
+        weights=sorted(file.as_posix() for file in weight_files(CONFIG.model).values()),
     output:
         f"{RUN}/model.json",
     log:

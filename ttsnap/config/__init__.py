@@ -66,8 +66,17 @@ HUB_ID = r"\w[\w.-]*/[\w.-]+"
 COMMIT = r"[0-9a-f]{40}"
 """Pattern of what pins a hub id."""
 
+FILE = ".safetensors"
+"""Suffix of the only files of weights that are read of models and their LoRAs."""
+
 WIDTH = 92  # of the generated YAML, before indentation
 Problem = tuple[tuple[str | int, ...], str]
+
+
+def is_hub_id(path: str) -> bool:
+    """Whether a path is that of a repository, and of nothing on this machine."""
+    file = Path(path)
+    return bool(re.fullmatch(HUB_ID, path)) and file.suffix != FILE and not file.exists()
 
 
 class Settings(BaseModel):
@@ -85,10 +94,20 @@ class Preview(Settings):
     revision: Text | None = Field(None, description="Commit of a hub id, which must have one.")
 
 
+class GeneratorLora(Settings):
+    """A LoRA that is fused into the model, in the format of diffusers or Kohya."""
+
+    path: Text = Field(description="A .safetensors file, a folder with one, or hub id ORG/NAME.")
+    revision: Text | None = Field(None, description="Commit of a hub id, which must have one.")
+    weight: Text | None = Field(None, description="File in it, which a hub id must have.")
+    scale: float = Field(1.0, description="Factor of its update of the weights.")
+
+
 class Model(Settings):
     """Text-to-image model."""
 
     family: Literal[
+        "auto",
         "stable-diffusion",
         "sdxl",
         "flux",
@@ -100,19 +119,39 @@ class Model(Settings):
         "wan",
     ] = Field(
         "stable-diffusion",
-        description="One that `ttsnap models` lists, such as sdxl, flux, edm or, of videos, ltx.",
+        description="One of `ttsnap models`; auto, as where only a path is given: as files say.",
     )
     path: Text = Field(
-        "ttsnap/shapes/weights/generator", description="Local folder, or hub id ORG/NAME."
+        "ttsnap/shapes/weights/generator",
+        description="Local folder, .safetensors file, or hub id ORG/NAME.",
     )
     revision: Text | None = Field(None, description="Commit of a hub id, which must have one.")
-    dtype: Literal["float32", "float16", "bfloat16"] = Field(
-        "float32", description="Precision: float32, float16 or bfloat16."
+    components: Text | None = Field(
+        None,
+        exclude_if=lambda components: components is None,
+        description="Of a file: folder, or ORG/NAME@COMMIT, with what the file lacks.",
+    )
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
+        "float32",
+        description="float32, float16, bfloat16; auto: float32 on a CPU, half precision on a GPU.",
+    )
+    loras: list[GeneratorLora] = Field(
+        [],
+        exclude_if=lambda loras: not loras,
+        description="LoRAs fused into it, each {path, revision, weight, scale}.",
     )
     preview: Preview | None = Field(
         None, description="Preview decoder, {path, revision}, for the latents of the model."
     )
     vae_tiling: bool = Field(False, description="Decode in tiles: less memory, faint seams.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def find_family(cls, given: Any) -> Any:
+        """Leave the family of a path that is given without one to its files."""
+        if isinstance(given, Mapping) and "path" in given:
+            return {"family": "auto"} | dict(given)
+        return given
 
 
 class Scheduler(Settings):
@@ -384,7 +423,10 @@ class Report(Settings):
 class Runtime(Settings):
     """Site matters that do not change results; a change re-runs nothing."""
 
-    device: Device = Field("cpu", description="auto, cpu, mps, cuda, cuda:1, …")
+    device: Device = Field(
+        "cpu",
+        description="cpu, mps, cuda, cuda:1, …; auto, as where model.path is given: a GPU if any.",
+    )
     batch_size: PositiveInt = Field(64, description="Candidates denoised or scored at once.")
     processes: PositiveInt = Field(
         1, description="Processes that finetune a reward together, each on a GPU of its own."
@@ -436,6 +478,16 @@ class Config(Settings):
     )
     report: Report = Report()
     runtime: Runtime = Runtime()
+
+    @model_validator(mode="before")
+    @classmethod
+    def use_any_device(cls, given: Any) -> Any:
+        """Run a model of one's own where there is a GPU, if nothing else is said."""
+        if isinstance(given, Mapping) and isinstance(model := given.get("model"), Mapping):
+            runtime = given.get("runtime", {})
+            if "path" in model and isinstance(runtime, Mapping):
+                return {**given, "runtime": {"device": "auto"} | dict(runtime)}
+        return given
 
     @field_validator("rewards")
     @classmethod
@@ -530,14 +582,23 @@ def _problems(config: Config) -> Iterator[Problem]:
 
 def _unpinned(config: Config) -> Iterator[Problem]:
     """Hub ids without a commit: what a branch or a tag names can change."""
-    sources: dict[tuple[str, ...], Model | Preview | RewardSettings] = {("model",): config.model}
-    if config.model.preview is not None:
-        sources["model", "preview"] = config.model.preview
+    model = config.model
+    sources: dict[tuple[str | int, ...], Any] = {("model",): model}
+    if model.preview is not None:
+        sources["model", "preview"] = model.preview
+    sources |= {("model", "loras", index): lora for index, lora in enumerate(model.loras)}
     sources |= {("rewards", name): reward for name, reward in config.rewards.items()}
+    repository, _, commit = (model.components or "").partition("@")
+    if is_hub_id(repository) and not re.fullmatch(COMMIT, commit):
+        text = f"{model.components} must name a folder that exists, or end with @ and its commit"
+        yield ("model", "components"), text
+    for index, lora in enumerate(model.loras):
+        if lora.weight is None and is_hub_id(lora.path):
+            yield ("model", "loras", index, "weight"), f"must name the file in {lora.path}"
     for place, source in sources.items():
-        if source.path is None or not re.fullmatch(HUB_ID, source.path):
+        if source.path is None or not is_hub_id(source.path):
             continue
-        if not Path(source.path).exists() and not re.fullmatch(COMMIT, source.revision or ""):
+        if not re.fullmatch(COMMIT, source.revision or ""):
             text = (
                 f"must be the commit of {source.path}, which is no local folder but a hub id; "
                 f"expected 40 hexadecimal digits, as https://huggingface.co/{source.path}"

@@ -36,7 +36,7 @@ VIDEOS = ("ltx", "wan")
 def load_sampler(
     model: config.Model, sampling: config.Sampling, runtime: config.Runtime
 ) -> Sampler:
-    """Load a model from a local folder or, at a pinned revision, from the hub.
+    """Load a model from a local folder or file or, at a pinned revision, from the hub.
 
     ``runtime`` says on which device, and how memory is saved there.
 
@@ -44,7 +44,9 @@ def load_sampler(
         UserError: the model, the device or the scheduler cannot be had as asked.
     """
     from ttsnap.diffusion.loading import load_pipeline, load_preview
+    from ttsnap.diffusion.sources import with_family
 
+    model = with_family(model)
     if model.family in VIDEOS:
         check_writer()
     kind = sampler_class(model.family)
@@ -57,7 +59,7 @@ def load_sampler(
     # What is decoded would push the denoiser off the device.
     sampler.decodes_aside = runtime.offload == "none"
     if model.preview is not None:
-        sampler.previewer = load_preview(model.preview, model, pipe)
+        sampler.previewer = load_preview(model.preview, pipe)
     return sampler
 
 

@@ -58,8 +58,8 @@ def search(
     model: Annotated[
         str | None,
         typer.Option(
-            help="[FAMILY:]PATH, or a hub id with its commit, ORG/NAME@COMMIT; by default that of "
-            "the configuration."
+            help="Folder, .safetensors file, or hub id ORG/NAME[@COMMIT], after FAMILY: if its "
+            "files do not tell; by default that of the configuration."
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Root of the candidates' noise seeds.", min=0)] = 0,
@@ -114,6 +114,8 @@ def search(
     Example: `ttsnap search "a small red circle left of a large blue ring on a gray background"`
     """
     from ttsnap.diffusion import load_sampler
+    from ttsnap.diffusion.loading import settled
+    from ttsnap.diffusion.sources import described, with_family
     from ttsnap.prompts import seed_of
     from ttsnap.rewards import load_reward
     from ttsnap.schedule import Schedule, read_plan
@@ -138,7 +140,8 @@ def search(
     unit = settings.costs.unit
     spend = Budget.parse(budget, unit) if budget else Budget(settings.search.budgets[-1], unit)
     chosen = read_scheduler(scheduler) if scheduler else None
-    sampling = sampling_for(how, settings.model.family, settings.sampling, chosen)
+    family = with_family(settings.model).family
+    sampling = sampling_for(how, family, settings.sampling, chosen)
     given = read_options(option or []) | ({} if schedule is None else {"schedule": schedule})
     if plan and not prunes(how):
         raise UserError(f"method {method} prunes nothing; leave out --plan")
@@ -154,7 +157,8 @@ def search(
         for name in names
     }
     with console.status("loading the models"):
-        sampler = load_sampler(settings.model, sampling, settings.runtime)
+        generator = settled(settings.model, settings.runtime)
+        sampler = load_sampler(generator, sampling, settings.runtime)
         rewards = tuple(load[name]() for name in names)
         costs = cost_model(spend.unit, settings.costs, sampler, rewards, sampling, batch)
         if found:
@@ -176,7 +180,7 @@ def search(
         "options": options.model_dump(),
         "budget": str(spend),
         "seed": seed,
-        "model": settings.model.model_dump(),
+        "model": generator.model_dump(),
         "sampling": sampling.model_dump(),
         "rewards": {name: settings.rewards[name].model_dump() for name in names},
         "verifiers": {step: list(map(str, of.values())) for step, of in folders.items()},
@@ -196,7 +200,7 @@ def search(
             budget=spend.value,
             seed_of=partial(seed_of, seed, prompt.id),
             verifiers=verifiers,
-            model=settings.model.path,
+            model=described(generator),
             batch_size=batch,
             keep_finals=keep_finals,
             observe=standing.observe,
@@ -280,15 +284,12 @@ def _configured(
     Raises:
         UserError: a reward is neither configured nor can be, a hub id has no commit, …
     """
-    from ttsnap.diffusion import SAMPLERS
-    from ttsnap.searching.setup import read_reward, read_source
+    from ttsnap.diffusion.sources import read_model
+    from ttsnap.searching.setup import read_reward
 
     given = settings.model_dump()
     if model:
-        family, _, path = model.partition(":")
-        if family not in SAMPLERS:
-            family, path = settings.model.family, model
-        given["model"] |= {"family": family, **read_source(path)}
+        given["model"] = read_model(model, say=console.print).model_dump()
     names = []
     for text in (reward or settings.search.reward).split(","):
         name = text

@@ -53,6 +53,7 @@ def main(
     ] = None,
 ) -> None:
     from ttsnap.diffusion import load_sampler
+    from ttsnap.diffusion.sources import described
     from ttsnap.progress import track
     from ttsnap.rewards import load_judge, load_reward
     from ttsnap.searching import METHODS, Task, run_method
@@ -61,7 +62,8 @@ def main(
 
     how = METHODS[method]
     sampling = sampling_for(how, settings.model.family, settings.sampling)
-    sampler = load_sampler(settings.model, sampling, runtime)
+    dtype = read_receipt(model).get("dtype", settings.model.dtype)
+    sampler = load_sampler(settings.model.model_copy(update={"dtype": dtype}), sampling, runtime)
     load = partial(load_reward, settings.reward, name=settings.reward_name, device=runtime.device)
     reward = load()
     costs = read_costs(model, reward_cost)
@@ -105,7 +107,7 @@ def main(
                 budget=budget,
                 seed_of=partial(seed_of, settings.seed, prompt.id),
                 verifiers=verifiers,
-                model=settings.model.path,
+                model=described(settings.model),
                 batch_size=runtime.batch_size,
             )
             result = run_method(method, task, options[budget])
