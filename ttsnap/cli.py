@@ -132,12 +132,25 @@ def repair(
 @app.command("fetch")
 def fetch_weights(
     config: Annotated[Path, typer.Option(help="Configuration of the run.")] = DEFAULT_YAML,
+    pin: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CONFIG",
+            help="Configuration of the run, into which the newest commits are written first where "
+            "a hub id has none.",
+        ),
+    ] = None,
 ) -> None:
     """Download the models and rewards of a configuration, and prove them by their hashes.
 
     Runs afterwards need no network. Gated models want a token in the variable HF_TOKEN.
     """
+    if pin is not None:
+        from ttsnap.run.pinning import pin as write_commits
 
+        for line in write_commits(pin):
+            print(line)
+        config = pin
     for one in fetch(load_config(config)):
         print(f"{one.source}: {one.files} files, {one.gigabytes:.2f} GB, licence {one.licence}")
     print(f"{config}: all that it takes from the hub is here")

@@ -75,6 +75,47 @@ def test_other_precisions(saved, dtype):
     assert sampler.decode(estimate).shape == (2, 32, 32, 3)
 
 
+@pytest.mark.parametrize("shards", [{}, {"max_shard_size": "20KB"}])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_folder_of_nothing_but_fp16_weights(tmp_path, shards, dtype):
+    tiny_stable_diffusion().to(torch.float16).save_pretrained(tmp_path, variant="fp16", **shards)
+    files = [file.name for file in tmp_path.rglob("*.safetensors")]
+    assert all(".fp16" in name for name in files)
+    assert len(files) == 3 or shards
+    own = diffusers.StableDiffusionPipeline.from_pretrained(
+        tmp_path, variant="fp16", dtype=getattr(torch, dtype), safety_checker=None
+    )
+    pipe = load(tmp_path, dtype=dtype).pipe
+    for part in ("unet", "vae", "text_encoder"):
+        wanted = getattr(own, part).state_dict()
+        found = getattr(pipe, part).state_dict()
+        assert all(torch.equal(found[key], value) for key, value in wanted.items())
+        assert found.keys() == wanted.keys()
+
+
+def test_of_mixed_weights_each_part_takes_what_fits(tmp_path):
+    """The U-Net has both, the text encoder only half precision, the decoder only single."""
+    half, single = tiny_stable_diffusion(seed=1).to(torch.float16), tiny_stable_diffusion()
+    single.save_pretrained(tmp_path)
+    half.unet.save_pretrained(tmp_path / "unet", variant="fp16")
+    (tmp_path / "text_encoder/model.safetensors").unlink()
+    half.text_encoder.save_pretrained(tmp_path / "text_encoder", variant="fp16")
+    for dtype, unet in (
+        ("float16", half.unet),
+        ("float32", single.unet),
+        ("bfloat16", single.unet),
+    ):
+        pipe = load(tmp_path, dtype=dtype).pipe
+        precision = getattr(torch, dtype)
+        assert torch.equal(pipe.unet.conv_in.weight, unet.conv_in.weight.to(precision))
+        wanted = half.text_encoder.embeddings.token_embedding.weight
+        found = pipe.text_encoder.embeddings.token_embedding.weight
+        assert torch.equal(found, wanted.to(precision))
+        assert torch.equal(
+            pipe.vae.decoder.conv_in.weight, single.vae.decoder.conv_in.weight.to(precision)
+        )
+
+
 @pytest.mark.parametrize(
     ("path", "settings"),
     [("nowhere", {}), ("some/model", {}), ("no/such/folder", {"revision": "abc"})],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from tests import original
 from tests.diffusion.test_checkpoints import loaded, pixels
@@ -20,7 +21,7 @@ from ttsnap.diffusion.sources import described, read_lora, read_model, weight_fi
 from ttsnap.errors import UserError
 
 RANK = 2
-ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "q_proj", "v_proj")
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "q_proj", "k_proj", "v_proj", "out_proj")
 
 
 def factors(shape: torch.Size, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -99,8 +100,10 @@ def test_several_add_up_and_none_by_a_scale_of_zero(sdxl: Path, tmp_path: Path) 
     ]
     zero = loaded(path=str(sdxl), loras=[{"path": str(file), "scale": 0.0} for file in files])
     assert np.array_equal(pixels(zero), pixels(loaded(path=str(sdxl))))
-    for name, file in zip("ab", files, strict=True):
-        own.load_lora_weights(str(file), adapter_name=name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that there are two
+        for name, file in zip("ab", files, strict=True):
+            own.load_lora_weights(str(file), adapter_name=name)
     own.set_adapters(["a", "b"], [0.5, 0.25])
     loras = [{"path": str(files[0]), "scale": 0.5}, {"path": str(files[1]), "scale": 0.25}]
     assert np.allclose(pixels(loaded(path=str(sdxl), loras=loras)), pixels(own), rtol=0, atol=1e-4)
@@ -135,7 +138,7 @@ def wrong_shape(pipe: Any, file: Path) -> None:
         (wrong_shape, "is no LoRA for a StableDiffusionXLPipeline: .*size mismatch"),
         (
             lambda pipe, file: diffusers_format(tiny("flux"), file, "transformer"),
-            "has no key that fits StableDiffusionXLPipeline|is no LoRA for a Stable",
+            "has no layer of a StableDiffusionXLPipeline|is no LoRA for a Stable",
         ),
     ],
 )
@@ -148,6 +151,19 @@ def test_what_is_no_lora_of_the_model_is_one_line(
         loaded(path=str(sdxl), loras=[{"path": str(file)}])
     assert str(file) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_layers_that_find_no_place_are_told(sdxl: Path, tmp_path: Path, caplog: Any) -> None:
+    """As with a LoRA of another SDXL, or of its parts that the pipeline does not have."""
+    file = diffusers_format(tiny("sdxl"), tmp_path / "lora.safetensors", "unet")
+    loaded(path=str(sdxl), loras=[{"path": str(file)}])
+    assert caplog.text == ""
+    tensors = load_file(file)
+    for factor, shape in (("A", (2, 8)), ("B", (8, 2))):
+        tensors[f"text_encoder_3.layers.0.q_proj.lora_{factor}.weight"] = torch.ones(shape)
+    save_file(tensors, file)
+    loaded(path=str(sdxl), loras=[{"path": str(file)}])
+    assert "lora.safetensors: 1 of 33 layers are not in the model" in caplog.text
 
 
 def test_families_and_files_that_cannot_be(sdxl: Path, tmp_path: Path) -> None:

@@ -62,7 +62,8 @@ def load_pipeline(pipeline_class: Any, model: config.Model, runtime: config.Runt
         else:
             folder = _local_folder(pipeline_class, model, dtype)
             pipe = _from_folder(pipeline_class, folder, dtype)
-    fuse_loras(pipe, model.loras)
+    with no_warnings():
+        fuse_loras(pipe, model.loras)
     _set_switches(pipe, model, runtime)
     with _explained("model.path", model.path):
         return _place(pipe, runtime.offload, target)

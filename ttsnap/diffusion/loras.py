@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from textwrap import shorten
 from typing import Any
 
+import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError
 
 from ttsnap import config
-from ttsnap.diffusion.sources import lora_file
+from ttsnap.diffusion.sources import header, lora_file
 from ttsnap.errors import UserError
+
+DOWN = ("lora_A.weight", "lora_down.weight", "lora.down.weight")
+"""How the names of the first factor of a layer end."""
+
+log = logging.getLogger(__name__)
 
 
 def fuse_loras(pipe: Any, loras: Sequence[config.GeneratorLora]) -> None:
@@ -45,14 +52,20 @@ def fuse_loras(pipe: Any, loras: Sequence[config.GeneratorLora]) -> None:
             raise UserError(
                 f"{place}.path: {file} is no LoRA for a {type(pipe).__name__}: {reason}"
             ) from error
-        parts = [part for part in pipe._lora_loadable_modules if _adapted(pipe, part)]
-        # diffusers goes on without a word where no key fits.
-        if not parts:
-            raise UserError(f"{place}.path: {file} has no key that fits {type(pipe).__name__}")
+        # diffusers goes on where keys fit nothing.
+        modules = {part: getattr(pipe, part, None) for part in pipe._lora_loadable_modules}
+        adapted = {part: _adapted(module) for part, module in modules.items()}
+        found, given = sum(adapted.values()), sum(key.endswith(DOWN) for key in header(file))
+        if not found:
+            raise UserError(f"{place}.path: {file} has no layer of a {type(pipe).__name__}")
+        if found < given:
+            log.warning("%s: %d of %d layers are not in the model", file, given - found, given)
+        parts = [part for part, count in adapted.items() if count]
         pipe.fuse_lora(parts, lora_scale=lora.scale, adapter_names=[name])
         pipe.unload_lora_weights()
 
 
-def _adapted(pipe: Any, part: str) -> bool:
-    model = getattr(pipe, part, None)
-    return model is not None and any(isinstance(m, BaseTunerLayer) for m in model.modules())
+def _adapted(part: torch.nn.Module | None) -> int:
+    """How many layers of a part have an adapter."""
+    modules = part.modules() if part is not None else ()
+    return sum(isinstance(module, BaseTunerLayer) for module in modules)
