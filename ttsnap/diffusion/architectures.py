@@ -18,7 +18,10 @@ import torch
 import transformers
 
 from ttsnap import config
+from ttsnap.config import FILE
+from ttsnap.diffusion.checkpoints import layout_of
 from ttsnap.diffusion.flops import tflops
+from ttsnap.diffusion.sources import with_family
 from ttsnap.errors import UserError
 
 _KL = {
@@ -85,6 +88,10 @@ class Architecture:
         for known in () if path.is_dir() else ARCHITECTURES.values():
             if path.name in known.names:
                 return known
+        model = with_family(model)
+        if model.path.endswith(FILE):
+            layout = {"path": str(layout_of(model)), "revision": None}
+            model = model.model_copy(update=layout)
         source: dict[str, Any] = {"revision": model.revision}
         with_unet = model.family in ("stable-diffusion", "sdxl", "edm")
         # Any class reads the config of any other.

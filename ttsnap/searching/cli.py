@@ -361,7 +361,7 @@ def models() -> None:
         table.add_row(family, getattr(import_module(module), sampler).pipeline_class)
     console.print(table)
     console.print(
-        f"\n--model FAMILY:PATH takes a folder, or a hub id with its commit, ORG/NAME@COMMIT.\n"
+        "\n--model takes a folder, a .safetensors file or a hub id; its files say the family.\n"
         f"`ttsnap costs` knows {', '.join(ARCHITECTURES)} without their weights.",
         style="dim",
         highlight=False,
