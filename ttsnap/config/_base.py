@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -24,6 +25,15 @@ HUB_ID = r"\w[\w.-]*/[\w.-]+"
 
 COMMIT = r"[0-9a-f]{40}"
 """Pattern of what pins a hub id."""
+
+FILE = ".safetensors"
+"""Suffix of the only files of weights that are read of models and their LoRAs."""
+
+
+def is_hub_id(path: str) -> bool:
+    """Whether a path is that of a repository, and of nothing on this machine."""
+    file = Path(path)
+    return bool(re.fullmatch(HUB_ID, path)) and file.suffix != FILE and not file.exists()
 
 
 class Settings(BaseModel):

@@ -29,7 +29,7 @@ __all__ = [
 def load_sampler(
     model: config.Model, sampling: config.Sampling, runtime: config.Runtime
 ) -> Sampler:
-    """Load a model from a local folder or, at a pinned revision, from the hub.
+    """Load a model from a local folder or file or, at a pinned revision, from the hub.
 
     ``runtime`` says on which device, and how memory is saved there.
 
@@ -37,7 +37,9 @@ def load_sampler(
         UserError: the model, the device or the scheduler cannot be had as asked.
     """
     from ttsnap.diffusion.loading import load_pipeline, load_preview
+    from ttsnap.diffusion.sources import with_family
 
+    model = with_family(model)
     family = SAMPLERS[model.family]
     if family.videos:
         check_writer()
@@ -51,7 +53,7 @@ def load_sampler(
     # What is decoded would push the denoiser off the device.
     sampler.decodes_aside = runtime.offload == "none"
     if model.preview is not None:
-        sampler.previewer = load_preview(model.preview, model, pipe)
+        sampler.previewer = load_preview(model.preview, pipe)
     return sampler
 
 

@@ -66,8 +66,8 @@ def search(
     model: Annotated[
         str | None,
         typer.Option(
-            help="[FAMILY:]PATH, or a hub id with its commit, ORG/NAME@COMMIT; by default that of "
-            "the configuration."
+            help="Folder, .safetensors file, or hub id ORG/NAME[@COMMIT], after FAMILY: if its "
+            "files do not tell; by default that of the configuration."
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Root of the candidates' noise seeds.", min=0)] = 0,
@@ -174,6 +174,8 @@ def search(
     check_settings(out or live, record if out else {}, partly=True)
 
     from ttsnap.diffusion import load_sampler
+    from ttsnap.diffusion.loading import settled
+    from ttsnap.diffusion.sources import described
     from ttsnap.searching.searcher import Searcher
 
     device, batch = settings.runtime.device, settings.runtime.batch_size
@@ -182,7 +184,8 @@ def search(
         for name in names
     }
     with console.status("loading the models"):
-        sampler = load_sampler(settings.model, sampling, settings.runtime)
+        generator = settled(settings.model, settings.runtime)
+        sampler = load_sampler(generator, sampling, settings.runtime)
         if scheduler:
             check_scheduler(how, sampler)
         rewards = [load[name]() for name in names]
@@ -190,7 +193,7 @@ def search(
             sampler,
             rewards,
             costs=settings.costs,
-            model=settings.model.path,
+            model=described(generator),
             batch_size=batch,
             keep_finals=keep_finals,
         )
@@ -205,6 +208,7 @@ def search(
         }
         searcher.encode(asked)
     record |= {
+        "model": generator.model_dump(),
         "options": options.model_dump(),
         "sampling": searcher.sampler_for(how).sampling.model_dump(),
         "verifiers": {step: list(map(str, of.values())) for step, of in folders.items()},
@@ -330,15 +334,12 @@ def _configured(
     Raises:
         UserError: a reward is neither configured nor can be, a hub id has no commit, …
     """
-    from ttsnap.diffusion import SAMPLERS
-    from ttsnap.searching.request import read_reward, read_source
+    from ttsnap.diffusion.sources import read_model
+    from ttsnap.searching.request import read_reward
 
     given = settings.model_dump()
     if model:
-        family, _, path = model.partition(":")
-        if family not in SAMPLERS:
-            family, path = settings.model.family, model
-        given["model"] |= {"family": family, **read_source(path)}
+        given["model"] = read_model(model, say=console.print).model_dump()
     names = []
     for text in (reward or settings.search.reward).split(","):
         name = text
@@ -415,7 +416,7 @@ def models() -> None:
         table.add_row(name, family.pipeline, family.summary)
     console.print(table)
     console.print(
-        f"\n--model FAMILY:PATH takes a folder, or a hub id with its commit, ORG/NAME@COMMIT.\n"
+        "\n--model takes a folder, a .safetensors file or a hub id; its files say the family.\n"
         f"`ttsnap costs` knows {', '.join(ARCHITECTURES)} without their weights.",
         style="dim",
         highlight=False,
