@@ -14,19 +14,10 @@ from typing import Any
 
 from ttsnap import config, hub
 from ttsnap.config import COMMIT, FILE, HUB_ID, is_hub_id
+from ttsnap.diffusion.families import SAMPLERS
 from ttsnap.errors import UserError
 
-PIPELINES = {
-    "StableDiffusionPipeline": "stable-diffusion",
-    "StableDiffusionXLPipeline": "sdxl",
-    "FluxPipeline": "flux",
-    "StableDiffusion3Pipeline": "stable-diffusion-3",
-    "PixArtSigmaPipeline": "pixart-sigma",
-    "SanaPipeline": "sana",
-    "EDMPipeline": "edm",
-    "LTXPipeline": "ltx",
-    "WanPipeline": "wan",
-}
+PIPELINES = {family.pipeline: name for name, family in SAMPLERS.items()}
 """Class of a diffusers pipeline -> the family that drives it."""
 
 INDEX = "model_index.json"
