@@ -6,12 +6,22 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat
 
 ROOT = Path(__file__).parents[2]
+
+
+def installed(path: str) -> str:
+    """``path``, or its place in the package: what ships with it is found from any folder."""
+    inside = ROOT / path
+    ships = path.startswith("ttsnap/") and not Path(path).exists() and inside.exists()
+    return str(inside) if ships else path
+
+
 Split = Literal["train", "val", "test"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Text = Annotated[str, Field(min_length=1)]
+Source = Annotated[Text, AfterValidator(installed)]
 StepIndex = Annotated[int, Field(ge=0)]
 Keep = Annotated[float, Field(gt=0, le=1)]
 Pixels = Annotated[int, Field(gt=0, multiple_of=4)]

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from ttsnap.config._base import Settings, Text
+from ttsnap.config._base import Settings, Source, Text
 
 
 class Preview(Settings):
@@ -33,8 +33,9 @@ class Model(Settings):
         "stable-diffusion",
         description="One of `ttsnap models`; auto, as where only a path is given: as files say.",
     )
-    path: Text = Field(
+    path: Source = Field(
         "ttsnap/shapes/weights/generator",
+        validate_default=True,
         description="Local folder, .safetensors file, or hub id ORG/NAME.",
     )
     revision: Text | None = Field(None, description="Commit of a hub id, which must have one.")
