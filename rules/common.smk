@@ -14,6 +14,7 @@ from snakemake.utils import update_config
 sys.path.insert(0, str(workflow.basedir))
 
 from ttsnap.config import load_config, typed
+from ttsnap.diffusion.sources import with_family
 from ttsnap.errors import UserError
 from ttsnap.prompts import load_splits, prompts_hash
 from ttsnap.run.check import check
@@ -27,6 +28,7 @@ from ttsnap.store.files import check_writable, place
 update_config(config, typed(workflow.config_settings.overwrite_config))
 try:
     CONFIG = load_config(config)
+    CONFIG = CONFIG.model_copy(update={"model": with_family(CONFIG.model)})
     check(CONFIG, workflow=True)
     PROMPTS = load_splits(CONFIG.splits)
     stores = place(CONFIG.store("test")).parent

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ttsnap.config import load_config
+from ttsnap.config import Config, Model, load_config
 from ttsnap.errors import UserError
 
 HUB = {"path": "laion/CLIP-ViT-H-14"}
@@ -163,3 +163,45 @@ def test_values_that_touch_the_limits_pass() -> None:
 def test_groups_and_rates_that_are_impossible(settings: dict[str, Any], complaint: str) -> None:
     with pytest.raises(UserError, match=complaint):
         load_config(settings)
+
+
+def test_records_of_runs_without_loras_are_those_of_before_there_were_any() -> None:
+    plain = Config().model.model_dump_json()
+    assert plain == (
+        '{"family":"stable-diffusion","path":"ttsnap/shapes/weights/generator","revision":null,'
+        '"dtype":"float32","preview":null,"vae_tiling":false}'
+    )
+    with_lora = Model(path="a", loras=[{"path": "b.safetensors"}], components="c")
+    assert with_lora == Model.model_validate_json(with_lora.model_dump_json())
+    assert '"loras":[{"path":"b.safetensors"' in with_lora.model_dump_json()
+
+
+def test_a_path_without_more_leaves_family_and_device_to_files_and_machine() -> None:
+    config = load_config({"model": {"path": "somewhere"}})
+    assert (config.model.family, config.runtime.device) == ("auto", "auto")
+    given = {"model": {"path": "somewhere", "family": "sdxl"}, "runtime": {"device": "cpu"}}
+    config = load_config(given)
+    assert (config.model.family, config.runtime.device) == ("sdxl", "cpu")
+    assert (Config().model.family, Config().runtime.device) == ("stable-diffusion", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (
+            {"loras": [{"path": "org/lora", "weight": "a"}]},
+            r"model\.loras\.0\.revision: must be the",
+        ),
+        (
+            {"loras": [{"path": "org/lora", "revision": "0" * 40}]},
+            r"loras\.0\.weight: must name the",
+        ),
+        ({"components": "org/parts"}, r"model\.components: org/parts must name a folder that exi"),
+        ({"components": "org/parts@main"}, r"model\.components: org/parts@main must name a folder"),
+        ({"dtype": "fp16"}, r"model\.dtype: should be 'auto', 'float32', .*, not \"fp16\""),
+    ],
+)
+def test_parts_of_a_model_from_the_hub_are_pinned(model: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        load_config({"model": model})
+    assert "\n" not in str(caught.value)

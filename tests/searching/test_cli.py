@@ -211,7 +211,10 @@ def test_a_schedule_and_seconds(search: Command, tmp_path: Path) -> None:
         (["a", "--method", "beam", "--option", "beams"], "'beams': expected KEY=VALUE"),
         (["a", "--reward", "hps"], "reward: hps is neither MODULE:CLASS nor aesthetic,"),
         (["a", "--reward", "clip,clip"], "--reward clip,clip: clip is listed twice"),
-        (["a", "--model", "some/model"], "model.revision: must be the commit of some/model"),
+        (
+            ["a", "--model", "some/model"],
+            "nor is it in the cache: fetch it where",
+        ),
         (["a", "--method", "ttsnap", "--schedule", "1:0.5"], "no NARF checkpoint for step 1"),
         (["a"], "plan/clip.json: no plan here"),
     ],

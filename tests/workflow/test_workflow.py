@@ -57,6 +57,18 @@ def test_a_finished_run_has_nothing_to_do(finished: Workflow) -> None:
     assert "Nothing to be done" in done.stdout + done.stderr
 
 
+def test_a_family_that_is_named_is_the_one_that_files_say(finished: Workflow) -> None:
+    assert finished.planned("model={path: generator, family: stable-diffusion, loras: []}") == {}
+
+
+def test_a_lora_reruns_all_that_the_model_makes(finished: Workflow) -> None:
+    lora = finished.folder / "style.safetensors"
+    lora.write_bytes(b"")
+    jobs = finished.planned("model={path: generator, loras: [{path: style.safetensors}]}")
+    lora.unlink()
+    assert jobs == finished.planned("run=fresh")
+
+
 def test_new_budgets_rerun_planning_and_what_follows(finished: Workflow) -> None:
     budgets = finished.settings["simulation"]["budgets"]
     changed = json.dumps({"budgets": [1.01 * budget for budget in budgets]})

@@ -11,6 +11,7 @@ kinds of rewards are text, which ``ttsnap.run.check`` compares with what there i
 
 from ttsnap.config._base import (
     COMMIT,
+    FILE,
     HUB_ID,
     ROOT,
     Accounting,
@@ -24,9 +25,10 @@ from ttsnap.config._base import (
     Split,
     StepIndex,
     Text,
+    is_hub_id,
 )
 from ttsnap.config.loading import DEFAULT_YAML, explain, load_config, typed
-from ttsnap.config.model import Model, Preview
+from ttsnap.config.model import GeneratorLora, Model, Preview
 from ttsnap.config.narf import Lora, Narf, Preference
 from ttsnap.config.report import Report
 from ttsnap.config.rewards import RewardSettings
@@ -40,6 +42,7 @@ from ttsnap.config.splits import Splits, SplitSettings
 __all__ = [
     "COMMIT",
     "DEFAULT_YAML",
+    "FILE",
     "HUB_ID",
     "ROOT",
     "Accounting",
@@ -48,6 +51,7 @@ __all__ = [
     "Config",
     "Costs",
     "Device",
+    "GeneratorLora",
     "Keep",
     "Lora",
     "Model",
@@ -72,6 +76,7 @@ __all__ = [
     "StepIndex",
     "Text",
     "explain",
+    "is_hub_id",
     "load_config",
     "typed",
 ]

@@ -6,14 +6,11 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from itertools import combinations, pairwise
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ttsnap.config._base import COMMIT, HUB_ID, Split
+from ttsnap.config._base import COMMIT, Split, is_hub_id
 
 if TYPE_CHECKING:
-    from ttsnap.config.model import Model, Preview
-    from ttsnap.config.rewards import RewardSettings
     from ttsnap.config.run import Config
     from ttsnap.config.splits import SplitSettings
 
@@ -62,14 +59,23 @@ def problems(config: Config) -> Iterator[Problem]:
 
 def _unpinned(config: Config) -> Iterator[Problem]:
     """Hub ids without a commit: what a branch or a tag names can change."""
-    sources: dict[tuple[str, ...], Model | Preview | RewardSettings] = {("model",): config.model}
-    if config.model.preview is not None:
-        sources["model", "preview"] = config.model.preview
+    model = config.model
+    sources: dict[tuple[str | int, ...], Any] = {("model",): model}
+    if model.preview is not None:
+        sources["model", "preview"] = model.preview
+    sources |= {("model", "loras", index): lora for index, lora in enumerate(model.loras)}
     sources |= {("rewards", name): reward for name, reward in config.rewards.items()}
+    repository, _, commit = (model.components or "").partition("@")
+    if is_hub_id(repository) and not re.fullmatch(COMMIT, commit):
+        text = f"{model.components} must name a folder that exists, or end with @ and its commit"
+        yield ("model", "components"), text
+    for index, lora in enumerate(model.loras):
+        if lora.weight is None and is_hub_id(lora.path):
+            yield ("model", "loras", index, "weight"), f"must name the file in {lora.path}"
     for place, source in sources.items():
-        if source.path is None or not re.fullmatch(HUB_ID, source.path):
+        if source.path is None or not is_hub_id(source.path):
             continue
-        if not Path(source.path).exists() and not re.fullmatch(COMMIT, source.revision or ""):
+        if not re.fullmatch(COMMIT, source.revision or ""):
             text = (
                 f"must be the commit of {source.path}, which is no local folder but a hub id; "
                 f"expected 40 hexadecimal digits, as https://huggingface.co/{source.path}"

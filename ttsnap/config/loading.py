@@ -25,6 +25,8 @@ def load_config(source: Mapping[str, Any] | str | Path) -> Config:
     Raises:
         UserError: one line per problem: the file (``config`` for a mapping), the key's path, why.
     """
+    if source == DEFAULT_YAML and not DEFAULT_YAML.exists():
+        return Config()  # which is what the file says; an installed package comes without it
     if isinstance(source, Mapping):
         label, given = "config", dict(source)
     else:

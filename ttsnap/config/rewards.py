@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from ttsnap.config._base import Settings, Text
+from ttsnap.config._base import Settings, Source, Text
 
 
 class RewardSettings(Settings):
@@ -16,7 +16,7 @@ class RewardSettings(Settings):
         "clip",
         description="What `ttsnap rewards` lists, or a class of your own, MODULE:CLASS.",
     )
-    path: Text | None = Field(
+    path: Source | None = Field(
         None, description="Local folder, or hub id ORG/NAME; null for kinds without a model."
     )
     revision: Text | None = Field(None, description="Commit of a hub id, which must have one.")

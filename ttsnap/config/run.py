@@ -67,6 +67,16 @@ class Config(Settings):
         given = _completed(given, ["narf", "steps"], early(steps))
         return _completed(given, ["splits", "train", "steps"], early(steps, 1))
 
+    @model_validator(mode="before")
+    @classmethod
+    def use_any_device(cls, given: Any) -> Any:
+        """Run a model of one's own where there is a GPU, if nothing else is said."""
+        if isinstance(given, Mapping) and isinstance(model := given.get("model"), Mapping):
+            runtime = given.get("runtime", {})
+            if "path" in model and isinstance(runtime, Mapping):
+                return {**given, "runtime": {"device": "auto"} | dict(runtime)}
+        return given
+
     @field_validator("rewards")
     @classmethod
     def fill_in_members(cls, rewards: dict[str, RewardSettings]) -> dict[str, RewardSettings]:

@@ -12,7 +12,10 @@ from ttsnap.config._base import Device, Settings, Text
 class Runtime(Settings):
     """Site matters that do not change results; a change re-runs nothing."""
 
-    device: Device = Field("cpu", description="auto, cpu, mps, cuda, cuda:1, …")
+    device: Device = Field(
+        "cpu",
+        description="cpu, mps, cuda, cuda:1, …; auto, as where model.path is given: a GPU if any.",
+    )
     batch_size: PositiveInt = Field(64, description="Candidates denoised or scored at once.")
     processes: PositiveInt = Field(
         1, description="Processes that finetune a reward together, each on a GPU of its own."

@@ -65,7 +65,7 @@ class Sampling(Settings):
         STEPS, description="Denoising steps; step indices below run from 0 to steps - 1."
     )
     guidance_scale: float = Field(
-        1.5, ge=1, description="Classifier-free guidance scale; 1 is none, and half the cost."
+        1.5, ge=0, description="Classifier-free guidance scale; 1 is none, and half the cost."
     )
     height: Pixels = Field(32, description="Height of an image, pixels.")
     width: Pixels = Field(32, description="Width of an image, pixels.")

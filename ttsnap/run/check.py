@@ -49,7 +49,7 @@ def check(config: Config, *, workflow: bool = False) -> None:
 def _unknown_names(config: Config) -> Iterator[str]:
     search, known = config.search, names()
     for place, name, among in [
-        ("model.family", config.model.family, known["families"]),
+        ("model.family", config.model.family, [*known["families"], "auto"]),
         *((f"search.methods.{i}", one, known["methods"]) for i, one in enumerate(search.methods)),
         *((f"search.options.{one}", one, known["methods"]) for one in search.options),
     ]:

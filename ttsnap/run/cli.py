@@ -136,6 +136,14 @@ def _cells(stages: list[Stage], prices: Prices, speed: float) -> list[str]:
 
 def fetch_weights(
     config: Annotated[Path, typer.Option(help="Configuration of the run.")] = DEFAULT_YAML,
+    pin: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CONFIG",
+            help="Configuration of the run, into which the newest commits are written first where "
+            "a hub id has none.",
+        ),
+    ] = None,
 ) -> None:
     """Download the models and rewards of a configuration, and prove them by their hashes.
 
@@ -143,7 +151,12 @@ def fetch_weights(
     """
     from ttsnap.run.check import check
     from ttsnap.run.fetch import fetch
+    from ttsnap.run.pinning import pin as write_commits
 
+    if pin is not None:
+        for line in write_commits(pin):
+            print(line)
+        config = pin
     settings = load_config(config)
     check(settings)
     for one in fetch(settings):

@@ -39,6 +39,10 @@ def _places(settings: Mapping[str, Any]) -> Iterator[str]:
     for key, value in settings.items():
         if isinstance(value, dict):
             yield from _places(value)
+        elif isinstance(value, list):
+            yield from (
+                place for item in value if isinstance(item, dict) for place in _places(item)
+            )
         elif isinstance(value, str) and (key in ("path", "rubric") or "/" in value):
             yield value
 

@@ -9,6 +9,9 @@ from typing import Literal, Self
 
 from ttsnap.errors import UserError
 
+WHOLE_IMAGES = 8
+"""What a search may cost by default, in images finished from start to end."""
+
 Unit = Literal["TFLOPs", "NFE", "seconds"]
 
 SUFFIXES: dict[str, Unit] = {"tflops": "TFLOPs", "nfe": "NFE", "s": "seconds"}

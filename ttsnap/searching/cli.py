@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
-from functools import partial
+from dataclasses import asdict, replace
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,15 +15,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ttsnap.config import DEFAULT_YAML, Config, load_config
+from ttsnap.config import load_config
 from ttsnap.errors import UserError
-from ttsnap.searching.budget import Budget
+from ttsnap.run.request import load, request_of
+from ttsnap.searching.budget import WHOLE_IMAGES
+from ttsnap.searching.request import read_options
 
 if TYPE_CHECKING:
     from ttsnap.prompts import Prompt
     from ttsnap.searching import SearchResult
     from ttsnap.searching.display import SearchView
-    from ttsnap.searching.methods import MethodOptions
 
 INTERRUPTED = 130  # exit status, as of a program that SIGINT ended
 
@@ -47,35 +47,76 @@ def search(
         typer.Option(help="Column or key of --prompts that holds them, if its name does not tell."),
     ] = None,
     method: Annotated[
-        str, typer.Option(help="How to search; `ttsnap methods` lists them.")
-    ] = "ttsnap",
+        str | None,
+        typer.Option(
+            help="How to search; `ttsnap methods` lists them. By default ttsnap where the run has "
+            "NARF checkpoints for this model, else ttsp."
+        ),
+    ] = None,
     budget: Annotated[
         str | None,
         typer.Option(
             help="For each prompt, such as 2000tflops, 400nfe (denoiser evaluations) or 60s; a "
-            "bare number is in costs.unit. By default the last of search.budgets."
+            "bare number is in costs.unit. By default the last of search.budgets, of a model of "
+            f"your own what {WHOLE_IMAGES} whole images cost."
         ),
     ] = None,
     reward: Annotated[
         str | None,
         typer.Option(
             help="What judges, by its name in the configuration or as KIND:PATH[@COMMIT]; several, "
-            "as NAME,NAME, count alike. By default search.reward."
+            "as NAME,NAME, count alike. By default search.reward, of a model of your own PickScore."
         ),
     ] = None,
     model: Annotated[
         str | None,
         typer.Option(
-            help="[FAMILY:]PATH, or a hub id with its commit, ORG/NAME@COMMIT; by default that of "
-            "the configuration."
+            help="Folder, .safetensors file, or hub id ORG/NAME[@COMMIT], after FAMILY: if its "
+            "files do not tell; by default that of the configuration."
         ),
+    ] = None,
+    lora: Annotated[
+        list[str] | None,
+        typer.Option(help="PATH[:SCALE] of a LoRA for the model; may be repeated."),
+    ] = None,
+    components: Annotated[
+        str | None,
+        typer.Option(help="Folder or ORG/NAME[@COMMIT] with what a single file as --model lacks."),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps.", min=1)] = None,
+    guidance: Annotated[float | None, typer.Option(help="Guidance scale.", min=0)] = None,
+    height: Annotated[int | None, typer.Option(help="Pixels.", min=1)] = None,
+    width: Annotated[int | None, typer.Option(help="Pixels.", min=1)] = None,
+    negative_prompt: Annotated[
+        str | None, typer.Option(help="What the images are not to show.")
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            help="NAME or NAME,KEY=VALUE,… such as DDIMScheduler,eta=1; by default the model's, "
+            "or one that adds noise for a method that searches the noise of steps."
+        ),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="auto, cpu, mps, cuda, cuda:1, …; auto is a GPU if any.")
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="auto, float32, float16 or bfloat16, of the model.")
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(help="Candidates at once; fewer where memory does not bear them.", min=1),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(help="CPU threads; by default as the work is worth.", min=1),
     ] = None,
     seed: Annotated[int, typer.Option(help="Root of the candidates' noise seeds.", min=0)] = 0,
     out: Annotated[
         Path | None,
         typer.Option(
             help="Folder to write, with one below it for each prompt; by default one below live/ "
-            "of the run, named by the settings."
+            "of the run, or results/search/, named by the settings."
         ),
     ] = None,
     resume: Annotated[
@@ -90,7 +131,10 @@ def search(
     ] = None,
     schedule: Annotated[
         str | None,
-        typer.Option(help="STEP:KEEP,… such as 2:0.4,6:0.4; by default that of the plan."),
+        typer.Option(
+            help="STEP:KEEP,… such as 2:0.4,6:0.4; by default that of the run's plan, else one "
+            "that ships, see `ttsnap plans`."
+        ),
     ] = None,
     plan: Annotated[
         Path | None,
@@ -102,130 +146,86 @@ def search(
             help="Look at early steps with the run's NARF checkpoints; only ttsnap does by itself."
         ),
     ] = None,
-    scheduler: Annotated[
-        str | None,
+    config: Annotated[
+        Path | None,
         typer.Option(
-            help="NAME or NAME,KEY=VALUE,… such as DDIMScheduler,eta=1; by default the "
-            "configuration's, or one that adds noise for a method that searches the noise of "
-            "steps."
+            help="Configuration that names model, rewards and run; by default that of the embedded "
+            "shapes world, or of --model alone."
         ),
     ] = None,
-    config: Annotated[
-        Path, typer.Option(help="Configuration that names model, rewards and run.")
-    ] = DEFAULT_YAML,
 ) -> None:
     """Search for the best image of each prompt that a budget can buy.
 
-    Writes, below --out, for each prompt **best.png**, **contact.png** (who was pruned when),
-    **rounds/** and **trace.jsonl**. Ctrl-C keeps the best so far; --resume goes on.
+    With --model, or a configuration that names one, what is not said is as the model has it: size,
+    steps, guidance, scheduler. Writes, below --out, for each prompt **best.png**, **contact.png**
+    (who was pruned when), **rounds/** and **trace.jsonl**. Ctrl-C keeps the best so far; --resume
+    goes on.
 
-    Example: `ttsnap search "a small red circle left of a large blue ring on a gray background"`
+    Examples: `ttsnap search "a small red circle left of a large blue ring on a gray background"`,
+    `ttsnap search "a lighthouse at dusk" --model stabilityai/stable-diffusion-xl-base-1.0`
     """
-    from ttsnap.rewards import load_reward
-    from ttsnap.run.check import check
-    from ttsnap.schedule import read_plan
     from ttsnap.searching.output import check_settings
-    from ttsnap.searching.request import (
-        check_options,
-        check_plan,
-        check_reward,
-        check_scheduler,
-        method_named,
-        method_options,
-        planned_options,
-        read_options,
-        read_scheduler,
-    )
 
-    asked = _prompts(prompt or [], prompts, prompt_column)
-    settings, names = _configured(load_config(config), model, reward)
-    check(settings)
-    how = method_named(method)
-    unit = settings.costs.unit
-    spend = Budget.parse(budget, unit) if budget else Budget(settings.search.budgets[-1], unit)
-    sampling = settings.sampling
-    if scheduler:
-        sampling = sampling.model_copy(update={"scheduler": read_scheduler(scheduler)})
-    given = read_options(option or []) | ({} if schedule is None else {"schedule": schedule})
-    if plan and not how.prunes:
-        raise UserError(f"method {method} prunes nothing; leave out --plan")
-    if narf and not how.verified:
-        raise UserError("--narf: ttsp looks by the untouched reward; with checkpoints it is ttsnap")
-    by = names[0] if len(names) == 1 else "joint"
-    found = None
-    if how.prunes and "schedule" not in given:
-        found = read_plan(plan or Path(settings.results, settings.run, "plan", f"{names[0]}.json"))
-        check_plan(found, how, by, sampling.steps)
-    options = method_options(how, ({"schedule": ""} if found else {}) | given)
-    check_options(options, sampling.steps)
-    verified = how.looks_by_narf if narf is None else narf
-    folders = _checkpoints(settings, names, options) if verified and not found else {}
-    for name in names:
-        check_reward(settings.rewards[name], name)
+    asked = _prompts(prompt or [], prompts, prompt_column, negative_prompt)
+    request = request_of(
+        load_config(config) if config else None,
+        model=model,
+        loras=lora or [],
+        components=components,
+        reward=reward,
+        sampling={
+            "steps": steps,
+            "guidance_scale": guidance,
+            "height": height,
+            "width": width,
+            "scheduler": scheduler,
+        },
+        runtime={"device": device, "batch_size": batch_size},
+        dtype=dtype,
+        method=method,
+        options=read_options(option or []) | ({} if schedule is None else {"schedule": schedule}),
+        plan=plan,
+        narf=narf,
+        budget=budget,
+        say=lambda line: console.print(line, style="dim", highlight=False, soft_wrap=True),
+    )
     record: dict[str, Any] = {
-        "method": method,
-        "budget": str(spend),
+        "method": request.method.name,
         "seed": seed,
-        "model": settings.model.model_dump(),
-        "rewards": {name: settings.rewards[name].model_dump() for name in names},
+        "rewards": {name: one.model_dump() for name, one in request.rewards.items()},
         "keep_finals": keep_finals,
     }
-    live = Path(settings.results, settings.run, "live")
-    check_settings(out or live, record if out else {}, partly=True)
-
-    from ttsnap.diffusion import load_sampler
-    from ttsnap.searching.searcher import Searcher
-
-    device, batch = settings.runtime.device, settings.runtime.batch_size
-    load = {
-        name: partial(load_reward, settings.rewards[name], name=name, device=device)
-        for name in names
-    }
+    check_settings(out or request.folder, record if out else {}, partly=True)
     with console.status("loading the models"):
-        sampler = load_sampler(settings.model, sampling, settings.runtime)
-        if scheduler:
-            check_scheduler(how, sampler)
-        rewards = [load[name]() for name in names]
-        searcher = Searcher(
-            sampler,
-            rewards,
-            costs=settings.costs,
-            model=settings.model.path,
-            batch_size=batch,
-            keep_finals=keep_finals,
-        )
-        costs = searcher.prices(spend.unit)
-        if found:
-            planned = planned_options(found, how, spend.value, by, costs)
-            options = method_options(how, given | planned)
-            folders = _checkpoints(settings, names, options) if verified else {}
-        searcher.verifiers = {
-            step: tuple(load[name](checkpoint=path) for name, path in of.items())
-            for step, of in folders.items()
-        }
-        searcher.encode(asked)
+        found = load(request, keep_finals=keep_finals, threads=threads)
+        found.searcher.encode(asked)
+    searcher, how, costs = found.searcher, request.method, found.costs
     record |= {
-        "options": options.model_dump(),
+        "model": found.model.model_dump(),
+        "budget": str(found.budget),
+        "options": found.options.model_dump(),
         "sampling": searcher.sampler_for(how).sampling.model_dump(),
-        "verifiers": {step: list(map(str, of.values())) for step, of in folders.items()},
-        "prices": None if spend.unit == "seconds" else asdict(costs),
+        "verifiers": {step: list(map(str, of.values())) for step, of in found.folders.items()},
+        "prices": None if found.budget.unit == "seconds" else asdict(costs),
     }
-    folder = out or live / f"{method}-{_digest(record)}"
+    folder = out or request.folder / f"{how.name}-{_digest(record)}"
     check_settings(folder, record)
+    if found.notice:
+        console.print(found.notice, style="dim", highlight=False, soft_wrap=True)
 
     def search_one(one: Prompt, view: SearchView, stop: Event) -> SearchResult:
         return searcher.run(
             one,
             how,
-            options,
-            budget=spend,
+            found.options,
+            budget=found.budget,
             seed=seed,
             observe=view.observe,
             cancelled=stop.is_set,
         )
 
-    heading = f"{method}, {', '.join(names)}, seed {seed}"
-    _search_all(asked, search_one, folder, record, heading, sampler.steps, resume)
+    heading = f"{how.name}, {', '.join(request.rewards)}, seed {seed}"
+    _search_all(asked, search_one, folder, record, heading, searcher.sampler.steps, resume)
 
 
 def _search_all(
@@ -310,66 +310,19 @@ def _search_all(
         )
 
 
-def _prompts(texts: Sequence[str], file: Path | None, column: str | None) -> list[Prompt]:
+def _prompts(
+    texts: Sequence[str], file: Path | None, column: str | None, negative: str | None
+) -> list[Prompt]:
     from ttsnap.prompts import load_prompts, parse_prompt
 
     if bool(texts) == bool(file):
         raise UserError("expected a PROMPT, or --prompts FILE, and not both")
     if column and not file:
         raise UserError("--prompt-column: only with --prompts")
-    if file:
-        return load_prompts(file, column)
-    return list({found.id: found for found in map(parse_prompt, texts)}.values())
-
-
-def _configured(
-    settings: Config, model: str | None, reward: str | None
-) -> tuple[Config, list[str]]:
-    """``settings`` with the model and the rewards that were asked for, and the rewards' names.
-
-    Raises:
-        UserError: a reward is neither configured nor can be, a hub id has no commit, …
-    """
-    from ttsnap.diffusion import SAMPLERS
-    from ttsnap.searching.request import read_reward, read_source
-
-    given = settings.model_dump()
-    if model:
-        family, _, path = model.partition(":")
-        if family not in SAMPLERS:
-            family, path = settings.model.family, model
-        given["model"] |= {"family": family, **read_source(path)}
-    names = []
-    for text in (reward or settings.search.reward).split(","):
-        name = text
-        if text not in settings.rewards:
-            name, given["rewards"][name] = read_reward(text)
-        if name in names:
-            raise UserError(f"--reward {reward}: {name} is listed twice")
-        names.append(name)
-    return load_config(given), names
-
-
-def _checkpoints(
-    settings: Config, names: Sequence[str], options: MethodOptions
-) -> dict[int, dict[str, Path]]:
-    """The run's NARF checkpoints of each reward, for the checks of a schedule or for all steps."""
-    from ttsnap.searching.methods.pruning import Pruning
-
-    steps = settings.narf.steps
-    if isinstance(options, Pruning):
-        steps = [check.step for check in options.checks(settings.sampling.steps).checks]
-    run = Path(settings.results, settings.run, "narf")
-    folders = {step: {name: run / name / f"step_{step:02d}" for name in names} for step in steps}
-    for step, of in folders.items():
-        for folder in of.values():
-            if not folder.is_dir():
-                raise UserError(
-                    f"{folder}: no NARF checkpoint for step {step}; run the workflow first "
-                    "(`make demo` for the default), check at one of narf.steps, or use "
-                    "--method ttsp"
-                )
-    return folders
+    found = load_prompts(file, column) if file else [parse_prompt(text) for text in texts]
+    if negative is not None:
+        found = [replace(one, negative=one.negative or negative) for one in found]
+    return list({one.id: one for one in found}.values())
 
 
 def _digest(record: dict[str, Any]) -> str:
@@ -415,7 +368,7 @@ def models() -> None:
         table.add_row(name, family.pipeline, family.summary)
     console.print(table)
     console.print(
-        f"\n--model FAMILY:PATH takes a folder, or a hub id with its commit, ORG/NAME@COMMIT.\n"
+        "\n--model takes a folder, a .safetensors file or a hub id; its files say the family.\n"
         f"`ttsnap costs` knows {', '.join(ARCHITECTURES)} without their weights.",
         style="dim",
         highlight=False,

@@ -5,7 +5,6 @@ The trace is written last: where it ends with a winner, the rest is complete.
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import os
@@ -243,13 +242,6 @@ def diversity(result: SearchResult) -> float | None:
     ]
     flat = np.stack(small).reshape(len(small), -1) / 255
     return float(pdist(flat).mean() / flat.shape[1] ** 0.5)
-
-
-def png(image: np.ndarray) -> bytes:
-    """An image, or the middle frame of a video, as a PNG file."""
-    file = io.BytesIO()
-    Image.fromarray(still(image)).save(file, "png")
-    return file.getvalue()
 
 
 def _save_image(result: SearchResult, index: int, image: np.ndarray, path: Path) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ttsnap.rewards.frames import still
+
 if TYPE_CHECKING:
     import numpy as np
+    import PIL.Image
 
 
 @dataclass
@@ -140,8 +144,15 @@ class SearchResult:
         """Reward of the winner's final image."""
         return self.candidates[self.winner].rewards[self.reward]
 
+    @property
+    def pil(self) -> PIL.Image.Image:
+        """The winner's image as Pillow has it; of a video its middle frame."""
+        from PIL import Image
+
+        return Image.fromarray(still(self.image))
+
     def _repr_png_(self) -> bytes:
         """What a notebook shows."""
-        from ttsnap.searching.output import png
-
-        return png(self.image)
+        file = io.BytesIO()
+        self.pil.save(file, "png")
+        return file.getvalue()

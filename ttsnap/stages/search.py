@@ -76,6 +76,7 @@ def main(
     refused = 0
     if left:
         from ttsnap.diffusion import load_sampler
+        from ttsnap.diffusion.sources import described
         from ttsnap.progress import track
         from ttsnap.rewards import load_judge, load_reward
         from ttsnap.searching.budget import Budget
@@ -104,15 +105,17 @@ def main(
             for check in Schedule.parse(getattr(chosen, "schedule", "")).checks
         }
         load = partial(load_reward, settings.reward, name=name, device=device)
+        dtype = read_receipt(model).get("dtype", settings.model.dtype)
+        generator = settings.model.model_copy(update={"dtype": dtype})
         searcher = Searcher(
-            load_sampler(settings.model, settings.sampling, runtime),
+            load_sampler(generator, settings.sampling, runtime),
             [load()],
             verifiers={
                 step: (load(checkpoint=receipts[step].with_suffix("")),)
                 for step in checked & {*receipts}
             },
             costs=costs,
-            model=settings.model.path,
+            model=described(generator),
             batch_size=runtime.batch_size,
         )
         oracle = load_judge(settings.judge) if settings.judge else None
