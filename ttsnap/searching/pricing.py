@@ -25,15 +25,20 @@ def measure(
         sampler: draws the images.
         reward: scores them.
         sampling: the size of the images.
-        batch: candidates that run together; seconds are their share of it.
+        batch: candidates that run together, or as many as memory allows; seconds are their share.
     """
+    from ttsnap.diffusion.backoff import Backoff
     from ttsnap.diffusion.flops import seconds
 
     height, width, frames = sampling.height, sampling.width, sampler.scored_frames
     if unit == "TFLOPs":
         return sampler.costs() | {"score": frames * reward.tflops(height, width)}
-    images = np.zeros((batch * frames, height, width, 3), np.uint8)
-    score = seconds(lambda: reward.score(images, [""] * len(images))) / batch
+
+    def score_some(some: range) -> float:
+        images = np.zeros((len(some) * frames, height, width, 3), np.uint8)
+        return seconds(lambda: reward.score(images, [""] * len(images))) / len(some)
+
+    score = Backoff(batch).largest(score_some, batch)
     return sampler.costs(seconds, batch) | {"score": score}
 
 
