@@ -38,6 +38,9 @@ from ttsnap.searching.request import (
 if TYPE_CHECKING:
     from ttsnap.searching.searcher import Searcher
 
+WORKFLOW_ONLY = {"splits", "narf", "simulation", "report"}
+"""Sections of a configuration that a search does not read."""
+
 BATCH = 8
 """Candidates at once of a model whose configuration does not say."""
 
@@ -142,7 +145,8 @@ def request_of(
     """
     base = config or Config()
     own = model is not None or base.model.path != Config().model.path
-    settings = base.model_dump(exclude_unset=True) if config else {}
+    # What only the workflow reads need not fit the steps of a search.
+    settings = base.model_dump(exclude_unset=True, exclude=WORKFLOW_ONLY) if config else {}
     sampled: dict[str, Any] = settings.get("sampling", {}) if own else base.sampling.model_dump()
     given = {name: value for name, value in sampling.items() if value is not None}
     if "scheduler" in given:
@@ -165,7 +169,7 @@ def request_of(
     if own:
         # What the pipeline says of itself is known once it is loaded.
         wanted["sampling"] = {name: wanted["sampling"][name] for name in settings["sampling"]}
-    how = _method(method, made, wanted, run, names, whole)
+    how = _method(method, made, wanted, run, names, base.narf.steps)
     if plan and not how.prunes:
         raise UserError(f"method {how.name} prunes nothing; leave out --plan")
     if narf and not how.verified:
@@ -205,7 +209,7 @@ def request_of(
         plan=found,
         run=run if verified else None,
         folder=Path(whole.results, "search") if run is None else run / "live",
-        narf_steps=whole.narf.steps,
+        narf_steps=base.narf.steps,
     )
 
 
@@ -334,7 +338,7 @@ def _method(
     wanted: Mapping[str, Any],
     run: Path | None,
     rewards: Sequence[str],
-    config: Config,
+    steps: Sequence[int],
 ) -> Method:
     """The method that was asked for; else ttsnap where its verifiers are, and ttsp elsewhere."""
     if name is not None:
@@ -343,7 +347,7 @@ def _method(
         return METHODS["ttsp"]
     try:
         check_made_for(str(run), made, wanted)
-        checkpoints(run, rewards, config.narf.steps)
+        checkpoints(run, rewards, steps)
     except UserError:
         return METHODS["ttsp"]
     return METHODS["ttsnap"]
