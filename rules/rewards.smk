@@ -4,7 +4,6 @@ from ttsnap.stages import reward_cost, rewards, tensor
 
 rule reward_cost:
     input:
-        weights=reward_weights,
         model=rules.model.output,
     output:
         f"{RUN}/rewards/{{reward}}/cost.json",
@@ -12,6 +11,7 @@ rule reward_cost:
         f"{RUN}/logs/rewards/{{reward}}/cost.log",
     benchmark:
         f"{RUN}/benchmarks/rewards/{{reward}}/cost.jsonl"
+    priority: 3
     conda:
         lambda wildcards: environment("reward", wildcards.reward)
     threads: 1
@@ -21,6 +21,7 @@ rule reward_cost:
         mem_mb=scaled(8000),
         runtime=scaled(30),
     params:
+        **reward_weights(),
         settings=lambda wildcards: leaves(
             reward=CONFIG.rewards[wildcards.reward],
             model=CONFIG.model,
@@ -37,7 +38,6 @@ rule reward_cost:
 
 rule rewards:
     input:
-        weights=reward_weights,
         trajectories=lambda wildcards: trajectory_receipts(wildcards.split),
     output:
         f"{RUN}/rewards/{{reward}}/{{split}}.parquet",
@@ -55,6 +55,7 @@ rule rewards:
         mem_mb=scaled(16000),
         runtime=scaled(240),
     params:
+        **reward_weights(),
         settings=lambda wildcards: leaves(
             reward=CONFIG.rewards[wildcards.reward],
             split=getattr(CONFIG.splits, wildcards.split),
@@ -70,7 +71,6 @@ rule rewards:
 
 rule tensor_block:
     input:
-        weights=reward_weights,
         trajectories=lambda wildcards: tensor_jobs(wildcards.split)[int(wildcards.block)],
         checkpoints=tensor_checkpoints,
     output:
@@ -88,6 +88,7 @@ rule tensor_block:
         mem_mb=scaled(16000),
         runtime=scaled(480),
     params:
+        **reward_weights(),
         settings=lambda wildcards: leaves(
             reward=CONFIG.rewards[wildcards.reward],
             split=getattr(CONFIG.splits, wildcards.split),
@@ -105,7 +106,6 @@ rule tensor_block:
 
 rule tensor:
     input:
-        weights=reward_weights,
         trajectories=lambda wildcards: trajectory_receipts(wildcards.split),
         checkpoints=tensor_checkpoints,
         blocks=tensor_blocks,
@@ -124,6 +124,7 @@ rule tensor:
         mem_mb=scaled(16000),
         runtime=scaled(480),
     params:
+        **reward_weights(),
         settings=lambda wildcards: leaves(
             reward=CONFIG.rewards[wildcards.reward],
             split=getattr(CONFIG.splits, wildcards.split),

@@ -11,12 +11,14 @@ from rich.console import Console
 
 from ttsnap.diffusion.cli import costs
 from ttsnap.errors import UserError, explain
+from ttsnap.plans.cli import plans_command
 from ttsnap.progress import quiet_libraries
-from ttsnap.rewards.cli import import_rewards, rewards
+from ttsnap.rewards.cli import rewards
 from ttsnap.run import cli as run_cli
 from ttsnap.searching import cli as search_cli
 from ttsnap.shapes.cli import app as shapes
 from ttsnap.simulation import cli as simulation_cli
+from ttsnap.simulation.import_cli import import_rewards
 from ttsnap.store import cli as store_cli
 
 app = typer.Typer(
@@ -30,8 +32,9 @@ app.command()(search_cli.search)
 app.command()(search_cli.methods)
 app.command()(search_cli.models)
 app.add_typer(shapes, name="shapes")
-app.command("simulate")(simulation_cli.simulate)
-app.command("plan")(simulation_cli.plan)
+app.command("simulate")(simulation_cli.simulate_command)
+app.command("plan")(simulation_cli.plan_command)
+app.command("plans")(plans_command)
 app.command()(costs)
 app.command("import-rewards")(import_rewards)
 app.command()(rewards)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import importlib.util
+import json
 import re
 import sys
 from pathlib import Path
@@ -17,8 +17,9 @@ import transformers
 
 from tests.sampling import NEGATIVES, TEXTS, begin, call, finish, images_of, make
 from tests.tiny_families import tiny_autoencoder, tiny_t5
-from ttsnap import config
+from ttsnap.config.generate import SCHEMA_JSON
 from ttsnap.diffusion import SAMPLERS
+from ttsnap.diffusion.families import Family
 
 PAGE = (Path(__file__).parents[2] / "docs/adding-a-model.md").read_text(encoding="utf-8")
 
@@ -57,15 +58,15 @@ def tiny_aura_flow() -> Any:
 def pipe(monkeypatch, tmp_path) -> Any:
     """A pipeline whose family is there as the page says."""
     source, line = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    registered = ast.literal_eval("{" + line + "}")
-    name = registered["aura-flow"].partition(":")[0]
+    (family,) = eval("{" + line + "}", {"Family": Family}).values()
+    name = family.module
     path = tmp_path / "aura_flow.py"
     path.write_text(source, encoding="utf-8")
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.setitem(SAMPLERS, "aura-flow", registered["aura-flow"])
+    monkeypatch.setitem(SAMPLERS, "aura-flow", family)
     return tiny_aura_flow()
 
 
@@ -91,5 +92,5 @@ def test_survivors_and_the_last_estimate(pipe):
 def test_the_table_has_every_family():
     families = re.findall(r"^\| `([a-z0-9-]+)` \| `(\w+)`", PAGE, re.MULTILINE)
     assert [family for family, _ in families] == list(SAMPLERS)
-    allowed = config.Model.model_json_schema()["properties"]["family"]["enum"]
-    assert allowed == list(SAMPLERS)
+    model = json.loads(SCHEMA_JSON.read_text())["$defs"]["Model"]["properties"]
+    assert model["family"]["enum"] == list(SAMPLERS)

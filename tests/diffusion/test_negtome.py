@@ -91,8 +91,8 @@ def test_images_of_a_group_move_apart(family):
             seen.append((output[0] if isinstance(output, tuple) else output).flatten(1))
 
         state = begin(sampler, seeds, [1] * 4)
-        with sampler._pusher.between(state.references, 0):
-            handle = sampler._pusher._layers[-1].register_forward_hook(look)
+        with sampler.coupling.pusher.between(state.references, 0):
+            handle = sampler.coupling.pusher._layers[-1].register_forward_hook(look)
             sampler.evaluate(state)
             handle.remove()
         features = torch.nn.functional.normalize(seen[-1], dim=1)
@@ -152,6 +152,26 @@ def test_states_with_references_of_their_own_are_joined():
     assert (len(joined), joined.running) == (4, 5)
     final, _ = finish(sampler, sampler.step(joined)[0])
     close(final.latents, full.latents)
+
+
+def test_pieces_of_an_evaluation_are_chosen_from_all_rows():
+    """What memory allows at once is not the method's affair: extra rows count like the others."""
+    sampler = make("sdxl", STRONG)
+    state = sampler.select(begin(sampler, [1, 2, 3], [1, 1, 1]), [1, 2])
+    rows = state.all_rows()
+    assert (len(state), state.running, len(rows)) == (2, 3, 3)
+    whole = sampler.evaluate(state).output
+    pieces = [sampler.evaluate(sampler.select(rows, [row])).output[:1] for row in range(3)]
+    close(torch.cat(pieces), whole)
+
+
+def test_encoded_prompts_are_not_copied():
+    sampler = make("sdxl", STRONG)
+    state = begin(sampler, [1, 2, 3], [1, 1, 1])
+    there = state.conditioning
+    joined = sampler.concat([sampler.select(state, [1]), sampler.select(state, [2, 0])])
+    assert joined.conditioning is there
+    assert len(there) == 1
 
 
 def test_batches_keep_groups_together():

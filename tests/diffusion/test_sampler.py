@@ -185,7 +185,7 @@ def test_estimates_follow_tweedies_formula(name, prediction_type):
         sigma = float(sampler.sigmas[state.index])
         scale = (sigma**2 + 1) ** 0.5 if name == "EulerDiscreteScheduler" else 1.0
         model_input = state.latents / scale
-        output = sampler.denoise(model_input, timestep, state.conditioning)
+        output = sampler.denoise(model_input, timestep, state.prompts)
         expected = tweedie(model_input, output, sigma, prediction_type)
         state, estimate = sampler.step(state)
         torch.testing.assert_close(estimate, expected, rtol=1e-4, atol=1e-4)
@@ -210,7 +210,7 @@ def test_survivors_keep_their_pixels(pipe, name):
             state, _ = sampler.step(state)
         state = sampler.select(state, np.array(kept))
         assert len(state) == len(kept)
-        assert len(state.conditioning) == len(kept)
+        assert len(state.prompts) == len(kept)
     survivors, _ = finish(sampler, state)
     # 3 and 4 were kept in the places that the second choice takes.
     expected = sampler.decode(everyone.latents)[[3, 4]].astype(int)
@@ -227,7 +227,7 @@ def test_batches_can_be_joined_on_the_way(pipe, name):
     for _ in range(3):
         parts = [sampler.step(part)[0] for part in parts]
     joined, _ = finish(sampler, sampler.concat(parts))
-    assert len(joined.conditioning) == 5
+    assert len(joined.prompts) == 5
     torch.testing.assert_close(joined.latents, expected.latents, rtol=1e-4, atol=1e-4)
 
 
@@ -273,10 +273,10 @@ def test_candidates_start_from_the_noise_of_their_seed(pipe):
     one_prompt = sampler.encode(TEXTS[:1], NEGATIVES[:1])
     state = sampler.start(one_prompt, [3, 2**62])
     torch.testing.assert_close(state.latents[1], expected * sampler.sigmas[0])
-    assert len(state.conditioning) == 2
+    assert len(state.prompts) == 2
     two_prompts = sampler.encode(TEXTS, NEGATIVES)
     state = sampler.start_from(two_prompts, sampler.noise([1, 2]))
-    assert torch.equal(state.conditioning.tensors["prompt"], two_prompts.tensors["prompt"])
+    assert torch.equal(state.prompts.tensors["prompt"], two_prompts.tensors["prompt"])
     with pytest.raises(ValueError, match="3 candidates"):
         sampler.start(two_prompts, [1, 2, 3])
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.sampling import NEGATIVES, STEPS, TEXTS, begin, call, make
+from tests.sampling import NEGATIVES, STEPS, TEXTS, begin, call, images_of, make
 from tests.tiny import tiny_stable_diffusion
 from tests.tiny_families import tiny
 from ttsnap.diffusion.sampler import Sampler
@@ -37,6 +37,31 @@ def test_euler_ancestral_equals_the_pipeline_given_the_same_noise(prediction_typ
     )
 
 
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize(("name", "eta"), [("LCMScheduler", None), ("TCDScheduler", 0.3)])
+def test_distilled_solvers_equal_the_pipeline_given_the_same_noise(name, eta, prediction_type):
+    pipe = tiny_stable_diffusion(prediction_type=prediction_type)
+    given = {} if eta is None else {"eta": eta}
+    sampler = make(pipe, name=name, **given)
+    assert sampler.stochastic
+    before = torch.random.get_rng_state()
+    images = images_with(sampler, torch.Generator().manual_seed(5))
+    assert torch.equal(before, torch.random.get_rng_state())
+    scheduler = getattr(diffusers, name).from_config(pipe.scheduler.config)
+    latents, generator = sampler.noise([1, 2]), torch.Generator().manual_seed(5)
+    expected = call(pipe, scheduler, latents=latents, generator=generator, **given)
+    np.testing.assert_array_equal(images, expected)
+
+
+def test_without_eta_trajectory_consistency_is_deterministic():
+    pipe = tiny("sdxl")
+    sampler = make(pipe, name="TCDScheduler")
+    assert not sampler.stochastic
+    scheduler = diffusers.TCDScheduler.from_config(pipe.scheduler.config)
+    expected = call(pipe, scheduler, latents=sampler.noise([1, 2]))
+    np.testing.assert_array_equal(images_of(sampler), expected)
+
+
 @pytest.mark.parametrize("family", ["flux", "stable-diffusion-3"])
 def test_stochastic_flow_equals_the_pipeline_given_the_same_noise(family):
     pipe = tiny(family)
@@ -58,9 +83,12 @@ def test_stochastic_flow_equals_the_pipeline_given_the_same_noise(family):
     params=[
         ("stable-diffusion", "EulerAncestralDiscreteScheduler", {}),
         ("flux", "FlowMatchEulerDiscreteScheduler", {"stochastic_sampling": True}),
+        ("flux", "FlowMatchSDEScheduler", {}),
+        ("sdxl", "LCMScheduler", {}),
+        ("sdxl", "TCDScheduler", {"eta": 0.3}),
         ("edm", "EDMHeunScheduler", {"S_churn": 40.0, "S_noise": 1.003}),
     ],
-    ids=["ancestral", "flow", "edm"],
+    ids=["ancestral", "flow", "flow-sde", "lcm", "tcd", "edm"],
 )
 def sampler(request) -> Sampler:
     family, name, options = request.param

@@ -11,7 +11,7 @@ import typer
 import yaml
 
 from ttsnap.errors import UserError
-from ttsnap.rewards.cli import import_rewards
+from ttsnap.simulation.import_cli import import_rewards
 from ttsnap.simulation.released import parse_block_layout, read_matrix, read_rewards
 from ttsnap.store.tensors import RewardTensor, read_table
 

@@ -1,73 +1,93 @@
 """Sampling: stock diffusers pipelines driven step by step.
 
-A model family is one module with a :class:`~ttsnap.diffusion.sampler.Sampler` and one line in
-``SAMPLERS``. Importing this package imports neither torch nor diffusers.
+Knows prompts, seeds and latents, and nothing of rewards or searches. Importing this package
+imports neither torch nor diffusers.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
+from ttsnap import config
+from ttsnap.diffusion.families import SAMPLERS, VIDEOS
 from ttsnap.errors import UserError
-from ttsnap.rewards.frames import check_writer
+from ttsnap.store.videos import check_writer
 
 if TYPE_CHECKING:
-    from ttsnap import config
     from ttsnap.diffusion.sampler import Sampler
 
-SAMPLERS = {
-    "stable-diffusion": "ttsnap.diffusion.families.stable_diffusion:StableDiffusionSampler",
-    "sdxl": "ttsnap.diffusion.families.sdxl:StableDiffusionXLSampler",
-    "flux": "ttsnap.diffusion.families.flux:FluxSampler",
-    "stable-diffusion-3": "ttsnap.diffusion.families.stable_diffusion_3:StableDiffusion3Sampler",
-    "pixart-sigma": "ttsnap.diffusion.families.pixart:PixArtSigmaSampler",
-    "sana": "ttsnap.diffusion.families.sana:SanaSampler",
-    "edm": "ttsnap.diffusion.families.edm:EDMSampler",
-    "ltx": "ttsnap.diffusion.families.ltx:LTXSampler",
-    "wan": "ttsnap.diffusion.families.wan:WanSampler",
-}
-"""Family -> ``module:class``."""
-
-VIDEOS = ("ltx", "wan")
-"""Families whose candidates are videos, which are searched live and not stored step by step."""
+__all__ = [
+    "SAMPLERS",
+    "VIDEOS",
+    "family_of",
+    "from_pipeline",
+    "load_sampler",
+    "sampler_class",
+]
 
 
 def load_sampler(
-    model: config.Model, sampling: config.Sampling, runtime: config.Runtime
+    model: config.Model, sampling: config.Sampling | Mapping[str, Any], runtime: config.Runtime
 ) -> Sampler:
-    """Load a model from a local folder or, at a pinned revision, from the hub.
+    """Load a model from a local folder or file or, at a pinned revision, from the hub.
 
-    ``runtime`` says on which device, and how memory is saved there.
+    Args:
+        model: which.
+        sampling: all of it; or what differs from what the pipeline does if its call is told
+            nothing.
+        runtime: on which device, and how memory is saved there.
 
     Raises:
-        UserError: the model, the device or the scheduler cannot be had as asked.
+        UserError: the model, the device, a value or the scheduler cannot be had as asked.
     """
     from ttsnap.diffusion.loading import load_pipeline, load_preview
+    from ttsnap.diffusion.sources import with_family
 
-    if model.family in VIDEOS:
+    model = with_family(model)
+    family = SAMPLERS[model.family]
+    if family.videos:
         check_writer()
-    kind = sampler_class(model.family)
-    if model.preview is not None and not kind.previews:
+    if model.preview is not None and not family.previews:
         raise UserError(f"model.preview: there are no preview decoders for {model.family}")
+    kind = sampler_class(model.family)
     pipe = load_pipeline(kind.pipeline(), model, runtime)
-    sampler = kind(pipe, sampling)
+    sampler = kind(pipe, _whole(kind, pipe, sampling))
     # Offloaded pipelines move their text encoders themselves.
     sampler.release_text_encoders = runtime.release_text_encoders and runtime.offload == "none"
     # What is decoded would push the denoiser off the device.
     sampler.decodes_aside = runtime.offload == "none"
     if model.preview is not None:
-        sampler.previewer = load_preview(model.preview, model, pipe)
+        sampler.previewer = load_preview(model.preview, pipe)
     return sampler
 
 
-def from_pipeline(pipe: Any, sampling: config.Sampling) -> Sampler:
+def from_pipeline(pipe: Any, sampling: config.Sampling | Mapping[str, Any]) -> Sampler:
     """A sampler over a diffusers pipeline that is already loaded; ``pipe`` is left as it is.
 
+    Args:
+        pipe: of any family.
+        sampling: as of :func:`load_sampler`.
+
     Raises:
-        UserError: no family drives pipelines of this class, or the scheduler is not possible.
+        UserError: no family drives pipelines of this class, or a value or the scheduler is not
+            possible.
     """
-    return sampler_class(family_of(pipe))(pipe, sampling)
+    kind = sampler_class(family_of(pipe))
+    return kind(pipe, _whole(kind, pipe, sampling))
+
+
+def _whole(
+    kind: type[Sampler], pipe: Any, sampling: config.Sampling | Mapping[str, Any]
+) -> config.Sampling:
+    if isinstance(sampling, config.Sampling):
+        return sampling
+    try:
+        return config.Sampling.model_validate({**kind.defaults(pipe).model_dump(), **sampling})
+    except ValidationError as error:
+        raise UserError(config.explain(error.errors()[0], config.Sampling)) from None
 
 
 def family_of(pipe: Any) -> str:
@@ -76,9 +96,9 @@ def family_of(pipe: Any) -> str:
     Raises:
         UserError: there is none for pipelines of this class.
     """
-    for family in SAMPLERS:
-        if type(pipe).__name__ == sampler_class(family).pipeline_class:
-            return family
+    for name, family in SAMPLERS.items():
+        if type(pipe).__name__ == family.pipeline:
+            return name
     raise UserError(
         f"{type(pipe).__name__}: no sampler for this pipeline, only for {', '.join(SAMPLERS)}"
     )
@@ -86,5 +106,5 @@ def family_of(pipe: Any) -> str:
 
 def sampler_class(family: str) -> type[Sampler]:
     """The class of one of ``SAMPLERS``."""
-    module, _, name = SAMPLERS[family].partition(":")
-    return getattr(import_module(module), name)
+    kind: type[Sampler] = SAMPLERS[family].load()
+    return kind

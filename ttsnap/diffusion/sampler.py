@@ -5,11 +5,10 @@ from __future__ import annotations
 import inspect
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import partial
-from itertools import accumulate, groupby
+from dataclasses import replace
+from functools import cached_property
 from typing import Any, ClassVar
 
 import diffusers
@@ -18,85 +17,22 @@ import torch
 
 from ttsnap import config
 from ttsnap.diffusion import schedulers
-from ttsnap.diffusion.flops import tflops
+from ttsnap.diffusion.costs import Clock, costs
+from ttsnap.diffusion.coupled import CoupledState, Coupling
 from ttsnap.diffusion.loading import no_warnings
 from ttsnap.diffusion.negtome import NegToMe
+from ttsnap.diffusion.state import Conditioning, State
 from ttsnap.errors import UserError
 
-logger = logging.getLogger(__name__)
+__all__ = ["MASKED", "POOLED", "Conditioning", "Sampler", "State"]
 
+logger = logging.getLogger(__name__)
 
 MASKED = ("prompt", "prompt_mask", "negative", "negative_mask")
 """Names of what ``encode_prompt`` of pipelines with masked text gives, in its order."""
 
 POOLED = ("prompt", "negative", "prompt_pooled", "negative_pooled")
 """The same of pipelines with pooled text."""
-
-
-@dataclass(frozen=True, eq=False)
-class Conditioning:
-    """Encoded prompts: tensors whose first dimension is the prompt.
-
-    They are named ``prompt`` and ``prompt_…`` as the family likes. With classifier-free guidance
-    each has a counterpart of its shape from the negative prompts, ``negative`` and ``negative_…``.
-    """
-
-    tensors: dict[str, torch.Tensor]
-
-    def __len__(self) -> int:
-        return len(next(iter(self.tensors.values())))
-
-    def select(self, indices: torch.Tensor) -> Conditioning:
-        """Some rows, in the order of ``indices``; a row may be taken more than once."""
-        return Conditioning({name: tensor[indices] for name, tensor in self.tensors.items()})
-
-    @staticmethod
-    def concat(parts: Sequence[Conditioning]) -> Conditioning:
-        """All rows of ``parts``, in order."""
-        names = parts[0].tensors
-        return Conditioning({name: torch.cat([p.tensors[name] for p in parts]) for name in names})
-
-
-@dataclass(frozen=True, eq=False)
-class State:
-    """A batch of candidates somewhere on their way; a value that no step changes.
-
-    Attributes:
-        latents: noisy latents (B + extra, *latent_shape) that enter the next step.
-        conditioning: one row for each of them.
-        scheduler: diffusers scheduler with the history of all of them.
-        index: denoiser evaluations made so far, which is the index of the next step.
-        steps: denoiser evaluations of a whole trajectory.
-        output: what the denoiser says of ``latents`` with guidance, once it was asked. Branches
-            that differ by the noise of this very step share it.
-        references: with NegToMe, row of each one's reference, as long as later evaluations need
-            it; empty where candidates do not depend on each other any more.
-        extra: how many of the last rows are no candidates, but references of some that go on
-            without being chosen themselves, or are in another batch.
-    """
-
-    latents: torch.Tensor
-    conditioning: Conditioning
-    scheduler: Any
-    index: int
-    steps: int
-    output: torch.Tensor | None = None
-    references: tuple[int, ...] = ()
-    extra: int = 0
-
-    def __len__(self) -> int:
-        """Number of candidates."""
-        return len(self.latents) - self.extra
-
-    @property
-    def running(self) -> int:
-        """Rows that an evaluation takes, which is what it costs."""
-        return len(self.latents)
-
-    @property
-    def done(self) -> bool:
-        """Whether ``latents`` are the final ones."""
-        return self.index == self.steps
 
 
 class Sampler(ABC):
@@ -111,6 +47,7 @@ class Sampler(ABC):
         sigmas: float32 (S,), noise level of the latents *entering* each step: sigma / alpha, or
             the sigma in (0, 1] of flow matching.
         stochastic: whether :meth:`step` needs noise.
+        noisy_steps: step indices at which that noise has an effect on the latents that follow.
         guided: whether an evaluation is two passes, for the prompt and its negative.
         device: where latents live.
         dtype: precision of latents.
@@ -118,7 +55,8 @@ class Sampler(ABC):
         frames: 1, or those of a video.
         scored_frames: how many of them rewards see.
         negtome: settings of NegToMe, or None.
-        coupled: step indices at whose evaluation NegToMe acts; none without it.
+        coupling: how NegToMe ties candidates, or None.
+        coupled: step indices at whose evaluation it does; none without it.
         previewer: an ``AutoencoderTiny`` for :meth:`preview`, or None.
         release_text_encoders: whether text encoders are in main memory but while they encode.
         decodes_aside: whether an estimate may be decoded by one thread while another denoises.
@@ -127,11 +65,11 @@ class Sampler(ABC):
     pipeline_class: ClassVar[str]
     """Name of the diffusers pipeline class that the family drives."""
 
+    stochastic_scheduler: ClassVar[config.Scheduler]
+    """What the family samples with where noise is wanted at every step."""
+
     frame_rate: ClassVar[float | None] = None
     """Frames per second of a family of videos; None of images."""
-
-    previews: ClassVar[bool] = True
-    """Whether there are tiny autoencoders for the latents of the family."""
 
     any_prompt: ClassVar[str] = ""
     """A prompt that every model of the family takes."""
@@ -149,7 +87,7 @@ class Sampler(ABC):
         Raises:
             UserError: the size or the scheduler is not possible.
         """
-        self.pipe = pipe
+        self.pipe, self.sampling = pipe, sampling
         self.steps = sampling.steps
         self.device = pipe._execution_device
         self.dtype: torch.dtype = self.denoiser.dtype
@@ -163,9 +101,29 @@ class Sampler(ABC):
         )
         self.sigmas = schedulers.noise_levels(self._scheduler)
         self.stochastic = schedulers.is_stochastic(self._scheduler, self._eta)
+        self.noisy_steps = schedulers.noisy_steps(self._scheduler, self._eta)
         self.negtome = sampling.negtome
-        self._pusher, self.coupled = self._set_negtome()
+        self.couple()
         self._warned = False
+
+    def with_noise(self) -> Sampler:
+        """This one if its steps add noise, else the same with the family's stochastic scheduler.
+
+        NegToMe, which has no such steps, is then left out with one notice.
+        """
+        return self if self.stochastic else self._with_noise
+
+    @cached_property
+    def _with_noise(self) -> Sampler:
+        if self.negtome is not None:
+            logger.warning("negative token merging is left out, for steps add noise of their own")
+        scheduler = schedulers.in_place_of(self.sampling.scheduler, self.stochastic_scheduler)
+        changed = {"scheduler": scheduler, "negtome": None}
+        twin = type(self)(self.pipe, self.sampling.model_copy(update=changed))
+        twin.previewer = self.previewer
+        twin.release_text_encoders = self.release_text_encoders
+        twin.decodes_aside = self.decodes_aside
+        return twin
 
     @classmethod
     def pipeline(cls) -> Any:
@@ -210,21 +168,25 @@ class Sampler(ABC):
         """Pixels of a latent, in height and width."""
         return self.pipe.vae_scale_factor
 
-    def _set_negtome(self) -> tuple[NegToMe | None, list[int]]:
-        if self.negtome is None:
-            return None, []
+    def couple(self) -> None:
+        """Tie NegToMe, if there is any, to the layers of the denoiser."""
+        settings = self.negtome
+        self.coupling: Coupling | None = None
+        self.coupled: list[int] = []
+        if settings is None:
+            return
         if self.stochastic:
             raise UserError("sampling.negtome: needs a deterministic scheduler")
-        pusher = NegToMe(self.denoiser, self.negtome, self.width / self.height)
+        pusher = NegToMe(self.denoiser, settings, self.width / self.height)
         times = self._scheduler.timesteps.tolist()
-        coupled = [step for step, time in enumerate(times) if pusher.acts(time)]
-        if not coupled:
+        self.coupled = [step for step, time in enumerate(times) if pusher.acts(time)]
+        if not self.coupled:
             raise UserError(
                 f"sampling.negtome: none of the {self.steps} timesteps, {times[0]:g} to "
-                f"{times[-1]:g}, lies between t_start {self.negtome.t_start:g} and t_end "
-                f"{self.negtome.t_end:g}"
+                f"{times[-1]:g}, lies between t_start {settings.t_start:g} and t_end "
+                f"{settings.t_end:g}"
             )
-        return pusher, coupled
+        self.coupling = Coupling(pusher, tuple(self.coupled), passes=2 if self.guided else 1)
 
     @property
     def denoiser(self) -> Any:
@@ -291,11 +253,7 @@ class Sampler(ABC):
 
     @torch.inference_mode()
     def denoise(
-        self,
-        model_input: torch.Tensor,
-        timestep: torch.Tensor,
-        conditioning: Conditioning,
-        references: Sequence[int] = (),
+        self, model_input: torch.Tensor, timestep: torch.Tensor, conditioning: Conditioning
     ) -> torch.Tensor:
         """One denoiser evaluation with its guidance.
 
@@ -306,17 +264,10 @@ class Sampler(ABC):
             model_input: latents (B, …) as the scheduler scales them.
             timestep: the scheduler's timestep, without dimensions.
             conditioning: B rows.
-            references: row of each one's reference, from which NegToMe pushes it away, in both
-                halves; none leaves all alone.
 
         Returns:
             What the model predicts, of the shape of ``model_input``.
         """
-        if references and self._pusher is not None:
-            halves = (0, len(references)) if self.guided else (0,)
-            rows = [half + row for half in halves for row in references]
-            with self._pusher.between(rows, conditioning.tensors["prompt"].shape[1]):
-                return self.denoise(model_input, timestep, conditioning)
         tensors = conditioning.tensors
         if not self.guided:
             return self.predict(model_input, timestep, tensors)
@@ -328,6 +279,11 @@ class Sampler(ABC):
         output = self.predict(torch.cat([model_input] * 2), timestep, prompts)
         negative, positive = output.chunk(2)
         return negative + self.guidance_scale * (positive - negative)
+
+    @property
+    def autoencoder(self) -> Any:
+        """What latents are decoded by."""
+        return self.pipe.vae
 
     def unpack(self, latents: torch.Tensor) -> torch.Tensor:
         """Latents (B, *latent_shape) as images (B, C, h, w)."""
@@ -342,17 +298,25 @@ class Sampler(ABC):
         Raises:
             UserError: the decoder's output is not finite.
         """
-        vae = self.pipe.vae
-        scaled = self.unscale(self.unpack(latents).to(vae.dtype))
-        return self._pixels(vae.decode(scaled, return_dict=False)[0])
+        return self._pixels(self.reconstruct(latents))
 
     @torch.inference_mode()
     def preview(self, latents: torch.Tensor) -> np.ndarray:
         """What a check sees: like :meth:`decode`, by the tiny autoencoder if the model has one."""
         if self.previewer is None:
             return self.decode(latents)
+        return self._pixels(self.reconstruct_preview(latents))
+
+    def reconstruct(self, latents: torch.Tensor) -> torch.Tensor:
+        """What the autoencoder makes of latents: images (B, 3, H, W) in [-1, 1], or videos."""
+        vae = self.autoencoder
+        scaled = self.unscale(self.unpack(latents).to(vae.dtype))
+        return vae.decode(scaled, return_dict=False)[0]
+
+    def reconstruct_preview(self, latents: torch.Tensor) -> torch.Tensor:
+        """The same by the tiny autoencoder."""
         unpacked = self.unpack(latents).to(self.previewer.dtype)
-        return self._pixels(self.previewer.decode(unpacked, return_dict=False)[0])
+        return self.previewer.decode(unpacked, return_dict=False)[0]
 
     def unscale(self, latents: torch.Tensor) -> torch.Tensor:
         """Latents (B, C, h, w) as the autoencoder made them, from those that are denoised."""
@@ -428,26 +392,11 @@ class Sampler(ABC):
                 candidate is its own, and nothing is pushed.
         """
         rows = self._rows(conditioning, len(seeds), rows)
-        if references is None or self.negtome is None:
+        if references is None or self.coupling is None:
             return self.start_from(conditioning, self.noise(seeds), rows)
-        everyone = list(zip(rows, seeds, references, strict=True))
-        places = {
-            (row, seed): place
-            for place, (row, seed, reference) in enumerate(everyone)
-            if seed == reference
-        }
-        extra: list[tuple[int, int]] = []
-        for row, _, reference in everyone:
-            if (row, reference) not in places:
-                places[row, reference] = len(seeds) + len(extra)
-                extra.append((row, reference))
-        state = self.start_from(
-            conditioning,
-            self.noise([*seeds, *(reference for _, reference in extra)]),
-            [*rows, *(row for row, _ in extra)],
-        )
-        referred = [(row, reference) for row, _, reference in everyone] + extra
-        return replace(state, references=tuple(places[key] for key in referred), extra=len(extra))
+        everyone, all_rows, places = self.coupling.rows(seeds, rows, references)
+        state = self.start_from(conditioning, self.noise(everyone), all_rows)
+        return CoupledState.of(state, self.coupling, places, len(everyone) - len(seeds))
 
     def start_from(
         self,
@@ -459,7 +408,8 @@ class Sampler(ABC):
         rows = self._rows(conditioning, len(noise), rows)
         return State(
             latents=noise * schedulers.initial_scale(self._scheduler),
-            conditioning=conditioning.select(self._indices(rows)),
+            conditioning=conditioning,
+            rows=tuple(rows),
             scheduler=self._scheduler,
             index=0,
             steps=self.steps,
@@ -489,11 +439,9 @@ class Sampler(ABC):
         """
         if state.done:
             raise ValueError(f"all {state.steps} steps are done")
-        scheduler = schedulers.fork(state.scheduler)
-        timestep = scheduler.timesteps[state.index]
-        model_input = schedulers.scale_model_input(scheduler, state.latents, timestep)
-        references = state.references if state.index in self.coupled else ()
-        output = self.denoise(model_input, timestep, state.conditioning, references)
+        timestep, model_input = schedulers.model_input(state.scheduler, state.index, state.latents)
+        with state.coupled():
+            output = self.denoise(model_input, timestep, state.prompts)
         if not torch.isfinite(output).all():
             raise UserError(
                 f"the denoiser's output is not finite at step {state.index} of {self.steps} "
@@ -525,65 +473,24 @@ class Sampler(ABC):
             raise ValueError(f"{type(self._scheduler).__name__} {needs} noise for its steps")
         output = (state if state.output is not None else self.evaluate(state)).output
         assert output is not None
-        scheduler = schedulers.fork(state.scheduler)
-        timestep = scheduler.timesteps[state.index]
-        model_input = schedulers.scale_model_input(scheduler, state.latents, timestep)
-        options: dict[str, Any] = {"eta": self._eta} if self._eta else {}
-        if noise is not None:
-            options["variance_noise"] = noise
-        result = scheduler.step(output, timestep, state.latents, **options)
-        following = replace(
-            state,
-            latents=result.prev_sample,
-            scheduler=scheduler,
-            index=state.index + 1,
-            output=None,
+        sigma = float(self.sigmas[state.index])
+        scheduler, latents, estimates = schedulers.step(
+            state.scheduler, state.index, state.latents, output, sigma, self._eta, noise
         )
-        if following.references and following.index > self.coupled[-1]:
-            following = self._take(following, range(len(following)))
+        following = state.after_step(latents, scheduler)
         if following.done:
             return following, following.latents
-        estimate = result.get("pred_original_sample")
-        if estimate is None:
-            sigma = float(self.sigmas[state.index])
-            kind = schedulers.prediction_type(scheduler)
-            estimate = schedulers.tweedie(model_input, output, sigma, kind)
-        return following, estimate[: len(state)].to(self.dtype)
+        return following, estimates[: len(state)].to(self.dtype)
 
     @torch.inference_mode()
     def concat(self, states: Sequence[State]) -> State:
         """The candidates of several states, all before the same step, as one batch.
 
-        All of them are evaluated, or none.
+        All of them are evaluated, or none; all have references, or none.
         """
         if len({state.index for state in states}) > 1:
             raise ValueError(f"states before steps {[state.index for state in states]}")
-        outputs = [state.output for state in states if state.output is not None]
-        joined = replace(
-            states[0],
-            latents=torch.cat([state.latents for state in states]),
-            conditioning=Conditioning.concat([state.conditioning for state in states]),
-            scheduler=schedulers.concat(
-                [state.scheduler for state in states], [state.latents.shape for state in states]
-            ),
-            output=torch.cat(outputs) if outputs else None,
-            references=(),
-            extra=0,
-        )
-        if not any(state.references for state in states):
-            return joined
-        starts = list(accumulate((state.running for state in states), initial=0))
-        references = [
-            start + row
-            for start, state in zip(starts, states, strict=False)
-            for row in state.references or range(state.running)
-        ]
-        candidates = [
-            start + row
-            for start, state in zip(starts, states, strict=False)
-            for row in range(len(state))
-        ]
-        return self.select(replace(joined, references=tuple(references)), candidates)
+        return type(states[0]).concat(states)
 
     @torch.inference_mode()
     def select(self, state: State, indices: Sequence[int] | np.ndarray) -> State:
@@ -591,97 +498,27 @@ class Sampler(ABC):
 
         But for references: one that the chosen still need runs on as an extra row.
         """
-        chosen = [int(index) for index in indices]
-        if not state.references:
-            return self._take(state, chosen)
-        places = {row: place for place, row in enumerate(chosen)}
-        rows = chosen.copy()
-        for row in chosen:
-            reference = state.references[row]
-            if reference not in places:
-                places[reference] = len(rows)
-                rows.append(reference)
-        return replace(
-            self._take(state, rows),
-            references=tuple(places[state.references[row]] for row in rows),
-            extra=len(rows) - len(chosen),
-        )
-
-    def _take(self, state: State, rows: Sequence[int]) -> State:
-        """Rows of a state, which know nothing of each other."""
-        chosen = self._indices(rows)
-        return replace(
-            state,
-            latents=state.latents[chosen],
-            conditioning=state.conditioning.select(chosen),
-            scheduler=schedulers.select(state.scheduler, chosen, state.latents.shape),
-            output=None if state.output is None else state.output[chosen],
-            references=(),
-            extra=0,
-        )
+        return state.select([int(index) for index in indices])
 
     def batches(self, state: State, size: int) -> list[range]:
-        """Candidates of a state as consecutive batches of at most ``size`` rows.
+        """Candidates of a state as consecutive batches of at most ``size`` rows."""
+        return state.batches(size)
 
-        Those with a common reference stay together where they are neighbours and not too many, so
-        that it need not run in several batches.
-        """
-        alone = state.references or range(len(state))
-        together = [list(rows) for _, rows in groupby(range(len(state)), alone.__getitem__)]
-        ranges, first, load = [], 0, 0
-        for rows in together:
-            needed = len({*rows, *(alone[row] for row in rows)})
-            if load and load + needed > size:
-                ranges.append(range(first, rows[0]))
-                first, load = rows[0], 0
-            load += needed
-        ranges.append(range(first, len(state)))
-        return [
-            range(begin, min(begin + size, some.stop))
-            for some in ranges
-            for begin in range(some.start, some.stop, size)
-        ]
-
-    def costs(
-        self, measure: Callable[[Callable[[], object]], float] = tflops, batch: int = 1
-    ) -> dict[str, float]:
+    def costs(self, clock: Clock | None = None, batch: int = 1) -> dict[str, float]:
         """Costs of one candidate.
 
         Args:
-            measure: what a call costs: TFLOPs, or :func:`ttsnap.diffusion.flops.seconds`.
-            batch: candidates that run together; the cost is their share of it.
+            clock: measures a call that runs, as :func:`ttsnap.diffusion.flops.seconds` does; by
+                default TFLOPs are counted, on shapes alone and in no memory.
+            batch: candidates that run together, or as many as memory allows; the cost is their
+                share of it.
 
         Returns:
             ``denoise``, an evaluation with its guidance and, on average over the steps of a
             trajectory and the images of a group, what NegToMe adds to it; ``decode``; and
             ``preview``, if the model has a preview decoder.
+
+        Raises:
+            UserError: memory runs out with a single candidate.
         """
-        state = self.start(self.encode([self.any_prompt], [""]), range(batch))
-        calls: dict[str, Callable[[], object]] = {
-            "denoise": partial(self._ask, state),
-            "decode": partial(self.decode, state.latents),
-        }
-        if self.previewer is not None:
-            calls["preview"] = partial(self.preview, state.latents)
-        prices = {name: measure(call) / batch for name, call in calls.items()}
-        if self.negtome is not None:
-            size, reference = self.negtome.group, self.negtome.reference
-            rows = [0] * size
-            group = self.start(state.conditioning, range(size), rows, [reference] * size)
-            pushing = measure(partial(self._ask, group))
-            alone = measure(partial(self._ask, replace(group, references=())))
-            prices["denoise"] += (pushing - alone) / size * len(self.coupled) / self.steps
-        return prices
-
-    def _ask(self, state: State) -> torch.Tensor:
-        """What the denoiser says of a state before its first step, pushed where it has references.
-
-        Unlike in :meth:`evaluate` it does not matter at which steps NegToMe acts.
-        """
-        timestep = state.scheduler.timesteps[0]
-        scheduler = schedulers.fork(state.scheduler)
-        model_input = schedulers.scale_model_input(scheduler, state.latents, timestep)
-        return self.denoise(model_input, timestep, state.conditioning, state.references)
-
-    def _indices(self, indices: Sequence[int] | np.ndarray) -> torch.Tensor:
-        return torch.as_tensor(np.asarray(indices, dtype=np.int64), device=self.device)
+        return costs(self, clock, batch)

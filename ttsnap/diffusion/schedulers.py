@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import diffusers
 import numpy as np
 import torch
-from diffusers.configuration_utils import register_to_config
-from diffusers.schedulers.scheduling_edm_euler import EDMEulerSchedulerOutput
-from diffusers.schedulers.scheduling_utils import SchedulerOutput
 
 from ttsnap import config
 from ttsnap.diffusion.loading import no_warnings
+from ttsnap.diffusion.solvers import (
+    GIVEN_NOISE,
+    EulerAncestralDiscreteScheduler,
+    FlowMatchSDEScheduler,
+    LCMScheduler,
+)
 from ttsnap.errors import UserError
 
 SCHEDULERS = (
@@ -33,184 +36,18 @@ SCHEDULERS = (
 
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample", "flow_prediction")
 
+WITH_ETA = ("DDIMScheduler", "TCDScheduler")
+"""Schedulers with an option ``eta``, the share of noise in a step."""
 
-class EulerAncestralDiscreteScheduler(diffusers.EulerAncestralDiscreteScheduler):
-    """The stock scheduler, given the noise of a step instead of a generator to draw it from."""
+DDIM_WITH_NOISE = config.Scheduler(name="DDIMScheduler", options={"eta": 1.0})
+"""Ancestral sampling, for models that predict the noise, v or the image."""
 
-    def step(
-        self,
-        model_output: torch.Tensor,
-        timestep: torch.Tensor,
-        sample: torch.Tensor,
-        variance_noise: torch.Tensor,
-    ) -> SchedulerOutput:
-        """An Euler step down to sigma_down, and noise back up (Karras et al. 2022, algorithm 2).
+FLOW_WITH_NOISE = config.Scheduler(name="FlowMatchSDEScheduler")
+"""Its like for flow matching."""
 
-        Args:
-            model_output: what the denoiser predicts (B, …).
-            timestep: entry of ``timesteps``.
-            sample: latents x0 + sigma eps (B, …).
-            variance_noise: standard normal noise (B, …).
-        """
-        sigma, following = self.sigmas[self.step_index : self.step_index + 2]
-        up = (following**2 * (sigma**2 - following**2) / sigma**2) ** 0.5
-        down = (following**2 - up**2) ** 0.5
-        sample = sample.float()
-        if self.config.prediction_type == "epsilon":
-            estimate = sample - sigma * model_output
-        else:
-            estimate = model_output * (-sigma / (sigma**2 + 1) ** 0.5) + sample / (sigma**2 + 1)
-        noiseless = sample + (sample - estimate) / sigma * (down - sigma)
-        self._step_index += 1
-        return SchedulerOutput((noiseless + variance_noise * up).to(model_output.dtype))
-
-
-class FlowMatchEulerDiscreteScheduler(diffusers.FlowMatchEulerDiscreteScheduler):
-    """The stock scheduler, given the noise of a step with ``stochastic_sampling``."""
-
-    def step(
-        self,
-        model_output: torch.Tensor,
-        timestep: torch.Tensor,
-        sample: torch.Tensor,
-        variance_noise: torch.Tensor | None = None,
-    ) -> SchedulerOutput:
-        """An Euler step, or with noise a new start from the estimate at the next noise level.
-
-        Args:
-            model_output: the flow v = eps - x0 that the denoiser predicts (B, …).
-            timestep: entry of ``timesteps``.
-            sample: latents (1 - sigma) x0 + sigma eps (B, …).
-            variance_noise: standard normal noise (B, …), if sampling is stochastic.
-        """
-        if variance_noise is None:
-            return super().step(model_output, timestep, sample)
-        if self.step_index is None:
-            self._init_step_index(timestep)
-        sigma, following = self.sigmas[self.step_index : self.step_index + 2]
-        estimate = sample.float() - sigma * model_output
-        self._step_index += 1
-        renoised = (1 - following) * estimate + following * variance_noise
-        return SchedulerOutput(renoised.to(model_output.dtype))
-
-
-class EDMHeunScheduler(diffusers.EDMEulerScheduler):
-    """Heun's second-order method with churn (Karras et al. 2022, arXiv 2206.00364, algorithm 2).
-
-    N steps from t_i down to t_(i+1) take 2 N - 1 denoiser evaluations: the slope where a step
-    begins, and the slope where it ends, but at 0. Each is an entry of ``timesteps`` and ``sigmas``.
-    Before it, step i raises its noise from t_i to t_i + gamma_i t_i. Here this is done as soon as
-    t_i is reached: what the denoiser says of latents then does not depend on the noise that its
-    own step is given. The first step's share is part of the initial noise.
-
-    The schedule t_i (eq. 5) and the preconditioning (table 1) are those of the class it is made of.
-    """
-
-    sigmas: torch.Tensor
-
-    @register_to_config
-    def __init__(
-        self,
-        sigma_min: float = 0.002,
-        sigma_max: float = 80.0,
-        sigma_data: float = 0.5,
-        sigma_schedule: str = "karras",
-        rho: float = 7.0,
-        prediction_type: str = "epsilon",
-        S_churn: float = 0.0,
-        S_min: float = 0.0,
-        S_max: float = float("inf"),
-        S_noise: float = 1.0,
-    ) -> None:
-        """
-        Args:
-            sigma_min: noise level t_(N-1).
-            sigma_max: noise level t_0.
-            sigma_data: standard deviation of the training images.
-            sigma_schedule: karras or exponential.
-            rho: exponent of the schedule.
-            prediction_type: epsilon, or v_prediction where the network's output has the other sign.
-            S_churn: how much noise is added anew, over all steps; 0 is the deterministic sampler.
-            S_min: lowest noise level t_i where it is.
-            S_max: highest.
-            S_noise: standard deviation of that noise, slightly above 1 against lost detail.
-
-        Raises:
-            ValueError: churn is negative.
-        """
-        if S_churn < 0:
-            raise ValueError(f"S_churn must not be negative, but is {S_churn}")
-        super().__init__(
-            sigma_min=sigma_min,
-            sigma_max=sigma_max,
-            sigma_data=sigma_data,
-            sigma_schedule=sigma_schedule,
-            rho=rho,
-            prediction_type=prediction_type,
-        )
-        self.sigmas: torch.Tensor
-        self._begun: list[torch.Tensor] = []
-
-    def set_timesteps(
-        self, num_inference_steps: int, device: str | torch.device | None = None
-    ) -> None:
-        """Set the noise levels of as many steps, one per evaluation of the denoiser."""
-        super().set_timesteps(num_inference_steps, device)
-        options: Any = self.config
-        levels = torch.as_tensor(self.sigmas)[:-1]
-        churned = (levels >= options.S_min) & (levels <= options.S_max)
-        gamma = min(options.S_churn / num_inference_steps, 2**0.5 - 1) * churned
-        raised = levels * (1 + gamma)
-        pairs = torch.stack([levels, raised], dim=1).flatten()
-        self.sigmas = torch.cat([pairs[1:], levels.new_zeros(1)])
-        self.timesteps = self.precondition_noise(self.sigmas[:-1]).to(device=device)
-        self._step_index = 0
-
-    @property
-    def init_noise_sigma(self) -> float:
-        """Standard deviation of the latents before the first evaluation, its churn included."""
-        sigma, raised = self.config.sigma_max, float(self.sigmas[0])
-        return (sigma**2 + self.config.S_noise**2 * (raised**2 - sigma**2)) ** 0.5
-
-    def step(
-        self,
-        model_output: torch.Tensor,
-        timestep: torch.Tensor,
-        sample: torch.Tensor,
-        variance_noise: torch.Tensor | None = None,
-    ) -> EDMEulerSchedulerOutput:
-        """An Euler step; or the step of the slope's mean, and noise for the one that follows.
-
-        Args:
-            model_output: what the network F predicts (B, …).
-            timestep: entry of ``timesteps``.
-            sample: latents x0 + sigma eps (B, …).
-            variance_noise: standard normal noise (B, …), if there is churn.
-        """
-        index = self.step_index
-        sigma, following = self.sigmas[index : index + 2]
-        estimate = self.precondition_outputs(sample, model_output, sigma)
-        slope = (sample - estimate) / sigma
-        if index % 2 == 0:
-            moved = sample + (following - sigma) * slope
-            self._begun = [sample, slope]
-        else:
-            start, first = self._begun
-            moved = start + (sigma - self.sigmas[index - 1]) * (first + slope) / 2
-            self._begun = []
-            if variance_noise is not None:
-                added = (following**2 - sigma**2) ** 0.5
-                moved = moved + self.config.S_noise * added * variance_noise
-        self._step_index += 1
-        return EDMEulerSchedulerOutput(moved, estimate)
-
-
-GIVEN_NOISE = (
-    EulerAncestralDiscreteScheduler,
-    FlowMatchEulerDiscreteScheduler,
-    EDMHeunScheduler,
-)
-"""Schedulers that draw their own noise, here made to take it as an argument."""
+NOISE_ALONE = 1000.0
+"""Noise level, sigma / alpha, above which latents tell nothing of an image; what models are trained
+on ends below 100, and a schedule of zero terminal SNR starts at 4096."""
 
 
 def make_scheduler(
@@ -220,11 +57,11 @@ def make_scheduler(
     device: torch.device,
     timesteps: Callable[[Any], dict[str, Any]],
 ) -> tuple[Any, float]:
-    """The scheduler of the config with its timesteps set, and the eta of DDIM (0 for any other).
+    """The scheduler of the config with its timesteps set, and its eta (0 for those without).
 
     Args:
-        settings: class name and options. ``eta`` (Song et al., Denoising Diffusion Implicit
-            Models, eq. 16) is an option of DDIM beside the constructor's own.
+        settings: class name and options. ``eta`` is an option beside the constructor's own of DDIM
+            (Song et al., Denoising Diffusion Implicit Models, eq. 16) and of TCD.
         model_scheduler: the model's own scheduler, whose configuration the options override.
         steps: denoiser evaluations. A scheduler with two a step is given about half as many
             steps, so that step indices count evaluations with every scheduler.
@@ -233,7 +70,8 @@ def make_scheduler(
 
     Raises:
         UserError: the class is not known here or not for such models, an option is not known or
-            not possible, or the scheduler cannot make exactly this number of evaluations.
+            not possible, or the scheduler cannot make exactly this number of evaluations, or not
+            of what the model predicts.
     """
     where = f"sampling.scheduler: {settings.name}"
     classes = {name: getattr(diffusers, name) for name in SCHEDULERS}
@@ -242,7 +80,7 @@ def make_scheduler(
         raise UserError(f"{where} is not supported, choose one of {', '.join(classes)}")
     scheduler_class = classes[settings.name]
     options = dict(settings.options)
-    eta = options.pop("eta", 0.0) if settings.name == "DDIMScheduler" else 0.0
+    eta = options.pop("eta", 0.0) if settings.name in WITH_ETA else 0.0
     if not isinstance(eta, int | float) or not 0 <= eta <= 1:
         raise UserError(f"{where}: eta must be a number in [0, 1], not {eta!r}")
     known = inspect.signature(scheduler_class.__init__).parameters
@@ -282,10 +120,119 @@ def make_scheduler(
     if is_stochastic(scheduler, eta) and not _takes_noise(scheduler):
         raise UserError(
             f"{where} draws its own noise with these options; only DDIMScheduler, "
-            "DPMSolverMultistepScheduler, EulerAncestralDiscreteScheduler, "
-            "FlowMatchEulerDiscreteScheduler and EDMHeunScheduler can be given it"
+            "DPMSolverMultistepScheduler, "
+            + ", ".join(given.__name__ for given in GIVEN_NOISE)
+            + " can be given it"
         )
-    return scheduler, float(eta)
+    eta = float(eta)
+    _check_prediction(scheduler, eta, where)
+    return scheduler, eta
+
+
+def _check_prediction(scheduler: Any, eta: float, where: str) -> None:
+    """See that a scheduler can take its first step by what the model predicts."""
+    kind, highest = prediction_type(scheduler), noise_levels(scheduler)[0]
+    if kind == "epsilon" and highest > NOISE_ALONE and not matches_edm(scheduler):
+        raise UserError(
+            f"{where}: starts at noise alone (rescale_betas_zero_snr), of which prediction_type "
+            "epsilon tells no image; choose v_prediction for a model that was trained so, else "
+            "rescale_betas_zero_snr false"
+        )
+    try:
+        next(rehearse(scheduler, eta))
+    except (NotImplementedError, ValueError) as error:
+        raise UserError(
+            f"{where} cannot use what the model predicts, prediction_type {kind} ({error}); choose "
+            "another scheduler"
+        ) from error
+
+
+def in_place_of(scheduler: config.Scheduler, stochastic: config.Scheduler) -> config.Scheduler:
+    """``stochastic``, for the model that ``scheduler`` describes by those of its options it knows.
+
+    But for steps that are spaced as ``linspace``: stock DDIM takes even ones wherever they are.
+    """
+    classes = {"DDIMScheduler": diffusers.DDIMScheduler} | {
+        given.__name__: given for given in GIVEN_NOISE
+    }
+    known = inspect.signature(classes[stochastic.name].__init__).parameters
+    options = {
+        name: value
+        for name, value in scheduler.options.items()
+        if (name, value) != ("timestep_spacing", "linspace")
+    }
+    if "flow_shift" in options:
+        options["shift"] = options["flow_shift"]
+    kept = {name: value for name, value in options.items() if name in known}
+    return stochastic.model_copy(update={"options": kept | stochastic.options})
+
+
+def step(
+    scheduler: Any,
+    index: int,
+    latents: torch.Tensor,
+    output: torch.Tensor,
+    sigma: float,
+    eta: float = 0.0,
+    noise: torch.Tensor | None = None,
+) -> tuple[Any, torch.Tensor, torch.Tensor]:
+    """One step, which leaves the scheduler as it was.
+
+    Args:
+        scheduler: before the step.
+        index: of the step.
+        latents: that enter it (B, …).
+        output: what the denoiser predicts of them (B, …).
+        sigma: their noise level as :func:`noise_levels` gives it.
+        eta: of :func:`make_scheduler`.
+        noise: standard normal (B, …), if the scheduler is stochastic.
+
+    Returns:
+        The scheduler after the step, the latents that follow, and the Tweedie estimates x0: the
+        scheduler's own where it reports them.
+    """
+    following = fork(scheduler)
+    timestep = following.timesteps[index]
+    model_input = scale_model_input(following, latents, timestep)
+    options: dict[str, Any] = {"eta": eta} if eta else {}
+    if noise is not None:
+        options["variance_noise"] = noise
+    result = following.step(output, timestep, latents, **options)
+    estimate = result.get("pred_original_sample", result.get("denoised"))
+    if estimate is None:
+        estimate = tweedie(model_input, output, sigma, prediction_type(scheduler))
+    return following, result.prev_sample, estimate
+
+
+def rehearse(scheduler: Any, eta: float) -> Iterator[bool]:
+    """Take every step with a latent of one number; yields whether fresh noise changes what follows.
+
+    Solvers work on each number alone, so one shows for all where noise enters.
+    """
+    latents = torch.full((1, 1, 1, 1), 0.7, device=scheduler.timesteps.device)
+    noises = (latents, -latents) if is_stochastic(scheduler, eta) else (None,)
+    for index in range(len(scheduler.timesteps)):
+        outcomes = [
+            step(scheduler, index, latents, 0.5 * latents, 1.0, eta, noise) for noise in noises
+        ]
+        scheduler, following, _ = outcomes[0]
+        yield not torch.equal(following, outcomes[-1][1])
+
+
+def noisy_steps(scheduler: Any, eta: float) -> tuple[int, ...]:
+    """Step indices at which fresh noise has an effect on the latents that follow."""
+    if not is_stochastic(scheduler, eta):
+        return ()
+    return tuple(index for index, noisy in enumerate(rehearse(scheduler, eta)) if noisy)
+
+
+def evaluations(scheduler: Any, steps: int) -> int:
+    """Denoiser evaluations that as many steps of a scheduler take."""
+    if matches_flow(scheduler):
+        return steps  # which may be set with the size of the picture only
+    twin = type(scheduler).from_config(scheduler.config)
+    twin.set_timesteps(steps)
+    return len(twin.timesteps)
 
 
 def matches_flow(scheduler: Any) -> bool:
@@ -350,6 +297,15 @@ def scale_model_input(
     return scheduler.scale_model_input(latents, timestep)
 
 
+def model_input(
+    scheduler: Any, index: int, latents: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Timestep of a step, and latents (B, …) as the denoiser expects them there."""
+    twin = fork(scheduler)
+    timestep = twin.timesteps[index]
+    return timestep, scale_model_input(twin, latents, timestep)
+
+
 def prediction_type(scheduler: Any) -> str:
     """What the denoiser's output stands for."""
     return _option(scheduler, "prediction_type") or "flow_prediction"
@@ -376,7 +332,9 @@ def is_stochastic(scheduler: Any, eta: float) -> bool:
     """Whether a step adds fresh noise."""
     return (
         eta > 0
-        or isinstance(scheduler, EulerAncestralDiscreteScheduler)
+        or isinstance(
+            scheduler, EulerAncestralDiscreteScheduler | FlowMatchSDEScheduler | LCMScheduler
+        )
         or bool(_option(scheduler, "stochastic_sampling"))
         or bool(_option(scheduler, "S_churn"))
         or (_option(scheduler, "algorithm_type") or "").startswith("sde")
@@ -391,11 +349,13 @@ def noise_levels(scheduler: Any) -> np.ndarray:
     """float32 (S,): noise levels of the latents that enter each step, falling but for churn.
 
     They are sigma / alpha; for flow matching, where that is infinite at pure noise, sigma itself.
+    Where another schedule starts at pure noise, that is 4096, as stock schedulers with sigmas have
+    it.
     """
     if hasattr(scheduler, "sigmas"):
         sigmas = scheduler.sigmas[: len(scheduler.timesteps)]
     else:
-        alphas = scheduler.alphas_cumprod[scheduler.timesteps.cpu()]
+        alphas = scheduler.alphas_cumprod[scheduler.timesteps.cpu()].clamp(min=2**-24)
         sigmas = ((1 - alphas) / alphas).sqrt()
     return sigmas.cpu().numpy().astype(np.float32)
 

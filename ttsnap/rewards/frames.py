@@ -1,32 +1,27 @@
-"""Candidates that are videos: scored by some of their frames, shown by one, saved as MP4."""
+"""Candidates that are videos: scored by some of their frames, shown by one."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fractions import Fraction
-from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ttsnap.errors import UserError
+from ttsnap.rewards.scores import scores_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ttsnap.rewards import Judge
-
-QUALITY = "18"  # of x264: 0 is lossless, 51 the worst
+    from ttsnap.rewards.base import Reward
 
 
 def score_frames(
-    score: Judge, candidates: NDArray[np.uint8], prompts: Sequence[str], count: int
-) -> NDArray[np.floating]:
+    reward: Reward, candidates: NDArray[np.uint8], prompts: Sequence[str], count: int
+) -> NDArray[np.float32]:
     """Score images, or videos by the mean over some of their frames.
 
     Args:
-        score: of images (B, H, W, 3) and B prompts, such as a reward's.
+        reward: of images.
         candidates: images (B, H, W, 3), or videos (B, F, H, W, 3).
         prompts: B texts.
         count: frames of a video that are scored, evenly spaced from the first to the last; no more
@@ -34,12 +29,15 @@ def score_frames(
 
     Returns:
         (B,), NaN where a frame could not be scored.
+
+    Raises:
+        UserError: the reward returned something else than scores.
     """
     if candidates.ndim == 4:
-        return np.asarray(score(candidates, prompts), np.float32)
+        return scores_of(reward, candidates, prompts)
     chosen = candidates[:, sampled(candidates.shape[1], count)]
     texts = [prompt for prompt in prompts for _ in range(chosen.shape[1])]
-    scores = np.asarray(score(chosen.reshape(-1, *chosen.shape[2:]), texts), np.float32)
+    scores = scores_of(reward, chosen.reshape(-1, *chosen.shape[2:]), texts)
     return scores.reshape(chosen.shape[:2]).mean(axis=1)
 
 
@@ -53,38 +51,3 @@ def sampled(frames: int, count: int) -> NDArray[np.int64]:
 def still(candidate: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The picture that stands for a candidate: itself (H, W, 3), or the middle of (F, H, W, 3)."""
     return candidate if candidate.ndim == 3 else candidate[len(candidate) // 2]
-
-
-def check_writer() -> None:
-    """See that :func:`write_mp4` can work.
-
-    Raises:
-        UserError: PyAV is not installed.
-    """
-    try:
-        import_module("av")
-    except ImportError:
-        raise UserError("videos are saved by PyAV: pip install 'ttsnap[video]'") from None
-
-
-def write_mp4(path: Path, video: NDArray[np.uint8], rate: float) -> None:
-    """Write frames (F, H, W, 3) as H.264, which browsers play.
-
-    Args:
-        path: ends in .mp4.
-        video: of even height and width.
-        rate: frames per second.
-
-    Raises:
-        UserError: see :func:`check_writer`.
-    """
-    check_writer()
-    import av
-
-    with av.open(str(path), "w") as file:
-        stream = file.add_stream("libx264", rate=Fraction(rate), options={"crf": QUALITY})
-        stream.height, stream.width = video.shape[1:3]
-        stream.pix_fmt = "yuv420p"
-        for frame in video:
-            file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        file.mux(stream.encode())

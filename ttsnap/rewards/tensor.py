@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ttsnap.progress import track
 from ttsnap.rewards.base import Reward
+from ttsnap.rewards.scores import scores_of
 from ttsnap.store.files import atomic
 from ttsnap.store.trajectories import TrajectoryStore
 
@@ -42,7 +43,8 @@ def score_step(
         (prompt, image) float32.
 
     Raises:
-        UserError: if the step is not stored, or a block is not generated yet.
+        UserError: if the step is not stored, a block is not generated yet, or the reward returned
+            something else than scores.
     """
     (scores,) = _score(reward, store, step, [range(len(store))], batch_size)
     return scores
@@ -110,6 +112,6 @@ def _score(
         for _, prompts in some:
             images = store.images(slice(prompts.start, prompts.stop), step)
             texts = [store.prompts[prompt].text for prompt in prompts for _ in range(count)]
-            scores = reward.score(images.reshape(-1, *images.shape[2:]), texts)
+            scores = scores_of(reward, images.reshape(-1, *images.shape[2:]), texts)
             rows.append(scores.reshape(-1, count))
         yield np.concatenate(rows)

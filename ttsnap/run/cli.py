@@ -30,6 +30,7 @@ def status(
     """
     from rich.console import Console
 
+    from ttsnap.run.check import check
     from ttsnap.run.status import SETTINGS, stage_statuses, sum_up, table
 
     if run.is_dir():
@@ -38,6 +39,7 @@ def status(
         config, folder = load_config(run / SETTINGS), run
     else:
         config = load_config(run)
+        check(config)
         folder = Path(config.results, config.run)
     found = stage_statuses(config, folder)
     console = Console()
@@ -64,9 +66,11 @@ def estimate(
     """
     from rich.console import Console
 
+    from ttsnap.run.check import check
     from ttsnap.run.workload import workload
 
     settings = load_config(config)
+    check(settings)
     prices = _prices(settings, model)
     sampling = settings.sampling
     title = f"{config.name}, {model or settings.model.path}, {sampling.width} x {sampling.height}"
@@ -132,14 +136,30 @@ def _cells(stages: list[Stage], prices: Prices, speed: float) -> list[str]:
 
 def fetch_weights(
     config: Annotated[Path, typer.Option(help="Configuration of the run.")] = DEFAULT_YAML,
+    pin: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CONFIG",
+            help="Configuration of the run, into which the newest commits are written first where "
+            "a hub id has none.",
+        ),
+    ] = None,
 ) -> None:
     """Download the models and rewards of a configuration, and prove them by their hashes.
 
     Runs afterwards need no network. Gated models want a token in the variable HF_TOKEN.
     """
+    from ttsnap.run.check import check
     from ttsnap.run.fetch import fetch
+    from ttsnap.run.pinning import pin as write_commits
 
-    for one in fetch(load_config(config)):
+    if pin is not None:
+        for line in write_commits(pin):
+            print(line)
+        config = pin
+    settings = load_config(config)
+    check(settings)
+    for one in fetch(settings):
         print(f"{one.source}: {one.files} files, {one.gigabytes:.2f} GB, licence {one.licence}")
     print(f"{config}: all that it takes from the hub is here")
 

@@ -125,6 +125,7 @@ def _stages(config: Config) -> Iterator[Stage]:
         )
     for reward in config.pipeline_rewards:
         yield Stage(f"reward_cost {reward}", [_job(f"rewards/{reward}/cost.json")])
+        yield Stage(f"budgets {reward}", [_job(f"rewards/{reward}/budgets.json")])
         for name in ("train", "val"):
             yield Stage(
                 f"rewards {reward} {name}",

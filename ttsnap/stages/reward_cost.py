@@ -73,7 +73,7 @@ def _seconds(settings: Settings, runtime: config.Runtime, reward: Reward) -> dic
     from ttsnap.searching.pricing import measure
 
     sampler = load_sampler(settings.model, settings.sampling, runtime)
-    return measure("seconds", sampler, reward, settings.sampling, runtime.batch_size)
+    return measure("seconds", sampler, reward, runtime.batch_size)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import typer
 
+from ttsnap.run.weights import weight_files
 from ttsnap.stages import RewardName, RuntimeOption, StoreOption, json_option, run
 from ttsnap.stages.rewards import Settings
 from ttsnap.store.files import atomic, sha256_of
@@ -44,9 +45,6 @@ def main(
     checkpoint: Annotated[
         list[Path] | None,
         typer.Option(help="Receipts of NARF checkpoints, each for its own step; none: base."),
-    ] = None,
-    weights: Annotated[
-        list[Path] | None, typer.Option(help="Files that the reward is loaded from.")
     ] = None,
     block: Annotated[
         int | None, typer.Option(help="Score no more than this part of the split.", min=0)
@@ -82,7 +80,7 @@ def main(
             *(store.name, len(blocks), stored.blocks, images, len(steps), len(stored.steps)),
             *(kind, reward),
         )
-        unfinished = out.with_suffix(".parts") / _fingerprint(settings, stored, receipts, weights)
+        unfinished = out.with_suffix(".parts") / _fingerprint(settings, stored, receipts)
         scores = score_steps(load, stored, steps, blocks, unfinished, runtime.batch_size)
     if block is not None:
         with atomic(out) as file:
@@ -92,14 +90,9 @@ def main(
     shutil.rmtree(out.with_suffix(".parts"), ignore_errors=True)
 
 
-def _fingerprint(
-    settings: Settings,
-    store: TrajectoryStore,
-    checkpoints: dict[int, Path],
-    weights: Sequence[Path] | None,
-) -> str:
+def _fingerprint(settings: Settings, store: TrajectoryStore, checkpoints: dict[int, Path]) -> str:
     """Of what decides the scores beside the images."""
-    files = [(str(file), file.stat()) for file in weights or []]
+    files = [(name, file.stat()) for name, file in weight_files(settings.reward)]
     known = {
         "store": store.fingerprint,
         "reward": settings.reward.model_dump(mode="json"),

@@ -27,7 +27,7 @@ def export_store(
 
 def import_store(
     folder: Annotated[Path, typer.Argument(help="Folder with p0000/id000/s00.png …")],
-    prompts: Annotated[Path, typer.Option(help="JSON file of its prompts, in order.")],
+    prompts: Annotated[Path, typer.Option(help="File of its prompts, in order.")],
     out: Annotated[
         Path,
         typer.Option(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ from tests.sampling import (
 )
 from tests.tiny_families import TINY, tiny, tiny_flux_schnell
 from ttsnap.config import Model, Runtime
-from ttsnap.diffusion import SAMPLERS, VIDEOS, from_pipeline, load_sampler, sampler_class
+from ttsnap.diffusion import SAMPLERS, VIDEOS, family_of, from_pipeline, load_sampler, sampler_class
 from ttsnap.errors import UserError
 
 GUIDED = [family for family in TINY if family not in ("flux", "edm")]
@@ -43,6 +45,20 @@ def pipeline(family: str) -> Any:
 def test_every_family_is_tested():
     assert set(TINY) == set(SAMPLERS)
     assert [name for name in SAMPLERS if sampler_class(name).frame_rate] == [*VIDEOS]
+    for name, family in SAMPLERS.items():
+        assert family_of(pipeline(name)) == name
+        assert sampler_class(name).pipeline_class == family.pipeline
+
+
+def test_a_list_of_families_needs_no_torch():
+    lines = [
+        "import sys",
+        "from ttsnap.diffusion import SAMPLERS, VIDEOS",
+        "from ttsnap.diffusion.published import ARCHITECTURES",
+        "assert all(family.summary for family in SAMPLERS.values())",
+        "assert not {'torch', 'diffusers', 'transformers'} & {*sys.modules}",
+    ]
+    subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True)
 
 
 @each_with_a_call
@@ -175,7 +191,7 @@ def test_estimates_of_the_flow(family):
     state = begin(sampler)
     while not state.done:
         timestep = state.scheduler.timesteps[state.index]
-        flow = sampler.denoise(state.latents, timestep, state.conditioning)
+        flow = sampler.denoise(state.latents, timestep, state.prompts)
         expected = state.latents - float(sampler.sigmas[state.index]) * flow
         assert float(timestep) == pytest.approx(1000 * sampler.sigmas[state.index], abs=1)
         state, estimate = sampler.step(state)
@@ -191,7 +207,7 @@ def test_survivors_keep_their_pixels(family):
         for _ in range(2):
             state, _ = sampler.step(state)
         state = sampler.select(state, kept)
-        assert len(state) == len(kept) == len(state.conditioning)
+        assert len(state) == len(kept) == len(state.prompts)
     survivors, _ = finish(sampler, state)
     # 3 and 4 were kept in the places that the second choice takes.
     expected = sampler.decode(everyone.latents)[[3, 4]].astype(int)

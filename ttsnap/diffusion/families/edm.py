@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import diffusers
-import numpy as np
 import torch
 from diffusers.image_processor import VaeImageProcessor
 
@@ -56,8 +55,12 @@ class EDMSampler(Sampler):
     """
 
     pipeline_class = "EDMPipeline"
+    stochastic_scheduler = config.Scheduler(
+        name="EDMHeunScheduler",
+        options={"S_churn": 40.0, "S_min": 0.05, "S_max": 50.0, "S_noise": 1.003},
+    )
+    """Churn as for ImageNet-64 (Karras et al. 2022, table 5)."""
     any_prompt = "0"
-    previews = False
 
     def __init__(self, pipe: Any, sampling: config.Sampling) -> None:
         if sampling.guidance_scale != 1:
@@ -126,10 +129,9 @@ class EDMSampler(Sampler):
             return_dict=False,
         )[0].float()
 
-    @torch.inference_mode()
-    def decode(self, latents: torch.Tensor) -> np.ndarray:
-        """Latents, which are pixels, clipped to uint8 (B, H, W, 3)."""
-        return self._pixels(latents)
+    def reconstruct(self, latents: torch.Tensor) -> torch.Tensor:
+        """Latents are pixels."""
+        return latents
 
 
 def _plain(name: str) -> str:

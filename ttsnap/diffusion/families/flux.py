@@ -24,6 +24,7 @@ class FluxSampler(Sampler):
     """
 
     pipeline_class = "FluxPipeline"
+    stochastic_scheduler = schedulers.FLOW_WITH_NOISE
 
     def __init__(self, pipe: Any, sampling: config.Sampling) -> None:
         super().__init__(pipe, sampling)

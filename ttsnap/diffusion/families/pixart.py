@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ttsnap.diffusion import schedulers
 from ttsnap.diffusion.sampler import MASKED, Sampler
 
 TOKENS = 300
@@ -21,6 +22,7 @@ class PixArtSigmaSampler(Sampler):
     """
 
     pipeline_class = "PixArtSigmaPipeline"
+    stochastic_scheduler = schedulers.DDIM_WITH_NOISE
 
     @property
     def size_multiple(self) -> int:

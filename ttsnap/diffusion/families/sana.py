@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ttsnap import config
+from ttsnap.diffusion import schedulers
 from ttsnap.diffusion.sampler import MASKED, Sampler
 
 TOKENS = 300
@@ -24,6 +25,7 @@ class SanaSampler(Sampler):
     """
 
     pipeline_class = "SanaPipeline"
+    stochastic_scheduler = schedulers.FLOW_WITH_NOISE
 
     def __init__(self, pipe: Any, sampling: config.Sampling) -> None:
         super().__init__(pipe, sampling)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ttsnap.diffusion import schedulers
 from ttsnap.diffusion.sampler import Sampler
 
 
@@ -14,6 +15,7 @@ class StableDiffusionSampler(Sampler):
     """Drives a stock ``StableDiffusionPipeline``."""
 
     pipeline_class = "StableDiffusionPipeline"
+    stochastic_scheduler = schedulers.DDIM_WITH_NOISE
 
     @property
     def distilled(self) -> bool:

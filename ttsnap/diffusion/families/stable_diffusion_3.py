@@ -18,6 +18,7 @@ class StableDiffusion3Sampler(Sampler):
     """Drives a stock ``StableDiffusion3Pipeline``, without skipping layers in the guidance."""
 
     pipeline_class = "StableDiffusion3Pipeline"
+    stochastic_scheduler = schedulers.FLOW_WITH_NOISE
 
     @property
     def size_multiple(self) -> int:

@@ -20,7 +20,6 @@ class VideoSampler(Sampler):
     """
 
     frame_rate: ClassVar[float]
-    previews = False
 
     def __init__(self, pipe: Any, sampling: config.Sampling) -> None:
         super().__init__(pipe, sampling)

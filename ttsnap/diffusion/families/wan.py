@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from ttsnap import config
+from ttsnap.diffusion import schedulers
 from ttsnap.diffusion.families.video import VideoSampler
-from ttsnap.diffusion.sampler import Conditioning
+from ttsnap.diffusion.state import Conditioning
 from ttsnap.errors import UserError
 
 TOKENS = 512
@@ -21,6 +22,7 @@ class WanSampler(VideoSampler):
     """Drives a stock ``WanPipeline`` with a single transformer, as Wan 2.1 has it."""
 
     pipeline_class = "WanPipeline"
+    stochastic_scheduler = schedulers.FLOW_WITH_NOISE
     frame_rate = 16.0
 
     def __init__(self, pipe: Any, sampling: config.Sampling) -> None:
@@ -58,16 +60,9 @@ class WanSampler(VideoSampler):
 
     @torch.inference_mode()
     def denoise(
-        self,
-        model_input: torch.Tensor,
-        timestep: torch.Tensor,
-        conditioning: Conditioning,
-        references: Sequence[int] = (),
+        self, model_input: torch.Tensor, timestep: torch.Tensor, conditioning: Conditioning
     ) -> torch.Tensor:
-        """One denoiser evaluation, in two passes under guidance, since videos are large.
-
-        There are never ``references``: NegToMe is not for videos.
-        """
+        """One denoiser evaluation, in two passes under guidance, since videos are large."""
         tensors = conditioning.tensors
         positive = self.predict(model_input, timestep, tensors)
         if not self.guided:
