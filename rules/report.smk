@@ -42,9 +42,7 @@ rule report:
             for metric in METRICS
             if metric in ("held_out", "oracle")
         ],
-        compute=[
-            figure(f"compute_{metric}.png", "Live search", "compute.rst") for metric in CURVES
-        ],
+        compute=[figure(f"compute_{metric}.png", "Live search", "compute.rst") for metric in CURVES],
         gallery=figure("gallery.png", "Live search", "gallery.rst"),
         results=f"{RUN}/search/results.parquet",
         took=f"{RUN}/report/stages.csv",

@@ -57,12 +57,15 @@ rule plan:
         mem_mb=scaled(4000),
         runtime=scaled(60),
     params:
-        settings=leaves(
+        settings=lambda wildcards: leaves(
             checks=CHECKS,
             budgets=sorted({*CONFIG.simulation.budgets, *CONFIG.search.budgets}),
             accounting=CONFIG.simulation.accounting,
             steps=CONFIG.splits.test.stored(CONFIG.sampling.steps),
             seed=CONFIG.seed,
+            model=CONFIG.model,
+            sampling=CONFIG.sampling,
+            reward=CONFIG.rewards[wildcards.reward],
         ),
         source=source_hash(
             "ttsnap/simulation/*.py",

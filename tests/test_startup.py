@@ -9,7 +9,9 @@ import pytest
 from benchmarks.startup import COMMANDS, SLOW, imported
 
 
-@pytest.mark.parametrize("name", ["ttsnap --help", "ttsnap methods", "ttsnap models", "snakemake -n"])
+@pytest.mark.parametrize(
+    "name", ["ttsnap --help", "ttsnap methods", "ttsnap models", "snakemake -n"]
+)
 def test_nothing_slow_is_imported(name: str) -> None:
     assert imported(COMMANDS[name]) == []
 

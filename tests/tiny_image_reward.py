@@ -55,9 +55,10 @@ class Stock(nn.Module):
                 patch_size=PATCH,
                 image_size=SIZE,
                 layer_norm_eps=1e-6,
+                initializer_range=0.02,  # by default nothing is seen
             )
         )
-        text = BlipTextConfig(encoder_hidden_size=WIDTH, **BERT)
+        text = BlipTextConfig(encoder_hidden_size=WIDTH, bos_token_id=None, **BERT)
         self.text = BlipTextModel(text, add_pooling_layer=False)
         widths = [BERT["hidden_size"], 1024, 128, 64, 16, 1]
         self.head = nn.Sequential(*(nn.Linear(*pair) for pair in pairwise(widths)))
@@ -71,9 +72,9 @@ def stock(seed: int = 0) -> Stock:
             if weight.ndim == 1:
                 weight.data.add_(0.1 * torch.randn_like(weight))
             else:
-                weight.data.mul_(3 if name.startswith("head") else 6)
-        model.vision.embeddings.class_embedding.data.normal_()
-        model.vision.embeddings.position_embedding.data.normal_()
+                weight.data.mul_(2 if name.startswith("head") else 4)
+        model.vision.embeddings.class_embedding.data.normal_(std=0.3)
+        model.vision.embeddings.position_embedding.data.normal_(std=0.3)
     return model
 
 

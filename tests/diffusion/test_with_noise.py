@@ -162,7 +162,7 @@ def test_merging_of_tokens_is_left_out_with_one_notice(caplog):
         sampler.with_noise()
     assert len(caplog.records) == 1
     assert "negative token merging is left out" in caplog.text
-    assert (noisy.negtome, noisy.coupling, noisy.coupled) == (None, None, ())
+    assert (noisy.negtome, noisy.coupling, noisy.coupled) == (None, None, [])
     assert sampler.coupling is not None
 
 

@@ -146,6 +146,17 @@ def test_every_problem_gets_its_line() -> None:
             "sampling.scheduler: EDMHeunScheduler adds noise at every step",
         ),
         (
+            {
+                "sampling": {
+                    "scheduler": {
+                        "name": "DPMSolverMultistepScheduler",
+                        "options": {"algorithm_type": "sde-dpmsolver++"},
+                    }
+                }
+            },
+            "sampling.scheduler: DPMSolverMultistepScheduler adds noise at every step",
+        ),
+        (
             {"rewards": {"clip": {"kind": "compressibility"}}},
             "rewards.clip: kind compressibility cannot be finetuned",
         ),

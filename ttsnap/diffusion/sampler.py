@@ -5,10 +5,10 @@ from __future__ import annotations
 import inspect
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, ClassVar
 
 import diffusers
@@ -17,8 +17,8 @@ import torch
 
 from ttsnap import config
 from ttsnap.diffusion import schedulers
+from ttsnap.diffusion.costs import Clock, costs
 from ttsnap.diffusion.coupled import CoupledState, Coupling
-from ttsnap.diffusion.flops import tflops
 from ttsnap.diffusion.loading import no_warnings
 from ttsnap.diffusion.negtome import NegToMe
 from ttsnap.diffusion.state import Conditioning, State
@@ -103,8 +103,7 @@ class Sampler(ABC):
         self.stochastic = schedulers.is_stochastic(self._scheduler, self._eta)
         self.noisy_steps = schedulers.noisy_steps(self._scheduler, self._eta)
         self.negtome = sampling.negtome
-        self.coupling = None if self.negtome is None else self._couple(self.negtome)
-        self.coupled = self.coupling.steps if self.coupling else ()
+        self.couple()
         self._warned = False
 
     def with_noise(self) -> Sampler:
@@ -169,19 +168,25 @@ class Sampler(ABC):
         """Pixels of a latent, in height and width."""
         return self.pipe.vae_scale_factor
 
-    def _couple(self, settings: config.NegToMe) -> Coupling:
+    def couple(self) -> None:
+        """Tie NegToMe, if there is any, to the layers of the denoiser."""
+        settings = self.negtome
+        self.coupling: Coupling | None = None
+        self.coupled: list[int] = []
+        if settings is None:
+            return
         if self.stochastic:
             raise UserError("sampling.negtome: needs a deterministic scheduler")
         pusher = NegToMe(self.denoiser, settings, self.width / self.height)
         times = self._scheduler.timesteps.tolist()
-        steps = tuple(step for step, time in enumerate(times) if pusher.acts(time))
-        if not steps:
+        self.coupled = [step for step, time in enumerate(times) if pusher.acts(time)]
+        if not self.coupled:
             raise UserError(
                 f"sampling.negtome: none of the {self.steps} timesteps, {times[0]:g} to "
                 f"{times[-1]:g}, lies between t_start {settings.t_start:g} and t_end "
                 f"{settings.t_end:g}"
             )
-        return Coupling(pusher, steps, passes=2 if self.guided else 1)
+        self.coupling = Coupling(pusher, tuple(self.coupled), passes=2 if self.guided else 1)
 
     @property
     def denoiser(self) -> Any:
@@ -275,6 +280,11 @@ class Sampler(ABC):
         negative, positive = output.chunk(2)
         return negative + self.guidance_scale * (positive - negative)
 
+    @property
+    def autoencoder(self) -> Any:
+        """What latents are decoded by."""
+        return self.pipe.vae
+
     def unpack(self, latents: torch.Tensor) -> torch.Tensor:
         """Latents (B, *latent_shape) as images (B, C, h, w)."""
         return latents
@@ -288,17 +298,25 @@ class Sampler(ABC):
         Raises:
             UserError: the decoder's output is not finite.
         """
-        vae = self.pipe.vae
-        scaled = self.unscale(self.unpack(latents).to(vae.dtype))
-        return self._pixels(vae.decode(scaled, return_dict=False)[0])
+        return self._pixels(self.reconstruct(latents))
 
     @torch.inference_mode()
     def preview(self, latents: torch.Tensor) -> np.ndarray:
         """What a check sees: like :meth:`decode`, by the tiny autoencoder if the model has one."""
         if self.previewer is None:
             return self.decode(latents)
+        return self._pixels(self.reconstruct_preview(latents))
+
+    def reconstruct(self, latents: torch.Tensor) -> torch.Tensor:
+        """What the autoencoder makes of latents: images (B, 3, H, W) in [-1, 1], or videos."""
+        vae = self.autoencoder
+        scaled = self.unscale(self.unpack(latents).to(vae.dtype))
+        return vae.decode(scaled, return_dict=False)[0]
+
+    def reconstruct_preview(self, latents: torch.Tensor) -> torch.Tensor:
+        """The same by the tiny autoencoder."""
         unpacked = self.unpack(latents).to(self.previewer.dtype)
-        return self._pixels(self.previewer.decode(unpacked, return_dict=False)[0])
+        return self.previewer.decode(unpacked, return_dict=False)[0]
 
     def unscale(self, latents: torch.Tensor) -> torch.Tensor:
         """Latents (B, C, h, w) as the autoencoder made them, from those that are denoised."""
@@ -421,7 +439,9 @@ class Sampler(ABC):
         """
         if state.done:
             raise ValueError(f"all {state.steps} steps are done")
-        output = self._ask(state)
+        timestep, model_input = schedulers.model_input(state.scheduler, state.index, state.latents)
+        with state.coupled():
+            output = self.denoise(model_input, timestep, state.prompts)
         if not torch.isfinite(output).all():
             raise UserError(
                 f"the denoiser's output is not finite at step {state.index} of {self.steps} "
@@ -484,39 +504,21 @@ class Sampler(ABC):
         """Candidates of a state as consecutive batches of at most ``size`` rows."""
         return state.batches(size)
 
-    def costs(
-        self, measure: Callable[[Callable[[], object]], float] = tflops, batch: int = 1
-    ) -> dict[str, float]:
+    def costs(self, clock: Clock | None = None, batch: int = 1) -> dict[str, float]:
         """Costs of one candidate.
 
         Args:
-            measure: what a call costs: TFLOPs, or :func:`ttsnap.diffusion.flops.seconds`.
-            batch: candidates that run together; the cost is their share of it.
+            clock: measures a call that runs, as :func:`ttsnap.diffusion.flops.seconds` does; by
+                default TFLOPs are counted, on shapes alone and in no memory.
+            batch: candidates that run together, or as many as memory allows; the cost is their
+                share of it.
 
         Returns:
             ``denoise``, an evaluation with its guidance and, on average over the steps of a
             trajectory and the images of a group, what NegToMe adds to it; ``decode``; and
             ``preview``, if the model has a preview decoder.
-        """
-        state = self.start(self.encode([self.any_prompt], [""]), range(batch))
-        calls: dict[str, Callable[[], object]] = {
-            "denoise": partial(self._ask, state),
-            "decode": partial(self.decode, state.latents),
-        }
-        if self.previewer is not None:
-            calls["preview"] = partial(self.preview, state.latents)
-        prices = {name: measure(call) / batch for name, call in calls.items()}
-        if self.negtome is not None and self.coupling is not None:
-            size, reference = self.negtome.group, self.negtome.reference
-            group = self.start(state.conditioning, range(size), None, [reference] * size)
-            assert isinstance(group, CoupledState)
-            prices["denoise"] += self.coupling.cost(group, self._ask, measure) / size
-        return prices
 
-    def _ask(self, state: State) -> torch.Tensor:
-        """What the denoiser says of a state."""
-        scheduler = schedulers.fork(state.scheduler)
-        timestep = scheduler.timesteps[state.index]
-        model_input = schedulers.scale_model_input(scheduler, state.latents, timestep)
-        with state.coupled():
-            return self.denoise(model_input, timestep, state.prompts)
+        Raises:
+            UserError: memory runs out with a single candidate.
+        """
+        return costs(self, clock, batch)

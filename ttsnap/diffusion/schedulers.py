@@ -297,6 +297,15 @@ def scale_model_input(
     return scheduler.scale_model_input(latents, timestep)
 
 
+def model_input(
+    scheduler: Any, index: int, latents: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Timestep of a step, and latents (B, …) as the denoiser expects them there."""
+    twin = fork(scheduler)
+    timestep = twin.timesteps[index]
+    return timestep, scale_model_input(twin, latents, timestep)
+
+
 def prediction_type(scheduler: Any) -> str:
     """What the denoiser's output stands for."""
     return _option(scheduler, "prediction_type") or "flow_prediction"

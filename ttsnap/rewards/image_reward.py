@@ -168,7 +168,8 @@ def build(
         layer_norm_eps=1e-6,
     )
     known = {key: bert[key] for key in _BERT if key in bert}
-    text = BlipTextConfig(encoder_hidden_size=width, is_decoder=True, **known)
+    # Only a decoder has cross-attention; nothing is decoded, so that no text begins.
+    text = BlipTextConfig(encoder_hidden_size=width, is_decoder=True, bos_token_id=None, **known)
     parts: dict[str, dict[str, torch.Tensor]] = {"vision": {}, "text": {}, "head": {}}
     for name, tensor in state.items():
         part, _, place = renamed(name).partition(".")

@@ -127,8 +127,10 @@ def _not_in_a_workflow(config: Config) -> Iterator[str]:
 def _draws_noise(scheduler: Scheduler) -> bool:
     """Whether the settings alone say that a scheduler is stochastic."""
     options = scheduler.options
-    return "Ancestral" in scheduler.name or any(
-        options.get(name) for name in ("eta", "S_churn", "stochastic_sampling")
+    return (
+        "Ancestral" in scheduler.name
+        or str(options.get("algorithm_type")).startswith("sde-")
+        or any(options.get(name) for name in ("eta", "S_churn", "stochastic_sampling"))
     )
 
 

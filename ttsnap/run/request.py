@@ -190,7 +190,7 @@ def request_of(
         check_options(known, whole.sampling.steps)
     unit = whole.costs.unit
     spend = Budget.parse(budget, unit) if budget else None
-    if spend is None and not (own and "search" not in settings):
+    if spend is None and not (own and (config is None or "search" not in config.model_fields_set)):
         spend = Budget(whole.search.budgets[-1], unit)
     return Request(
         model=whole.model,
@@ -359,8 +359,8 @@ def _plan(
     """The plan that was given, or the run's if it was made for this; None if there is neither."""
     if given is not None:
         found = read_plan(given)
-        if "made_for" in found:
-            check_made_for(str(given), found["made_for"], wanted)
+        if known := found.get("provenance", {}).get("made_for"):
+            check_made_for(str(given), known, wanted)
         return found
     if run is None or made is None:
         return None

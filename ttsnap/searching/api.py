@@ -34,7 +34,7 @@ AnyReward = str | Reward | Scorer
 def search(pipe: Any, prompt: str, **settings: Any) -> SearchResult: ...
 @overload
 def search(pipe: Any, prompt: Sequence[str], **settings: Any) -> list[SearchResult]: ...
-def search(
+def search(  # type: ignore[misc] # the settings of the overloads are those named here
     pipe: Any,
     prompt: str | Sequence[str],
     *,

@@ -225,7 +225,8 @@ def search(
         )
 
     heading = f"{how.name}, {', '.join(request.rewards)}, seed {seed}"
-    _search_all(asked, search_one, folder, record, heading, searcher.sampler.steps, resume)
+    whole = None if found.budget.unit == "seconds" else costs.cost(1)
+    _search_all(asked, search_one, folder, record, heading, searcher.sampler.steps, resume, whole)
 
 
 def _search_all(
@@ -236,6 +237,7 @@ def _search_all(
     heading: str,
     steps: int,
     resume: bool,
+    whole: float | None,
 ) -> None:
     """Search and save prompt after prompt, past those that cannot be scored.
 
@@ -247,6 +249,7 @@ def _search_all(
         heading: for the views.
         steps: of the sampler.
         resume: leave out those that are finished.
+        whole: price of one image from start to end, if it is known.
 
     Raises:
         UserError: some could not be scored.
@@ -290,7 +293,7 @@ def _search_all(
                 continue
             write_settings(folder, settings)
             save(result, folder / folder_name(one.id), settings={"prompt_id": one.id})
-            tell(result, one.text, folder / folder_name(one.id), console)
+            tell(result, one.text, folder / folder_name(one.id), console, whole)
             done += not result.interrupted
             if stop.is_set():
                 break

@@ -131,12 +131,25 @@ def interruptible(stop: Event, view: SearchView) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def tell(result: SearchResult, text: str, folder: Path, console: Console) -> None:
-    """Print what a finished search found, in three lines."""
+def tell(
+    result: SearchResult, text: str, folder: Path, console: Console, whole: float | None = None
+) -> None:
+    """Print what a finished search found, in three lines.
+
+    Args:
+        result: of it.
+        text: the prompt.
+        folder: where it was saved.
+        console: to print on.
+        whole: what a single image costs from start to end, in the unit of the budget.
+    """
     finished = sum(bool(candidate.rewards) for candidate in result.candidates)
+    tried = f"{finished} of {len(result.candidates)} candidates finished"
+    if whole:
+        tried += f" at the price of {result.spent / whole:.2g} whole images"
     facts = [
         f"seed {result.seed}",
-        f"{finished} of {len(result.candidates)} candidates finished",
+        tried,
         f"{result.nfe} evaluations",
         f"{result.spent:.4g} of {result.budget:.4g} {result.unit}",
         f"{result.seconds:.1f} s",

@@ -25,28 +25,22 @@ def measure(unit: str, sampler: Sampler, reward: Reward, batch: int) -> dict[str
         unit: TFLOPs, counted; or seconds, taken on the sampler's device.
         sampler: draws the images.
         reward: scores them.
-        batch: candidates that run together, fewer where memory runs out; seconds are a candidate's
-            share of it.
+        batch: candidates that run together, or as many as memory allows; seconds are their share.
     """
+    frames = sampler.scored_frames
     if unit == "TFLOPs":
-        score = sampler.scored_frames * reward.tflops(sampler.height, sampler.width)
-        return sampler.costs() | {"score": score}
+        return sampler.costs() | {"score": frames * reward.tflops(sampler.height, sampler.width)}
 
     from ttsnap.diffusion.backoff import Backoff
     from ttsnap.diffusion.flops import seconds
 
-    prices: dict[str, float] = {}
-
-    def timed(rows: range) -> None:
-        if prices:
-            return  # the rest of a batch that had to be split
-        count = len(rows) * sampler.scored_frames
+    def score_some(some: range) -> float:
+        count = len(some) * frames
         images = np.zeros((count, sampler.height, sampler.width, 3), np.uint8)
-        score = seconds(lambda: reward.score(images, [""] * count)) / len(rows)
-        prices.update(sampler.costs(seconds, len(rows)), score=score)
+        return seconds(lambda: reward.score(images, [""] * count)) / len(some)
 
-    Backoff(batch).map(timed, batch)
-    return prices
+    score = Backoff(batch).largest(score_some, batch)
+    return sampler.costs(seconds, batch) | {"score": score}
 
 
 def cost_model(

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from ttsnap import config
+from ttsnap.run.trained import made_for
 from ttsnap.schedule import Schedule
 from ttsnap.stages import (
     BaseReceipt,
@@ -27,6 +28,9 @@ class Settings(config.Settings):
     accounting: config.Accounting
     steps: list[int]
     seed: int
+    model: config.Model
+    sampling: config.Sampling
+    reward: config.RewardSettings
 
 
 def main(
@@ -50,7 +54,12 @@ def main(
     else:
         given = Schedule.of(settings.checks)
         planned = given_plan(experiment, given, settings.budgets, settings.seed)
-    provenance = {"source": str(base.parent), "prompts": "val", "seed": settings.seed}
+    provenance = {
+        "source": str(base.parent),
+        "prompts": "val",
+        "seed": settings.seed,
+        "made_for": made_for(settings.model, settings.sampling, {reward: settings.reward}),
+    }
     write_plan(out, planned, experiment, provenance)
     for one in planned["plans"]:
         schedule = Schedule.from_json(one["checks"])

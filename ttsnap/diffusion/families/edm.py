@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import diffusers
-import numpy as np
 import torch
 from diffusers.image_processor import VaeImageProcessor
 
@@ -130,10 +129,9 @@ class EDMSampler(Sampler):
             return_dict=False,
         )[0].float()
 
-    @torch.inference_mode()
-    def decode(self, latents: torch.Tensor) -> np.ndarray:
-        """Latents, which are pixels, clipped to uint8 (B, H, W, 3)."""
-        return self._pixels(latents)
+    def reconstruct(self, latents: torch.Tensor) -> torch.Tensor:
+        """Latents are pixels."""
+        return latents
 
 
 def _plain(name: str) -> str:

@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
 from ttsnap import config
@@ -103,15 +102,11 @@ class LTXSampler(VideoSampler):
             return_dict=False,
         )[0].float()
 
-    @torch.inference_mode()
-    def decode(self, latents: torch.Tensor) -> np.ndarray:
-        """Latents or Tweedie estimates (B, tokens, C) to videos uint8 (B, F, H, W, 3).
-
-        An autoencoder that can denoise a last time is told that there is no noise left.
-        """
+    def reconstruct(self, latents: torch.Tensor) -> torch.Tensor:
+        """An autoencoder that can denoise a last time is told that there is no noise left."""
         vae = self.pipe.vae
         plain = self.pipe._denormalize_latents(
             self.unpack(latents), vae.latents_mean, vae.latents_std, vae.config.scaling_factor
         ).to(vae.dtype)
         time = plain.new_zeros(len(plain)) if vae.config.timestep_conditioning else None
-        return self._pixels(vae.decode(plain, time, return_dict=False)[0])
+        return vae.decode(plain, time, return_dict=False)[0]

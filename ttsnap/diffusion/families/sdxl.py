@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 
 from ttsnap import config
+from ttsnap.diffusion.costs import copied
 from ttsnap.diffusion.families.stable_diffusion import StableDiffusionSampler
 from ttsnap.diffusion.sampler import POOLED
 
@@ -55,17 +56,16 @@ class StableDiffusionXLSampler(StableDiffusionSampler):
         }
         return self.call_unet(model_input, timestep, prompts["prompt"], added)
 
-    @torch.inference_mode()
-    def decode(self, latents: torch.Tensor) -> np.ndarray:
-        """Latents (B, C, h, w) to images uint8 (B, H, W, 3), in float32 if float16 overflows."""
+    @property
+    def autoencoder(self) -> Any:
+        """That of the pipeline, or a copy of it in float32 if float16 overflows in it."""
         vae = self.pipe.vae
-        if vae.dtype != torch.float16 or not vae.config.get("force_upcast"):
-            return super().decode(latents)
-        vae.to(torch.float32)
-        try:
-            return super().decode(latents)
-        finally:
-            vae.to(torch.float16)
+        upcast = vae.dtype == torch.float16 and vae.config.get("force_upcast")
+        return self._in_float32 if upcast else vae
+
+    @cached_property
+    def _in_float32(self) -> Any:
+        return copied(self.pipe.vae, lambda tensor: tensor.to(self.device, torch.float32))
 
     def unscale(self, latents: torch.Tensor) -> torch.Tensor:
         settings = self.pipe.vae.config

@@ -1,0 +1,117 @@
+"""What a candidate costs a sampler: counted on shapes alone, or timed."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from ttsnap.diffusion import schedulers
+from ttsnap.diffusion.backoff import Backoff
+from ttsnap.diffusion.coupled import CoupledState
+from ttsnap.diffusion.flops import tflops
+from ttsnap.diffusion.state import Conditioning, State
+
+if TYPE_CHECKING:
+    from ttsnap.diffusion.sampler import Sampler
+
+Clock = Callable[[Callable[[], object]], float]
+"""Runs a call and says what it took, such as :func:`ttsnap.diffusion.flops.seconds`."""
+
+
+def costs(sampler: Sampler, clock: Clock | None = None, batch: int = 1) -> dict[str, float]:
+    """Costs of one candidate, see :meth:`Sampler.costs`."""
+    conditioning = sampler.encode([sampler.any_prompt], [""])
+    worker, measure = sampler, clock or tflops
+    decode: Callable[[torch.Tensor], object] = sampler.decode
+    preview: Callable[[torch.Tensor], object] = sampler.preview
+    if clock is None:
+        worker, batch = without_weights(sampler), 1
+        decode, preview = worker.reconstruct, worker.reconstruct_preview
+    backoff = Backoff(batch)
+
+    def price(call: Callable[[State], object]) -> float:
+        """Of a candidate in the largest batch that memory allows."""
+
+        def share(some: range) -> float:
+            state = sampler.start(conditioning, some)
+            return measure(partial(call, state)) / len(some)
+
+        return backoff.largest(share, batch)
+
+    ask = partial(_ask, worker)
+    prices = {
+        "denoise": price(ask),
+        "decode": price(lambda state: decode(state.latents.to(worker.device))),
+    }
+    if sampler.previewer is not None:
+        prices["preview"] = price(lambda state: preview(state.latents.to(worker.device)))
+    if sampler.negtome is not None and worker.coupling is not None:
+        coupling, size = worker.coupling, sampler.negtome.group
+
+        def added(some: range) -> float:
+            seeds = range(len(some) + 1)
+            group = sampler.start(conditioning, seeds, None, [0] * len(seeds))
+            assert isinstance(group, CoupledState)
+            return coupling.cost(replace(group, coupling=coupling), ask, measure) / len(some)
+
+        # All of a group are pushed but for its reference.
+        prices["denoise"] += backoff.largest(added, size - 1) * (size - 1) / size
+    return prices
+
+
+def _ask(sampler: Sampler, state: State) -> torch.Tensor:
+    """What the denoiser of ``sampler`` says of a state that may be of its twin."""
+    timestep, model_input = schedulers.model_input(state.scheduler, state.index, state.latents)
+    prompts = {name: rows.to(sampler.device) for name, rows in state.prompts.tensors.items()}
+    with state.coupled():
+        return sampler.denoise(
+            model_input.to(sampler.device), timestep.to(sampler.device), Conditioning(prompts)
+        )
+
+
+def without_weights(sampler: Sampler) -> Sampler:
+    """A twin whose networks are on torch's meta device, which knows shapes and holds no numbers.
+
+    It takes no memory to speak of and computes nothing; the sampler is left as it is.
+    """
+    meta = torch.device("meta")
+    twin = copy.copy(sampler)
+    for name, value in vars(sampler).items():
+        if isinstance(value, torch.Tensor):
+            setattr(twin, name, value.to(meta))
+    twin.device, twin.pipe = meta, copy.copy(sampler.pipe)
+    for name in ("unet", "transformer", "vae"):
+        if (module := getattr(sampler.pipe, name, None)) is not None:
+            vars(twin.pipe)[name] = copied(module, lambda tensor: tensor.to(meta))
+    if sampler.previewer is not None:
+        twin.previewer = copied(sampler.previewer, lambda tensor: tensor.to(meta))
+    if hasattr(twin.denoiser, "reset_attention_backend"):
+        twin.denoiser.reset_attention_backend()
+    twin.couple()
+    return twin
+
+
+def copied(module: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """A copy of a module with each parameter and buffer changed; offloading is not copied."""
+    from accelerate.hooks import ModelHook, remove_hook_from_module
+
+    memo: dict[int, Any] = {}
+    for parameter in module.parameters():
+        memo[id(parameter)] = nn.Parameter(change(parameter.detach()), requires_grad=False)
+    for buffer in module.buffers():
+        memo[id(buffer)] = change(buffer)
+    for hook in _hooks(module):
+        memo[id(hook)] = ModelHook()
+    return remove_hook_from_module(copy.deepcopy(module, memo), recurse=True)
+
+
+def _hooks(module: Any) -> Iterator[Any]:
+    for part in module.modules():
+        if hasattr(part, "_hf_hook"):
+            yield part._hf_hook
