@@ -249,8 +249,6 @@ def read_model(
     Raises:
         UserError: there is no such model, or the family is another one.
     """
-    from ttsnap.diffusion import SAMPLERS
-
     family, _, path = text.partition(":")
     if family not in SAMPLERS:
         family, path = "", text
