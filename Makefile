@@ -5,7 +5,12 @@ CORES ?= 2
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-slow test-slurm style check clean
+.PHONY: quick demo test test-slow test-slurm style check clean
+
+quick: $(INSTALLED)  ## Run every rule once on very few images, and write the report.
+	. $(BIN)/activate && snakemake --cores $(CORES) --configfile config/quick.yaml
+	. $(BIN)/activate && snakemake --configfile config/quick.yaml --report results/quick/report.html --quiet
+	$(BIN)/ttsnap summary results/quick
 
 demo: $(INSTALLED)  ## Run the whole pipeline on the embedded default, and write the report.
 	. $(BIN)/activate && snakemake --cores $(CORES)

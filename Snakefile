@@ -1,7 +1,7 @@
 """ttsnap: from a prompt file to a noise-aware reward, a pruning schedule and a better image.
 
 `snakemake --cores 2` runs config/config.yaml; `--configfile FILE` runs another configuration, with
-the defaults of ttsnap/config/__init__.py where it is silent; `--config KEY=VALUE` changes single settings.
+the defaults of ttsnap/config where it is silent; `--config KEY=VALUE` changes single settings.
 """
 
 from snakemake.utils import min_version

@@ -16,7 +16,6 @@ import json
 import os
 import sys
 import time
-from functools import partial
 from statistics import median
 
 import torch
@@ -24,12 +23,13 @@ import torch
 from ttsnap.config import Config, Runtime
 from ttsnap.diffusion import load_sampler
 from ttsnap.progress import quiet_libraries
-from ttsnap.prompts import load_split, seed_of
+from ttsnap.prompts import load_split
 from ttsnap.rewards import load_reward
 from ttsnap.schedule import Schedule
-from ttsnap.searching import SearchResult, Task, run_method
-from ttsnap.searching.methods import Pruning
-from ttsnap.searching.pricing import cost_model
+from ttsnap.searching import SearchResult
+from ttsnap.searching.budget import Budget
+from ttsnap.searching.methods.pruning import Pruning
+from ttsnap.searching.searcher import Searcher
 
 SCHEDULE = Schedule.parse("2:0.4,5:0.4")
 NAMES = ("best-of-n", "ttsp")
@@ -42,25 +42,15 @@ def main(n: int, repeats: int) -> None:
     name = config.search.reward
     reward = load_reward(config.rewards[name], name=name)
     batch = config.runtime.batch_size
-    costs = cost_model(config.costs, sampler, reward, config.sampling, batch)
+    searcher = Searcher(sampler, [reward], costs=config.costs, batch_size=batch)
+    costs = searcher.prices("TFLOPs")
     prompt = load_split(config.splits.test)[0]
-    conditioning = sampler.encode([prompt.text], [prompt.negative])
 
     def search(method: str, root: int) -> SearchResult:
         schedule = SCHEDULE if method == "ttsp" else Schedule()
-        task = Task(
-            sampler=sampler,
-            conditioning=conditioning,
-            prompt=prompt.text,
-            rewards=(reward,),
-            costs=costs,
-            budget=costs.cost(n, schedule),
-            seed_of=partial(seed_of, root, prompt.id),
-            batch_size=batch,
-        )
-        result = run_method(
-            method, task, Pruning(schedule=str(schedule)) if schedule.checks else None
-        )
+        options = Pruning(schedule=str(schedule)) if schedule.checks else None
+        budget = Budget(costs.cost(n, schedule), costs.unit)
+        result = searcher.run(prompt, method, options, budget=budget, seed=root)
         if len(result.candidates) != n:
             raise RuntimeError(f"{method} ran {len(result.candidates)} candidates, not {n}")
         return result

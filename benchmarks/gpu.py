@@ -41,7 +41,7 @@ import torch
 import transformers
 from tokenizers.pre_tokenizers import ByteLevel
 
-from ttsnap.config import Config, Costs, load_config
+from ttsnap.config import Config, load_config
 from ttsnap.diffusion import from_pipeline
 from ttsnap.diffusion.architectures import ARCHITECTURES, Architecture
 from ttsnap.diffusion.flops import seconds
@@ -51,13 +51,14 @@ from ttsnap.generate import generate_block
 from ttsnap.narf.curriculum import finetune_step
 from ttsnap.narf.data import StepData
 from ttsnap.progress import quiet_libraries
-from ttsnap.prompts import Prompt, seed_of
+from ttsnap.prompts import Prompt
 from ttsnap.rewards.clip import ClipReward
 from ttsnap.rewards.pixels import Preparation
 from ttsnap.schedule import Check, Schedule
-from ttsnap.searching import SearchResult, Task, run_method
-from ttsnap.searching.methods import Pruning
-from ttsnap.searching.pricing import cost_model
+from ttsnap.searching import SearchResult
+from ttsnap.searching.budget import Budget
+from ttsnap.searching.methods.pruning import Pruning
+from ttsnap.searching.searcher import Searcher
 from ttsnap.store.trajectories import TrajectoryStore, create_store, open_store
 
 ROOT = Path(__file__).parents[1]
@@ -322,27 +323,24 @@ def measure(subject: Subject, folder: Path, n: int, repeats: int) -> Rows:
 
 def search(subject: Subject, n: int, repeats: int) -> Rows:
     """Best-of-N and TTSnap live, at the same number of candidates."""
-    sampler, reward, sampling = subject.sampler, subject.reward, subject.config.sampling
-    costs = cost_model(Costs(), sampler, reward, sampling, subject.batch)
+    reward, sampling = subject.reward, subject.config.sampling
     checks = (Check(sampling.steps // 5, 0.4), Check(sampling.steps // 2, 0.5))
     schedules = {"best-of-n": Schedule(), "ttsnap": Schedule(checks)}
     found: dict[str, SearchResult] = {}
 
+    searcher = Searcher(
+        subject.sampler,
+        [reward],
+        verifiers={check.step: (reward,) for check in checks},
+        batch_size=subject.batch,
+    )
+    costs = searcher.prices("TFLOPs")
+
     def run(method: str) -> None:
         schedule = schedules[method]
-        task = Task(
-            sampler=sampler,
-            conditioning=subject.texts.select(torch.tensor([0])),
-            prompt=PROMPTS[0].text,
-            rewards=(reward,),
-            costs=costs,
-            budget=costs.cost(n, schedule),
-            seed_of=partial(seed_of, 0, PROMPTS[0].id),
-            verifiers={check.step: (reward,) for check in schedule.checks},
-            batch_size=subject.batch,
-        )
         options = Pruning(schedule=str(schedule)) if schedule.checks else None
-        found[method] = run_method(method, task, options)
+        budget = Budget(costs.cost(n, schedule), costs.unit)
+        found[method] = searcher.run(PROMPTS[0], method, options, budget=budget)
 
     taken = {method: seconds(partial(run, method), repeats) for method in schedules}
     best, pruned = found["best-of-n"], found["ttsnap"]

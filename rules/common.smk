@@ -14,35 +14,23 @@ from snakemake.utils import update_config
 sys.path.insert(0, str(workflow.basedir))
 
 from ttsnap.config import load_config, typed
-from ttsnap.diffusion import VIDEOS
+from ttsnap.diffusion.sources import with_family
 from ttsnap.errors import UserError
-from ttsnap.run.fetch import missing
-from ttsnap.store.files import check_writable, place
 from ttsnap.prompts import load_splits, prompts_hash
-from ttsnap.rewards import is_trainable
-from ttsnap.searching.methods import METHODS
-from ttsnap.searching.setup import looks_by_narf, method_options, prunes
+from ttsnap.run.check import check
+from ttsnap.run.fetch import missing
 from ttsnap.run.status import SETTINGS
+from ttsnap.run.weights import Weights, weight_files
+from ttsnap.searching.methods import METHODS
+from ttsnap.run.workload import blocks_per_tensor_job
+from ttsnap.store.files import check_writable, place
 
 update_config(config, typed(workflow.config_settings.overwrite_config))
 try:
     CONFIG = load_config(config)
-    if CONFIG.model.family in VIDEOS:
-        raise UserError(
-            f"model.family: {CONFIG.model.family} makes videos, whose steps are not stored; "
-            "search them live by `ttsnap search`"
-        )
-    REWARDS = CONFIG.pipeline_rewards
-    for name in REWARDS:
-        if not is_trainable(CONFIG.rewards[name], name):
-            raise UserError(
-                f"rewards.{name}: kind {CONFIG.rewards[name].kind} cannot be finetuned, as all but "
-                "search.judge_reward are; search by it with `ttsnap search`"
-            )
+    CONFIG = CONFIG.model_copy(update={"model": with_family(CONFIG.model)})
+    check(CONFIG, workflow=True)
     PROMPTS = load_splits(CONFIG.splits)
-    for name, given in CONFIG.search.options.items():
-        planned = {"schedule": "-"} if prunes(METHODS[name]) else {}
-        method_options(METHODS[name], planned | given)
     stores = place(CONFIG.store("test")).parent
     # A dry run queues nothing, and is to be had before anything is downloaded.
     if not workflow.output_settings.dryrun:
@@ -55,6 +43,7 @@ except UserError as error:
 
 RUN = f"{CONFIG.results}/{CONFIG.run}"
 SPLITS = list(PROMPTS)
+REWARDS = CONFIG.pipeline_rewards
 JUDGE = CONFIG.rewards.get(CONFIG.search.judge_reward)
 # Site matters reach the jobs through the environment, where Snakemake does not track them.
 os.environ.update(TTSNAP_RUNTIME=CONFIG.runtime.model_dump_json(), HF_HUB_OFFLINE="1")
@@ -75,36 +64,27 @@ def scaled(amount):
     return lambda wildcards, attempt: attempt * amount
 
 
-def weights(*paths):
-    """The weight files of local models; a hub id is pinned by its revision instead."""
-    files = {file for path in paths for file in [Path(path), *Path(path).rglob("*")]}
-    return sorted(
-        file.as_posix() for file in files if file.suffix in (".safetensors", ".pt", ".pth")
-    )
+WEIGHTS = Weights(Path(".snakemake/weights.json"))
 
 
-def places(settings):
-    """What may be local files or folders among the nested settings of a reward."""
-    for key, value in settings.items():
-        if isinstance(value, dict):
-            yield from places(value)
-        elif isinstance(value, str) and (key == "path" or "/" in value):
-            yield value
+def weights(*sections):
+    """The parameter that follows the contents of local weights of settings; none without any."""
+    if any(map(weight_files, sections)):
+        return {"weights": lambda wildcards: WEIGHTS.of(*sections)}
+    return {}
 
 
-def weights_of(reward):
-    """Weight files of a reward: its model, and what its options name."""
-    return weights(*places(CONFIG.rewards[reward].model_dump()))
-
-
-def reward_weights(wildcards):
-    return weights_of(wildcards.reward)
+def reward_weights():
+    """The same for a rule about any one reward."""
+    if any(weight_files(CONFIG.rewards[name]) for name in REWARDS):
+        return {"weights": lambda wildcards: WEIGHTS.of(CONFIG.rewards[wildcards.reward])}
+    return {}
 
 
 def environment(usual, *rewards):
-    """The conda environment of a job that scores with some rewards: ImageReward has its own."""
+    """The conda environment of a job that scores with some rewards: one kind has its own."""
     kinds = {kind for name in rewards for kind in CONFIG.rewards[name].kinds}
-    return f"../envs/{'image-reward' if 'image-reward' in kinds else usual}.yaml"
+    return f"../envs/{'image-reward' if 'image-reward-package' in kinds else usual}.yaml"
 
 
 def leaves(**chosen):
@@ -154,6 +134,33 @@ def cleaner_checkpoint(wildcards):
     """Receipt of the checkpoint that a NARF step starts from; none for the cleanest."""
     cleaner = [step for step in CONFIG.narf.steps if step > int(wildcards.step)]
     return [f"{RUN}/narf/{wildcards.reward}/step_{min(cleaner):02d}.json"] if cleaner else []
+
+
+def tensor_jobs(split):
+    """Receipts of trajectories, by the job that scores them."""
+    per_job = blocks_per_tensor_job(getattr(CONFIG.splits, split), CONFIG.sampling.steps)
+    receipts = trajectory_receipts(split)
+    return [receipts[start : start + per_job] for start in range(0, len(receipts), per_job)]
+
+
+def tensor_blocks(wildcards):
+    """Scores that a tensor is put together from; none where one job scores the whole split."""
+    jobs = len(tensor_jobs(wildcards.split))
+    folder = f"{RUN}/tensors/{wildcards.reward}/{wildcards.split}.{wildcards.kind}"
+    return [f"{folder}/block_{block:04d}.npy" for block in range(jobs) if jobs > 1]
+
+
+def tensor_gpu(wildcards):
+    return 0 if tensor_blocks(wildcards) else GPU
+
+
+def tensor_checkpoints(wildcards):
+    return checkpoint_receipts(wildcards.reward) if wildcards.kind == "finetuned" else []
+
+
+def scorers(wildcards, input):
+    """Receipts of the checkpoints that images are scored by; none of the untouched reward."""
+    return repeated("--checkpoint", input.checkpoints)
 
 
 def figure(name, category, caption):

@@ -17,7 +17,6 @@ os.environ.update(
 
 rule narf:
     input:
-        weights=reward_weights,
         train=trajectory_receipts("train"),
         val=trajectory_receipts("val"),
         train_rewards=f"{RUN}/rewards/{{reward}}/train.parquet",
@@ -40,6 +39,7 @@ rule narf:
         mem_mb=scaled(16000 * PROCESSES),
         runtime=scaled(720),
     params:
+        **reward_weights(),
         settings=lambda wildcards: leaves(
             reward=CONFIG.rewards[wildcards.reward],
             narf=CONFIG.narf.of(wildcards.reward),

@@ -2,6 +2,8 @@
 REWARD = CONFIG.search.reward
 SEARCH_BLOCKS = block_names(len(PROMPTS["test"]), CONFIG.search.prompts_per_job)
 METRICS = ["reward", *["held_out"] * bool(JUDGE), *["oracle"] * bool(CONFIG.judge), "diversity"]
+# Of two methods, curves over compute would repeat what the comparisons show.
+CURVES = METRICS if len(CONFIG.search.methods) > 2 else ["diversity"]
 
 
 rule report:
@@ -40,9 +42,7 @@ rule report:
             for metric in METRICS
             if metric in ("held_out", "oracle")
         ],
-        compute=[
-            figure(f"compute_{metric}.png", "Live search", "compute.rst") for metric in METRICS
-        ],
+        compute=[figure(f"compute_{metric}.png", "Live search", "compute.rst") for metric in CURVES],
         gallery=figure("gallery.png", "Live search", "gallery.rst"),
         results=f"{RUN}/search/results.parquet",
         took=f"{RUN}/report/stages.csv",
@@ -70,12 +70,14 @@ rule report:
             reward=REWARD,
             judge_reward=CONFIG.search.judge_reward,
             metrics=METRICS,
+            curves=CURVES,
             prompt_ids=[prompt.id for prompt in PROMPTS["test"][: CONFIG.report.prompts]],
         ),
         run=lambda wildcards, output: Path(output.summary).parent.as_posix(),
         store=CONFIG.store("test"),
         checkpoints=lambda wildcards, input: repeated("--checkpoint", input.checkpoints),
         source=source_hash(
+            "ttsnap/drawing/*.py",
             "ttsnap/report/**/*.py",
             "ttsnap/run/status.py",
             "ttsnap/run/workload.py",

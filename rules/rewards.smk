@@ -4,7 +4,6 @@ from ttsnap.stages import reward_cost, rewards, tensor
 
 rule reward_cost:
     input:
-        weights=reward_weights,
         model=rules.model.output,
     output:
         f"{RUN}/rewards/{{reward}}/cost.json",
@@ -12,6 +11,7 @@ rule reward_cost:
         f"{RUN}/logs/rewards/{{reward}}/cost.log",
     benchmark:
         f"{RUN}/benchmarks/rewards/{{reward}}/cost.jsonl"
+    priority: 3
     conda:
         lambda wildcards: environment("reward", wildcards.reward)
     threads: 1
@@ -21,6 +21,7 @@ rule reward_cost:
         mem_mb=scaled(8000),
         runtime=scaled(30),
     params:
+        **reward_weights(),
         settings=lambda wildcards: leaves(
             reward=CONFIG.rewards[wildcards.reward],
             model=CONFIG.model,
@@ -37,7 +38,6 @@ rule reward_cost:
 
 rule rewards:
     input:
-        weights=reward_weights,
         trajectories=lambda wildcards: trajectory_receipts(wildcards.split),
     output:
         f"{RUN}/rewards/{{reward}}/{{split}}.parquet",
@@ -55,6 +55,7 @@ rule rewards:
         mem_mb=scaled(16000),
         runtime=scaled(240),
     params:
+        **reward_weights(),
         settings=lambda wildcards: leaves(
             reward=CONFIG.rewards[wildcards.reward],
             split=getattr(CONFIG.splits, wildcards.split),
@@ -68,13 +69,46 @@ rule rewards:
         " --store {params.store:q} --reward {wildcards.reward} --out {output:q} 2>&1 | tee {log:q}"
 
 
+rule tensor_block:
+    input:
+        trajectories=lambda wildcards: tensor_jobs(wildcards.split)[int(wildcards.block)],
+        checkpoints=tensor_checkpoints,
+    output:
+        f"{RUN}/tensors/{{reward}}/{{split}}.{{kind}}/block_{{block}}.npy",
+    log:
+        f"{RUN}/logs/tensors/{{reward}}/{{split}}.{{kind}}/block_{{block}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/tensors/{{reward}}/{{split}}.{{kind}}/block_{{block}}.jsonl"
+    conda:
+        lambda wildcards: environment("reward", wildcards.reward)
+    threads: 1
+    resources:
+        gpu=GPU,
+        gpu_job=GPU,
+        mem_mb=scaled(16000),
+        runtime=scaled(480),
+    params:
+        **reward_weights(),
+        settings=lambda wildcards: leaves(
+            reward=CONFIG.rewards[wildcards.reward],
+            split=getattr(CONFIG.splits, wildcards.split),
+            version=tensor.VERSION,
+        ),
+        store=lambda wildcards: CONFIG.store(wildcards.split),
+        checkpoints=scorers,
+    message:
+        "Score {wildcards.split} with the {wildcards.kind} {wildcards.reward}, block {wildcards.block}"
+    shell:
+        "python -m ttsnap.stages.tensor --settings {params.settings:q}"
+        " --store {params.store:q} --reward {wildcards.reward} --block {wildcards.block}"
+        " {params.checkpoints} --out {output:q} 2>&1 | tee {log:q}"
+
+
 rule tensor:
     input:
-        weights=reward_weights,
         trajectories=lambda wildcards: trajectory_receipts(wildcards.split),
-        checkpoints=lambda wildcards: (
-            checkpoint_receipts(wildcards.reward) if wildcards.kind == "finetuned" else []
-        ),
+        checkpoints=tensor_checkpoints,
+        blocks=tensor_blocks,
     output:
         f"{RUN}/tensors/{{reward}}/{{split}}.{{kind}}.json",
     log:
@@ -85,18 +119,19 @@ rule tensor:
         lambda wildcards: environment("reward", wildcards.reward)
     threads: 1
     resources:
-        gpu=GPU,
-        gpu_job=GPU,
+        gpu=tensor_gpu,
+        gpu_job=tensor_gpu,
         mem_mb=scaled(16000),
         runtime=scaled(480),
     params:
+        **reward_weights(),
         settings=lambda wildcards: leaves(
             reward=CONFIG.rewards[wildcards.reward],
             split=getattr(CONFIG.splits, wildcards.split),
             version=tensor.VERSION,
         ),
         store=lambda wildcards: CONFIG.store(wildcards.split),
-        checkpoints=lambda wildcards, input: repeated("--checkpoint", input.checkpoints),
+        checkpoints=scorers,
     message:
         "Score every step of {wildcards.split} with the {wildcards.kind} {wildcards.reward}"
     shell:

@@ -4,17 +4,15 @@ from ttsnap.stages import search
 
 rule search:
     input:
-        weights=weights_of(CONFIG.search.reward),
-        judge=weights_of(CONFIG.search.judge_reward) if CONFIG.search.judge_reward else [],
         model=rules.model.output,
         reward_cost=f"{RUN}/rewards/{CONFIG.search.reward}/cost.json",
         checkpoints=lambda wildcards: (
             checkpoint_receipts(CONFIG.search.reward)
-            if looks_by_narf(METHODS[wildcards.method])
+            if METHODS[wildcards.method].looks_by_narf
             else []
         ),
         plan=lambda wildcards: (
-            f"{RUN}/plan/{CONFIG.search.reward}.json" if prunes(METHODS[wildcards.method]) else []
+            f"{RUN}/plan/{CONFIG.search.reward}.json" if METHODS[wildcards.method].prunes else []
         ),
     output:
         f"{RUN}/search/{{method}}/block_{{block}}.parquet",
@@ -31,6 +29,7 @@ rule search:
         mem_mb=scaled(16000),
         runtime=scaled(720),
     params:
+        **weights(CONFIG.rewards[CONFIG.search.reward], *filter(None, [JUDGE])),
         settings=lambda wildcards: leaves(
             model=CONFIG.model,
             sampling=CONFIG.sampling,

@@ -1,8 +1,45 @@
 # Schedules chosen on the val tensors, and strategies replayed with them on the test tensors.
+CHECKS = CONFIG.model_dump(mode="json")["simulation"]["checks"]
+
+
+# Before the jobs that take long: what it refuses is known as soon as prices are.
+rule budgets:
+    input:
+        model=rules.model.output,
+        reward_cost=rules.reward_cost.output,
+    output:
+        f"{RUN}/rewards/{{reward}}/budgets.json",
+    log:
+        f"{RUN}/logs/rewards/{{reward}}/budgets.log",
+    benchmark:
+        f"{RUN}/benchmarks/rewards/{{reward}}/budgets.jsonl"
+    priority: 3
+    localrule: True
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=scaled(2000),
+        runtime=scaled(10),
+    params:
+        settings=leaves(
+            checks=CHECKS,
+            budgets={
+                "simulation": CONFIG.simulation.budgets,
+                "search": CONFIG.search.budgets,
+            },
+            images={"val": CONFIG.splits.val.images, "test": CONFIG.splits.test.images},
+        ),
+    message:
+        "See that the stored images serve the budgets of searching with {wildcards.reward}"
+    shell:
+        "python -m ttsnap.stages.budgets --settings {params.settings:q} --model {input.model:q}"
+        " --reward-cost {input.reward_cost:q} --out {output:q} 2>&1 | tee {log:q}"
 
 
 rule plan:
     input:
+        budgets=rules.budgets.output,
         model=rules.model.output,
         reward_cost=rules.reward_cost.output,
         base=f"{RUN}/tensors/{{reward}}/val.base.json",
@@ -20,16 +57,15 @@ rule plan:
         mem_mb=scaled(4000),
         runtime=scaled(60),
     params:
-        settings=leaves(
-            checks=(
-                [check.model_dump() for check in CONFIG.simulation.checks]
-                if CONFIG.simulation.checks
-                else None
-            ),
+        settings=lambda wildcards: leaves(
+            checks=CHECKS,
             budgets=sorted({*CONFIG.simulation.budgets, *CONFIG.search.budgets}),
             accounting=CONFIG.simulation.accounting,
             steps=CONFIG.splits.test.stored(CONFIG.sampling.steps),
             seed=CONFIG.seed,
+            model=CONFIG.model,
+            sampling=CONFIG.sampling,
+            reward=CONFIG.rewards[wildcards.reward],
         ),
         source=source_hash(
             "ttsnap/simulation/*.py",

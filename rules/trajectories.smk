@@ -4,8 +4,6 @@ from ttsnap.stages import model
 
 
 rule model:
-    input:
-        weights=weights(CONFIG.model.path),
     output:
         f"{RUN}/model.json",
     log:
@@ -21,6 +19,7 @@ rule model:
         mem_mb=scaled(8000),
         runtime=scaled(30),
     params:
+        **weights(CONFIG.model),
         settings=leaves(model=CONFIG.model, sampling=CONFIG.sampling, version=model.VERSION),
     message:
         "Measure the model: noise levels, and TFLOPs of one evaluation and one decode"

@@ -21,7 +21,7 @@ class Hub:
 
     Attributes:
         url: its address.
-        folders: repository -> its files, all at the commit ``COMMIT``.
+        folders: repository -> its files, all at the commit ``COMMIT``, which is that of main.
         gated: repositories that want a token.
         requests: method and path of all that came.
     """
@@ -61,6 +61,7 @@ def serving(folders: dict[str, Path]) -> Iterator[Hub]:
             owner, name, *rest = path.removeprefix("api/models/").split("/")
             repository = f"{owner}/{name}"
             folder = hub.folders.get(repository)
+            rest = rest or ["revision", "main"]
             what, revision, file = rest[0], [*rest, COMMIT][1], "/".join(rest[2:])
             if folder is None:
                 self._answer(
@@ -68,7 +69,7 @@ def serving(folders: dict[str, Path]) -> Iterator[Hub]:
                 )
             elif repository in hub.gated and what in ("auth-check", "resolve"):
                 self._answer(403, {"error": "gated"}, {"X-Error-Code": "GatedRepo"})
-            elif revision != COMMIT:
+            elif revision not in (COMMIT, "main"):
                 self._answer(404, {"error": "no"}, {"X-Error-Code": "RevisionNotFound"})
             elif not api:
                 self._file(folder / file)

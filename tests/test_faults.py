@@ -25,16 +25,9 @@ from ttsnap.diffusion import from_pipeline, load_sampler
 from ttsnap.diffusion.sampler import Sampler
 from ttsnap.prompts import Prompt
 from ttsnap.stages import run, trajectories
-from ttsnap.store.trajectories import (
-    TrajectoryStore,
-    block_receipt,
-    create_store,
-    open_store,
-    read_receipt,
-    store_receipt,
-    verify,
-    write_receipt,
-)
+from ttsnap.store.receipts import block_receipt, read_receipt, write_receipt
+from ttsnap.store.trajectories import TrajectoryStore, create_store, open_store, store_receipt
+from ttsnap.store.verify import verify
 
 SAMPLING = config.Sampling(steps=4, guidance_scale=3.0)
 

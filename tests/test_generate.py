@@ -25,17 +25,15 @@ from ttsnap.errors import UserError
 from ttsnap.generate import cut, generate_block
 from ttsnap.prompts import Prompt, seed_of
 from ttsnap.store.files import Place
+from ttsnap.store.receipts import block_receipt, read_receipt, write_receipt
 from ttsnap.store.trajectories import (
     TrajectoryStore,
-    block_receipt,
     create_store,
     open_store,
     parts_folder,
-    read_receipt,
     store_receipt,
-    verify,
-    write_receipt,
 )
+from ttsnap.store.verify import verify
 
 STEPS = [0, 2, 3]
 PROMPTS = [Prompt(f"p{i}", f"a red {word}", "blue", i) for i, word in enumerate("abcdefgh")]

@@ -16,6 +16,7 @@ from ttsnap.schedule import (
     Check,
     CostModel,
     Schedule,
+    affords,
     budget_range,
     check_steps,
     keep_best,
@@ -112,7 +113,28 @@ def test_a_schedule_leaves_the_survivors_it_was_made_for(counts: list[int]) -> N
 def test_largest_n_fills_the_budget(budget: float, schedule: Schedule) -> None:
     costs = CostModel(denoise=9.9, decode=0.9, reward=0.3, steps=20)
     n = costs.largest_n(budget, schedule)
-    assert costs.cost(n, schedule) <= budget < costs.cost(n + 1, schedule)
+    assert affords(budget, costs.cost(n, schedule))
+    assert not affords(budget, costs.cost(n + 1, schedule))
+
+
+@given(
+    st.integers(1, 300),
+    st.tuples(*[st.floats(1e-5, 100)] * 3),
+    st.integers(1, 60),
+    schedules,
+    st.integers(1, 100),
+)
+def test_a_budget_of_exactly_n_runs_buys_n(
+    n: int, prices: tuple[float, float, float], steps: int, schedule: Schedule, parts: int
+) -> None:
+    """However the sum that makes the budget was rounded."""
+    costs = CostModel(*prices, steps=steps)
+    budget = sum([costs.cost(n) / parts] * parts)
+    assert costs.largest_n(budget) == n
+    assert costs.largest_n(costs.cost(1) * n) == n
+    costs = CostModel(*prices, steps=20)
+    spent = sum([costs.cost(n, schedule) / parts] * parts)
+    assert costs.largest_n(spent, schedule) >= n
 
 
 def test_budgets() -> None:

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from errno import EACCES, EDQUOT, EIO, ENOSPC, EROFS
 
 
 class UserError(Exception):
     """Something the user can put right; the message says what, where, and what was expected."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """What to add to a line about an unknown name: the nearest known one, or nothing."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+class JudgeRefused(UserError):
+    """A judge grades no image of a prompt: it is blocked, or what it answers cannot be read.
+
+    Others may fare better: who works through a list of prompts skips this one and goes on.
+    """
 
 
 def explain(error: UserError | OSError) -> str | None:

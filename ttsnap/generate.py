@@ -31,7 +31,8 @@ from ttsnap.diffusion.backoff import Backoff
 from ttsnap.errors import UserError
 from ttsnap.progress import track
 from ttsnap.store.files import atomic
-from ttsnap.store.trajectories import TrajectoryStore, parts_folder, read_receipt, write_receipt
+from ttsnap.store.receipts import read_receipt, write_receipt
+from ttsnap.store.trajectories import TrajectoryStore, parts_folder
 
 if TYPE_CHECKING:
     from ttsnap.diffusion.sampler import Conditioning, Sampler
@@ -43,7 +44,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Batch:
+class CandidateBatch:
     """Candidates denoised together: some images of some prompts of a block, as positions in it."""
 
     prompts: range
@@ -58,7 +59,7 @@ class Batch:
         return f"p{prompts.start}-{prompts.stop}_i{images.start}-{images.stop}.npz"
 
 
-def cut(prompts: int, images: int, batch_size: int, group: int = 1) -> list[Batch]:
+def cut(prompts: int, images: int, batch_size: int, group: int = 1) -> list[CandidateBatch]:
     """Cut (prompts x images) candidates into batches of nearly equal size, none too large.
 
     Images of a prompt are cut between groups of them, unless a batch is smaller than a group.
@@ -67,7 +68,7 @@ def cut(prompts: int, images: int, batch_size: int, group: int = 1) -> list[Batc
     if batch_size < group or images % group:
         group = 1
     return [
-        Batch(some_prompts, range(some.start * group, some.stop * group))
+        CandidateBatch(some_prompts, range(some.start * group, some.stop * group))
         for some_prompts in _pieces(prompts, together)
         for some in _pieces(images // group, batch_size // group)
     ]

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 Accounting = Literal["corrected", "ttsnap"]
 
 NEAR = 1.25  # ratio of budgets up to which the plan for one serves the other
+TOLERANCE = 1e-9  # share of a budget that sums of prices may exceed it by, as rounding does
 
 
 @dataclass(frozen=True)
@@ -116,17 +117,24 @@ def combine(values: np.ndarray, weights: Sequence[float] | None = None) -> np.nd
     Args:
         values: (R, ..., n), the rewards of the n candidates alive.
         weights: one per reward, for the sum of their z-scores. Without them ranks are added up,
-            which no reward's scale can dominate; equal rewards rank in the candidates' order.
+            which no reward's scale can dominate; equal rewards share their mean rank, so that who
+            is at least as good by all rewards and better by one is better.
 
     Returns:
         (..., n), the higher the better.
     """
     if weights is None:
-        order = np.argsort(-values, axis=-1, kind="stable")
-        return -np.argsort(order, axis=-1).sum(axis=0)
+        from scipy.stats import rankdata
+
+        return (1 - rankdata(-values, axis=-1)).sum(axis=0)
     deviation = values.std(axis=-1, keepdims=True)
     z = (values - values.mean(axis=-1, keepdims=True)) / np.where(deviation > 0, deviation, 1)
     return np.tensordot(np.asarray(weights, np.float64), z, axes=1)
+
+
+def affords(budget: float, cost: float) -> bool:
+    """Whether ``budget`` covers ``cost``; simulation, planner and live search ask nobody else."""
+    return cost <= budget * (1 + TOLERANCE)
 
 
 @dataclass(frozen=True)
@@ -192,11 +200,12 @@ class CostModel:
     def largest_n(self, budget: float, schedule: Schedule = Schedule()) -> int:
         """Largest number of candidates whose cost stays within ``budget``; 0 if not even one."""
         low, high = 0, 1
-        while self.cost(high, schedule) <= budget:
+        while affords(budget, self.cost(high, schedule)):
             low, high = high, 2 * high
         while high - low > 1:
             middle = (low + high) // 2
-            low, high = (middle, high) if self.cost(middle, schedule) <= budget else (low, middle)
+            fits = affords(budget, self.cost(middle, schedule))
+            low, high = (middle, high) if fits else (low, middle)
         return low
 
 

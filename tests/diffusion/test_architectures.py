@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -198,4 +199,12 @@ def test_neither_a_name_nor_a_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="sd16: neither a configuration file nor sd15, sdxl, flux"):
         run("sd16")
     with pytest.raises(UserError, match=r"model\.path: no configs in"):
-        Architecture.of(Model(path=str(tmp_path)))
+        Architecture.of(Model(path=str(tmp_path), family="sdxl"))
+
+
+def test_a_file_has_the_architecture_of_its_components(tmp_path: Path) -> None:
+    tiny("sdxl", tmp_path / "parts")
+    file = tmp_path / "model.safetensors"
+    shutil.copy(tmp_path / "parts/unet/diffusion_pytorch_model.safetensors", file)
+    model = Model(path=str(file), components=str(tmp_path / "parts"))
+    assert Architecture.of(model) == Architecture.of(Model(path=str(tmp_path / "parts")))

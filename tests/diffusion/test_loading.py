@@ -14,6 +14,7 @@ from tests.tiny import tiny_stable_diffusion
 from tests.tiny_families import tiny
 from ttsnap.config import Model, Runtime, Sampling
 from ttsnap.diffusion import load_sampler
+from ttsnap.diffusion.loading import dtype_on, settled
 from ttsnap.errors import UserError
 
 
@@ -74,6 +75,47 @@ def test_other_precisions(saved, dtype):
     assert sampler.decode(estimate).shape == (2, 32, 32, 3)
 
 
+@pytest.mark.parametrize("shards", [{}, {"max_shard_size": "20KB"}])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_folder_of_nothing_but_fp16_weights(tmp_path, shards, dtype):
+    tiny_stable_diffusion().to(torch.float16).save_pretrained(tmp_path, variant="fp16", **shards)
+    files = [file.name for file in tmp_path.rglob("*.safetensors")]
+    assert all(".fp16" in name for name in files)
+    assert len(files) == 3 or shards
+    own = diffusers.StableDiffusionPipeline.from_pretrained(
+        tmp_path, variant="fp16", dtype=getattr(torch, dtype), safety_checker=None
+    )
+    pipe = load(tmp_path, dtype=dtype).pipe
+    for part in ("unet", "vae", "text_encoder"):
+        wanted = getattr(own, part).state_dict()
+        found = getattr(pipe, part).state_dict()
+        assert all(torch.equal(found[key], value) for key, value in wanted.items())
+        assert found.keys() == wanted.keys()
+
+
+def test_of_mixed_weights_each_part_takes_what_fits(tmp_path):
+    """The U-Net has both, the text encoder only half precision, the decoder only single."""
+    half, single = tiny_stable_diffusion(seed=1).to(torch.float16), tiny_stable_diffusion()
+    single.save_pretrained(tmp_path)
+    half.unet.save_pretrained(tmp_path / "unet", variant="fp16")
+    (tmp_path / "text_encoder/model.safetensors").unlink()
+    half.text_encoder.save_pretrained(tmp_path / "text_encoder", variant="fp16")
+    for dtype, unet in (
+        ("float16", half.unet),
+        ("float32", single.unet),
+        ("bfloat16", single.unet),
+    ):
+        pipe = load(tmp_path, dtype=dtype).pipe
+        precision = getattr(torch, dtype)
+        assert torch.equal(pipe.unet.conv_in.weight, unet.conv_in.weight.to(precision))
+        wanted = half.text_encoder.embeddings.token_embedding.weight
+        found = pipe.text_encoder.embeddings.token_embedding.weight
+        assert torch.equal(found, wanted.to(precision))
+        assert torch.equal(
+            pipe.vae.decoder.conv_in.weight, single.vae.decoder.conv_in.weight.to(precision)
+        )
+
+
 @pytest.mark.parametrize(
     ("path", "settings"),
     [("nowhere", {}), ("some/model", {}), ("no/such/folder", {"revision": "abc"})],
@@ -95,7 +137,13 @@ def test_neither_folder_nor_pinned_hub_id(path, settings):
         (lambda f: shutil.rmtree(f / "tokenizer"), "has no folder tokenizer"),
         (
             lambda f: (f / "unet" / "diffusion_pytorch_model.safetensors").unlink(),
-            "no file named diffusion_pytorch_model.safetensors",
+            r"unet has no \.safetensors file of weights$",
+        ),
+        (
+            lambda f: (f / "vae/diffusion_pytorch_model.safetensors").rename(
+                f / "vae/diffusion_pytorch_model.bin"
+            ),
+            "no .safetensors file of weights, but diffusion_pytorch_model.bin, a pickle, which",
         ),
         (
             lambda f: (f / "text_encoder" / "model.safetensors").write_bytes(b"not weights"),
@@ -106,7 +154,7 @@ def test_neither_folder_nor_pinned_hub_id(path, settings):
 def test_broken_folders(folder, damage, message):
     damage(folder)
     with pytest.raises(UserError, match=message) as caught:
-        load(folder)
+        load(folder, family="stable-diffusion")
     assert str(folder) in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -116,6 +164,35 @@ def test_an_unusable_device(saved):
         load(saved, device="cuda:99")
 
 
-def test_the_package_is_light_to_import():
-    code = "import sys, ttsnap.diffusion; sys.exit(bool({'torch', 'diffusers'} & set(sys.modules)))"
+def test_the_package_is_light_to_import(saved):
+    code = f"""
+import sys
+from ttsnap.diffusion.sources import find_family, read_model
+assert find_family({str(saved)!r}) == "stable-diffusion"
+read_model({str(saved)!r}, say=print)
+sys.exit(bool({{'torch', 'diffusers'}} & set(sys.modules)))
+"""
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_what_auto_is():
+    cpu = torch.device("cpu")
+    assert dtype_on(cpu, "auto") == torch.float32
+    assert dtype_on(cpu, "bfloat16") == torch.bfloat16
+    assert dtype_on(torch.device("mps"), "auto") == torch.float16
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_what_auto_is_on_a_gpu(saved):
+    wanted = torch.bfloat16 if torch.cuda.get_device_capability() >= (8, 0) else torch.float16
+    sampler = load(saved, device="auto", dtype="auto")
+    assert (sampler.device.type, sampler.dtype) == ("cuda", wanted)
+
+
+def test_records_say_what_auto_was(saved):
+    model = Model(path=str(saved), dtype="auto")
+    assert model.family == "auto"
+    found = settled(model, Runtime())
+    assert (found.family, found.dtype) == ("stable-diffusion", "float32")
+    assert load(saved, dtype="auto").dtype == torch.float32

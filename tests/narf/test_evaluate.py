@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from ttsnap.narf.evaluate import KEEPS, evaluate, prompt_metrics
-from ttsnap.store.trajectories import RewardTensor
+from ttsnap.store.tensors import RewardTensor
 
 
 def tensor(values: np.ndarray) -> RewardTensor:

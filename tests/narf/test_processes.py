@@ -18,7 +18,8 @@ from ttsnap.narf.curriculum import finetune_step
 from ttsnap.narf.data import StepData
 from ttsnap.prompts import Prompt
 from ttsnap.stages.narf import VERSION, Settings
-from ttsnap.store.trajectories import create_store, open_store, reward_table, write_table
+from ttsnap.store.tensors import reward_table, write_table
+from ttsnap.store.trajectories import create_store, open_store
 
 ROOT = Path(__file__).parents[2]
 PROMPTS = [Prompt(f"p{i}", text, "", i) for i, text in enumerate(["a ring", "two", "red", "-"])]

@@ -10,7 +10,7 @@ from scipy.stats import kendalltau
 
 from ttsnap.errors import UserError
 from ttsnap.report.summary import headline, table
-from ttsnap.store.trajectories import RewardTensor
+from ttsnap.store.tensors import RewardTensor
 
 PROMPTS, IMAGES, STEPS = 6, 10, 5
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from ttsnap.rewards.image_reward import import_package
+from ttsnap.rewards.image_reward_package import import_package
 
 
 def main(folder: Path) -> None:

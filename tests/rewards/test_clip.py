@@ -13,7 +13,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from tests.tiny_clip import CONTEXT, SIZE, clip_reward, tiny_clip
 from ttsnap.config import RewardSettings
 from ttsnap.errors import UserError
-from ttsnap.rewards import load_judge, load_reward
+from ttsnap.rewards import load_reward
 from ttsnap.rewards.base import TrainableReward
 from ttsnap.rewards.clip import ClipReward
 
@@ -167,10 +167,3 @@ def test_other_models_and_lacking_weights_are_refused(folder: Path, tmp_path: Pa
 def test_a_folder_without_checkpoint_is_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no checkpoint"):
         clip_reward(folder, checkpoint=tmp_path)
-
-
-def test_judges_are_imported_by_name() -> None:
-    assert load_judge("ttsnap.shapes.oracle:judge").__name__ == "judge"
-    for place in ["ttsnap.shapes.oracle:nobody", "no.such.module:judge", "plain"]:
-        with pytest.raises(UserError, match=place):
-            load_judge(place)

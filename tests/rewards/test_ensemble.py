@@ -8,11 +8,14 @@ import torch
 
 from tests.rewards.test_clip import TEXTS, pictures
 from tests.tiny_clip import SIZE, tiny_clip
+from tests.tiny_families import tiny
+from ttsnap import search
 from ttsnap.config import RewardSettings, load_config
 from ttsnap.errors import UserError
 from ttsnap.rewards import load_reward, load_trainable_reward
 from ttsnap.rewards.brightness import BrightnessReward
 from ttsnap.rewards.ensemble import Ensemble, Member, ranks
+from ttsnap.rewards.function import FunctionReward, searchable
 
 
 @pytest.fixture(scope="module")
@@ -98,3 +101,40 @@ def test_what_is_trained_is_what_scores(folders: tuple[Path, Path]) -> None:
     images = torch.rand(5, 3, SIZE, SIZE, requires_grad=True)
     reward.forward(reward.pixel_values(images), rows).sum().backward()
     assert images.grad is not None
+
+
+def test_a_search_takes_no_ranks_of_batches() -> None:
+    """In batches of two, the best of the worse batch ranks as high as the best of all."""
+    bright, dark = BrightnessReward(), FunctionReward(lambda images, _: -images.mean((1, 2, 3)))
+    both = [Member(bright, 2.0), Member(dark)]
+    images = np.array([1, 2, 3, 4], np.uint8)[:, None, None, None].repeat(3, 3)
+    by_rank = Ensemble(both, "rank", "all")
+    batches = [by_rank.score(images[rows], ["a"] * 2) for rows in (slice(2), slice(2, 4))]
+    assert batches[0].max() == batches[1].max()
+    assert by_rank.score(images, ["a"] * 4).argmax() == 3
+    with pytest.raises(UserError, match=r"^reward all: ranks images .* in batches; give its"):
+        search(
+            tiny("stable-diffusion"), "a cat", reward=by_rank, budget="16nfe", steps=4,
+            height=32, width=32, progress=False,
+        )  # fmt: skip
+    assert searchable([Ensemble(both, "zscore", "all"), *(member.reward for member in both)])
+
+
+def contrast(images: np.ndarray, prompts: object) -> np.ndarray:
+    return images.std((1, 2, 3))
+
+
+def test_several_rewards_rank_all_candidates_whatever_the_batch() -> None:
+    """Twenty searches in batches of two choose what the ranks of all eight finals choose."""
+    rewards = [BrightnessReward(), FunctionReward(contrast)]
+    pipe = tiny("stable-diffusion")
+    for seed in range(20):
+        found = search(
+            pipe, "a cat", reward=rewards, budget="16nfe", steps=2, guidance_scale=1.0, seed=seed,
+            height=32, width=32, batch_size=2, progress=False,
+        )  # fmt: skip
+        names = [reward.name for reward in rewards]
+        scores = np.array([[one.rewards[name] for one in found.candidates] for name in names])
+        assert scores.shape == (2, 8)
+        sums = ranks(scores, ["a"] * 8).sum(0)
+        assert sums[found.winner] == sums.max()

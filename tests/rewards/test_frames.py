@@ -15,14 +15,14 @@ from PIL import Image
 from tests.sampling import call, images_of, make
 from tests.store.test_videos import gray, read_mp4
 from tests.tiny_families import tiny, tiny_ltx, tiny_wan
-from ttsnap import search
+from ttsnap import save, search
 from ttsnap.config import Costs, Model, Preview, Runtime, Sampling
 from ttsnap.diffusion import load_sampler
 from ttsnap.errors import UserError
 from ttsnap.rewards.brightness import BrightnessReward
 from ttsnap.rewards.frames import sampled, score_frames, still
-from ttsnap.searching.pricing import measure
-from ttsnap.searching.setup import cost_model
+from ttsnap.rewards.function import FunctionReward
+from ttsnap.searching.pricing import cost_model, measure
 
 
 @cache
@@ -76,10 +76,11 @@ def test_the_score_of_a_video_is_the_mean_of_its_frames():
         seen.extend(zip(images[:, 0, 0, 0].tolist(), prompts, strict=True))
         return images.mean(axis=(1, 2, 3))
 
-    np.testing.assert_allclose(score_frames(score, videos, ["a", "b"], 2), [50, 110])
+    reward = FunctionReward(score)
+    np.testing.assert_allclose(score_frames(reward, videos, ["a", "b"], 2), [50, 110])
     assert seen == [(0, "a"), (100, "a"), (200, "b"), (20, "b")]
     images = videos[:, 0]
-    np.testing.assert_array_equal(score_frames(score, images, ["a", "b"], 2), [0, 200])
+    np.testing.assert_array_equal(score_frames(reward, images, ["a", "b"], 2), [0, 200])
     assert still(videos[0]).max() == 50
     assert still(images[0]) is images[0] or np.array_equal(still(images[0]), images[0])
 
@@ -92,13 +93,12 @@ def test_without_a_writer_a_model_is_not_even_loaded(monkeypatch):
 
 def test_prices_have_all_scored_frames():
     reward = BrightnessReward()
-    sampling = Sampling(steps=5, frames=5, scored_frames=3)
     sampler = make(pipeline("ltx"))
     sampler.scored_frames = 3
-    counted = measure("TFLOPs", sampler, reward, sampling, 1)
+    counted = measure("TFLOPs", sampler, reward, 1)
     assert counted["score"] == 3 * reward.tflops(32, 32)
     assert set(counted) == {"denoise", "decode", "score"}
-    priced = cost_model("TFLOPs", Costs(), sampler, (reward,), sampling, 1)
+    priced = cost_model("TFLOPs", Costs(), sampler, [reward], 1)
     assert priced.reward == counted["score"]
 
 
@@ -124,7 +124,7 @@ def test_the_best_video_is_found_and_saved(tmp_path: Path):
         for video in found.finals.values()
     )
     assert found.score == pytest.approx(best)
-    found.save(tmp_path)
+    save(found, tmp_path)
     frames, rate = read_mp4(tmp_path / "best.mp4")
     assert rate == 25
     # Colours have half the resolution, and these pictures have only noise for colours.

@@ -24,6 +24,7 @@ from ttsnap.rewards import load_reward, load_trainable_reward
 from ttsnap.rewards.hpsv2 import cleaned
 
 SIZE, PATCH, WIDTH, HEADS, LAYERS, CONTEXT = 32, 8, 32, 2, 2, 77
+SIZES = [(64, 64), (96, 48), (48, 96), (47, 81), (50, 33)]
 TEXTS = [
     "A photo of an astronaut’s horse, “riding” on Mars",
     "two  cats\n&amp; a dog 🐈, sÃ£o paulo, ﬁsh",
@@ -116,17 +117,19 @@ def test_other_weights_are_refused(clip: Path, weights: Path, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [(64, 64), (47, 81), (50, 33)])
-def test_scores_are_those_of_open_clip(
-    pytestconfig: pytest.Config, tmp_path: Path, size: tuple[int, int]
-) -> None:
+def test_scores_are_those_of_the_package(pytestconfig: pytest.Config, tmp_path: Path) -> None:
     packages = folder_of_packages(
-        pytestconfig, ["open_clip_torch==3.3.0", "timm==1.0.22", "torchvision==0.28.0", "regex"]
+        pytestconfig,
+        [
+            *("hpsv2==1.2.0", "open_clip_torch==3.3.0", "timm==1.0.22", "torchvision==0.28.0"),
+            *("regex", "clint==0.5.1", "args", "requests", "urllib3", "charset_normalizer"),
+        ],
     )
-    np.save(tmp_path / "images.npy", pictures(len(TEXTS), *size))
+    for number, size in enumerate(SIZES):
+        np.save(tmp_path / f"images_{number}.npy", pictures(len(TEXTS), *size))
     (tmp_path / "texts.json").write_text(json.dumps(TEXTS))
     subprocess.run(
-        [sys.executable, "-m", "tests.rewards.originals.open_clip_scores", tmp_path],
+        [sys.executable, "-m", "tests.rewards.originals.hpsv2_scores", tmp_path],
         env=packages,
         check=True,
     )
@@ -161,7 +164,9 @@ def test_scores_are_those_of_open_clip(
         part.save_pretrained(tmp_path / "clip")
     reward = load_reward(settings(tmp_path, tmp_path / "clip"), name="hps")
     with pytest.warns(UserWarning, match="reads 77 tokens"):
+        reward.encode_texts(TEXTS)
+    for number, size in enumerate(SIZES):
         scores = reward.score(pictures(len(TEXTS), *size), TEXTS)
-    expected = np.load(tmp_path / "scores.npy")
-    np.testing.assert_allclose(scores, expected, atol=1e-5, rtol=0)
-    assert np.ptp(expected) > 0.05
+        expected = np.load(tmp_path / f"scores_{number}.npy")
+        np.testing.assert_allclose(scores, expected, atol=1e-5, rtol=0)
+        assert np.ptp(expected) > 0.05

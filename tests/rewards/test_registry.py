@@ -16,7 +16,14 @@ from typer.testing import CliRunner
 from ttsnap.cli import app
 from ttsnap.config import RewardSettings, load_config
 from ttsnap.errors import UserError
-from ttsnap.rewards import KINDS, find_kind, is_trainable, load_reward, load_trainable_reward
+from ttsnap.rewards import (
+    KINDS,
+    find_kind,
+    is_trainable,
+    load_judge,
+    load_reward,
+    load_trainable_reward,
+)
 
 DOC = Path(__file__).parents[2] / "docs/adding-a-reward.md"
 
@@ -138,3 +145,17 @@ def test_rewards_are_listed() -> None:
     assert "no options" in CliRunner().invoke(app, ["rewards", "brightness"]).output
     failed = CliRunner().invoke(app, ["rewards", "clop"])
     assert isinstance(failed.exception, UserError)
+
+
+def test_judges_are_imported_by_name(my_rewards: Path) -> None:
+    Path("judging.py").write_text("def judge(images, prompts):\n    return 0.5\n")
+    sys.path.insert(0, str(my_rewards))
+    judge = load_judge("judging:judge")
+    images = np.zeros((2, 4, 4, 3), np.uint8)
+    np.testing.assert_array_equal(judge(images[:1], ["a"]), [0.5])
+    with pytest.raises(UserError, match="reward judge: returned float of shape"):
+        judge(images, ["a", "b"])
+    sys.modules.pop("judging")
+    for place in ["ttsnap.shapes.oracle:nobody", "no.such.module:judge", "plain"]:
+        with pytest.raises(UserError, match=place):
+            load_judge(place)

@@ -11,7 +11,7 @@ from tests.tiny_clip import SIZE, tiny_clip
 from ttsnap.config import Costs, Model, RewardSettings, Runtime, Sampling
 from ttsnap.rewards import load_reward
 from ttsnap.stages.reward_cost import VERSION, Settings, main
-from ttsnap.store.trajectories import read_receipt, write_receipt
+from ttsnap.store.receipts import read_receipt, write_receipt
 
 
 @pytest.fixture

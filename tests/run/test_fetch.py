@@ -16,9 +16,11 @@ from tests.hub import COMMIT, Hub, serving
 from tests.tiny import tiny_stable_diffusion
 from tests.tiny_clip import tiny_clip
 from ttsnap.config import Config, RewardSettings, load_config
+from ttsnap.diffusion.sources import TEXTS
 from ttsnap.errors import UserError
 from ttsnap.rewards import find_kind
-from ttsnap.run.fetch import TEXTS, WEIGHTS, Source, sources
+from ttsnap.run.fetch import WEIGHTS, Source, sources
+from ttsnap.run.pinning import gaps
 
 ROOT = Path(__file__).parents[2]
 CONFIG = {
@@ -51,6 +53,14 @@ class Site:
             env=environment,
             cwd=self.folder,
             check=False,
+        )
+
+    def pin(self, config: str) -> subprocess.CompletedProcess[str]:
+        """Fetch by a config of this text, and write commits into it."""
+        (self.folder / "mine.yaml").write_text(config)
+        return self.python(
+            "import sys; from ttsnap.cli import main; sys.argv[1:] = ['fetch', '--pin', "
+            "'mine.yaml']; main()"
         )
 
     def fetch(self) -> subprocess.CompletedProcess[str]:
@@ -147,6 +157,161 @@ def test_what_the_hub_does_not_have_is_one_line(site: Site) -> None:
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line.startswith("ttsnap: model: tiny/generator@01234567: cannot be fetched from http")
+
+
+UNPINNED = """\
+# My own run.
+model:
+  path: tiny/generator  # which I like
+  loras:
+    - path: tiny/lora
+      weight: style.safetensors
+      scale: 0.5
+rewards:
+  clip: {kind: clip, path: tiny/clip}   # judges
+  other: {kind: clip, path: tiny/clip, revision: main}
+  folder: {kind: clip, path: .}
+search: {reward: clip}
+"""
+
+PINNED = f"""\
+# My own run.
+model:
+  path: tiny/generator  # which I like
+  revision: {COMMIT}
+  loras:
+    - path: tiny/lora
+      revision: {COMMIT}
+      weight: style.safetensors
+      scale: 0.5
+rewards:
+  clip: {{kind: clip, path: tiny/clip, revision: {COMMIT}}}   # judges
+  other: {{kind: clip, path: tiny/clip, revision: {COMMIT}}}
+  folder: {{kind: clip, path: .}}
+search: {{reward: clip}}
+"""
+
+
+def test_commits_are_written_into_a_config(site: Site, tmp_path: Path) -> None:
+    lora = tmp_path / "lora"
+    lora.mkdir()
+    (lora / "style.safetensors").write_bytes(b"0" * 10)
+    (lora / "README.md").write_text("")
+    site.hub.folders["tiny/lora"] = lora
+    done = site.pin(UNPINNED)
+    assert done.returncode == 0, done.stderr
+    assert (site.folder / "mine.yaml").read_text() == PINNED
+    said = done.stdout.splitlines()
+    assert said[0] == f"model: tiny/generator@{COMMIT}, the newest that the hub knows"
+    assert [line.partition(":")[0] for line in said[:4]] == [
+        *("model", "model.loras.0", "rewards.clip", "rewards.other")
+    ]
+    assert any(line.startswith("model.loras.0: tiny/lora@01234567: 1 files") for line in said)
+    site.hub.requests.clear()
+    again = site.pin(PINNED)
+    assert again.returncode == 0, again.stderr
+    assert (site.folder / "mine.yaml").read_text() == PINNED
+    assert not any(line.startswith("GET api/models/tiny/clip ") for line in site.hub.requests)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("model: {path: a/b}", "model: {path: a/b, revision: SHA}"),
+        ("model: {path: 'a/b', revision: null}", "model: {path: 'a/b', revision: SHA}"),
+        ("model:\n  revision:\n  path: a/b\n", "model:\n  revision: SHA\n  path: a/b\n"),
+        ("model:\n  path: a/b", "model:\n  path: a/b\n  revision: SHA"),
+        ("model: {components: a/b, path: /x}", "model: {components: a/b@SHA, path: /x}"),
+        ("rewards: {a: {options: {clip: a/b@main:x.pt}}}", "clip: a/b@SHA:x.pt"),
+        (f"model: {{path: a/b, revision: {COMMIT}}}", None),
+        ("run: a", None),
+        ("", None),
+    ],
+)
+def test_where_a_commit_is_written(before: str, after: str | None) -> None:
+    found = list(gaps(yaml.compose(before), before))
+    assert len(found) == (after is not None)
+    for gap in found:
+        assert gap.repository == "a/b"
+        written = before[: gap.start] + gap.before + "SHA" + gap.after + before[gap.stop :]
+        assert after is not None
+        assert after in written
+
+
+def test_a_model_without_a_commit_on_the_command_line(site: Site) -> None:
+    code = """
+from ttsnap.diffusion.sources import read_model
+model = read_model("tiny/generator", loras=["tiny/lora:0.5"], say=print)
+print(model.family, model.revision, model.loras[0].revision, model.loras[0].weight)
+"""
+    lora = site.folder / "lora"
+    lora.mkdir()
+    (lora / "style.safetensors").write_bytes(b"0" * 10)
+    site.hub.folders["tiny/lora"] = lora
+    done = site.python(code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        f"tiny/generator: its newest commit is {COMMIT}",
+        f"tiny/lora: its newest commit is {COMMIT}",
+        f"stable-diffusion {COMMIT} {COMMIT} style.safetensors",
+    ]
+    alone = "from ttsnap.diffusion.sources import read_model\n" + (
+        "model = read_model('tiny/generator', say=print); print(model.revision)"
+    )
+    for offline in (True, False):
+        if not offline:
+            site.hub.url = "http://127.0.0.1:9"
+        done = site.python(alone, offline=offline)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines() == [
+            f"tiny/generator: the hub cannot be asked; the newest commit in the cache is {COMMIT}",
+            COMMIT,
+        ]
+    other = alone.replace("tiny/generator", "tiny/other")
+    done = site.python(other, offline=True)
+    assert "UserError: tiny/other: cannot be fetched from http://127.0.0.1:9: " in done.stderr
+    assert done.stderr.rstrip().endswith("or name a local folder")
+
+
+def test_a_file_takes_its_texts_from_the_cache(site: Site) -> None:
+    """SD 1.5 in one file: its configs and tokenizers are those of the repository of that model."""
+    from tests import original
+
+    pipe = tiny_stable_diffusion()
+    usual = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+    site.hub.folders[usual] = site.hub.folders["tiny/generator"]
+    parts = [
+        original.unet(pipe.unet),
+        original.autoencoder(pipe.vae),
+        original.clip(pipe.text_encoder, "cond_stage_model."),
+    ]
+    original.write(site.folder / "one.safetensors", parts)
+    load = """
+from ttsnap.config import Model, Runtime, Sampling
+from ttsnap.diffusion import load_sampler
+model = Model(path="one.safetensors")
+print(load_sampler(model, Sampling(steps=2), Runtime()).pipe.unet.conv_in.weight.sum().item())
+"""
+    done = site.python(load, offline=True)
+    assert "UserError: model.components: one.safetensors has neither configs nor" in done.stderr
+    code = """
+from ttsnap.config import Runtime, Sampling
+from ttsnap.diffusion import load_sampler
+from ttsnap.diffusion.sources import read_model
+model = read_model("one.safetensors", say=print)
+print(model.components)
+load_sampler(model, Sampling(steps=2), Runtime())
+"""
+    done = site.python(code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        f"{usual}: its newest commit is {COMMIT}",
+        f"{usual}@{COMMIT}",
+    ]
+    assert not any("safetensors" in request for request in site.hub.requests)
+    done = site.python(load, offline=True)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) == pytest.approx(pipe.unet.conv_in.weight.sum().item())
 
 
 def test_sources_of_a_config() -> None:

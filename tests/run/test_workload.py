@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ttsnap.config import Config, load_config
-from ttsnap.run.status import SETTINGS, rows, standings, sum_up
+from ttsnap.run.status import SETTINGS, rows, stage_statuses, sum_up
 from ttsnap.run.workload import Prices, Stage, workload
 
 ROOT = Path(__file__).parents[2]
@@ -54,6 +54,17 @@ def test_work_is_counted_from_the_configuration() -> None:
     assert found["tensor b test.base"].row == "tensor"
 
 
+@pytest.mark.parametrize(("images", "parts"), [(25_000, 0), (25_001, 2)])
+def test_a_tensor_of_more_than_a_million_images_takes_several_jobs(images: int, parts: int) -> None:
+    """Of val with its two blocks of two prompts and ten steps."""
+    splits = {**CONFIG["splits"], "val": {**CONFIG["splits"]["val"], "images": images}}
+    found = {stage.name: stage for stage in workload(load_config({**CONFIG, "splits": splits}))}
+    folder = "tensors/a/val.finetuned"
+    blocks = [f"{folder}/block_{block:04d}.npy" for block in range(parts)]
+    outputs = [job.output for job in found["tensor a val.finetuned"].jobs]
+    assert outputs == [*blocks, f"{folder}.json"]
+
+
 def finish(folder: Path, stage: Stage, jobs: int, seconds: float) -> None:
     for job in stage.jobs[:jobs]:
         for path, text in (
@@ -65,10 +76,10 @@ def finish(folder: Path, stage: Stage, jobs: int, seconds: float) -> None:
 
 
 def test_what_is_left_follows_from_what_was_measured(tmp_path: Path) -> None:
-    found = {one.stage.name: one for one in standings(config(), tmp_path)}
+    found = {one.stage.name: one for one in stage_statuses(config(), tmp_path)}
     assert all((one.done, one.left) == (0, None) for one in found.values())
     assert sum_up([*found.values()]) == (
-        "0 of 37 jobs done in 0:00; nothing to tell yet how long the others take"
+        "0 of 39 jobs done in 0:00; nothing to tell yet how long the others take"
     )
 
     finish(tmp_path, stages()["model"], 1, 1.0)
@@ -78,8 +89,8 @@ def test_what_is_left_follows_from_what_was_measured(tmp_path: Path) -> None:
         score = json.dumps({"score": PRICES.scores[reward]})
         (tmp_path / f"rewards/{reward}/cost.json").write_text(score)
     finish(tmp_path, stages()["trajectories train"], 2, 60.0)
-    standing = standings(config(), tmp_path)
-    found = {one.stage.name: one for one in standing}
+    statuses = stage_statuses(config(), tmp_path)
+    found = {one.stage.name: one for one in statuses}
     train = found["trajectories train"]
     assert (train.done, train.seconds, train.memory) == (2, 120.0, 512 * 2**20)
     assert train.left == 60.0
@@ -87,8 +98,8 @@ def test_what_is_left_follows_from_what_was_measured(tmp_path: Path) -> None:
     # Two thirds of 206 TFLOPs took two minutes; 12 trajectories of val have 10 steps stored.
     assert found["trajectories val"].left == pytest.approx(12 * 11 * 120 / (206 * 2 / 3))
     assert found["evaluate a"].left is None
-    assert sum_up(standing).startswith("5 of 37 jobs done in 2:03, more than ")
-    table = {row["stage"]: row for row in rows(standing)}
+    assert sum_up(statuses).startswith("5 of 39 jobs done in 2:03, more than ")
+    table = {row["stage"]: row for row in rows(statuses)}
     assert table["trajectories train"]["tflops"] == pytest.approx(206 * 2 / 3)
     assert table["reward_cost"]["jobs"] == 2
 
@@ -110,7 +121,7 @@ def test_status_takes_a_run_or_its_configuration(
     (run / SETTINGS).write_text(config().model_dump_json())
     assert ttsnap("status", "results/tiny") == 0
     assert capsys.readouterr().out == by_config
-    assert "1 of 37 jobs done" in by_config
+    assert "1 of 39 jobs done" in by_config
 
 
 def test_estimate_prints_what_a_run_takes(
@@ -121,7 +132,7 @@ def test_estimate_prints_what_a_run_takes(
     assert ttsnap("estimate", tmp_path / "tiny.yaml", "--speed", "0.01") == 0
     lines = {line.split("  ")[0]: line.split() for line in capsys.readouterr().out.splitlines()}
     assert lines["trajectories train"][2:] == ["3", "206", "5.7", "368.6", "kB", "15"]
-    assert lines["all"][1] == "37"
+    assert lines["all"][1] == "39"
     assert ttsnap("estimate", tmp_path / "tiny.yaml", "--model", "sd9") == 0  # prices are given
     (tmp_path / "tiny.yaml").write_text(json.dumps(CONFIG))
     assert ttsnap("estimate", tmp_path / "tiny.yaml", "--model", "sd9") == 1

@@ -8,7 +8,6 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 from threading import Event
-from typing import get_args
 
 import pytest
 import yaml
@@ -16,8 +15,9 @@ from PIL import Image
 
 from tests.tiny import tiny_stable_diffusion
 from tests.tiny_clip import tiny_clip
-from ttsnap.config import MethodName
+from ttsnap.config import load_config
 from ttsnap.errors import UserError
+from ttsnap.run.check import check
 from ttsnap.searching import METHODS
 from ttsnap.searching.budget import Budget
 from ttsnap.searching.display import Standing, interruptible
@@ -38,8 +38,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "model": {"path": "generator"},
         "sampling": {"steps": 4},
         "rewards": {"clip": {"path": "clip"}, "other": {"path": "other"}},
-        "narf": {"steps": [1, 2]},
-        "splits": {"train": {"steps": [1, 2]}},
         "runtime": {"batch_size": 4},
         "judge": None,
     }
@@ -93,6 +91,24 @@ def test_a_list_of_prompts_is_resumed(
     assert "1 of 2 prompts were finished before" in capsys.readouterr().out
     assert (one / "best.png").stat().st_mtime_ns == kept
     assert trace(two)[-1]["event"] == "winner"
+
+
+def test_a_table_of_prompts_with_ids_that_are_taken(
+    search: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "prompts.csv"
+    table.write_text("id,caption,text,n\nconfig.json,no,a cat,1\nCat,no,a cat,2\ncat,no,a cat,3\n")
+    out = ("--prompts", table, "--method", "best-of-n", "--out", tmp_path / "out")
+    assert search(*out) == 1
+    assert "caption and text could each hold the prompts" in capsys.readouterr().err
+    assert search(*out, "--prompt-column", "text") == 0
+    found = {
+        trace(one)[0]["prompt_id"]: trace(one)[0]["prompt"] for one in folders(tmp_path / "out")
+    }
+    assert found == dict.fromkeys(("config.json", "Cat", "cat"), "a cat")
+    assert (tmp_path / "out/config.json").is_file()
+    assert search(*out, "--prompt-column", "text", "--resume") == 0
+    assert "3 of 3 prompts were finished before" in capsys.readouterr().out
 
 
 def test_a_folder_belongs_to_one_search(
@@ -195,7 +211,10 @@ def test_a_schedule_and_seconds(search: Command, tmp_path: Path) -> None:
         (["a", "--method", "beam", "--option", "beams"], "'beams': expected KEY=VALUE"),
         (["a", "--reward", "hps"], "reward: hps is neither MODULE:CLASS nor aesthetic,"),
         (["a", "--reward", "clip,clip"], "--reward clip,clip: clip is listed twice"),
-        (["a", "--model", "some/model"], "model.revision: must be the commit of some/model"),
+        (
+            ["a", "--model", "some/model"],
+            "nor is it in the cache: fetch it where",
+        ),
         (["a", "--method", "ttsnap", "--schedule", "1:0.5"], "no NARF checkpoint for step 1"),
         (["a"], "plan/clip.json: no plan here"),
     ],
@@ -246,7 +265,7 @@ def test_options_and_schedulers() -> None:
 
 
 def test_the_configuration_knows_every_method() -> None:
-    assert list(METHODS) == list(get_args(MethodName))
+    check(load_config({"search": {"methods": list(METHODS)}}), workflow=True)
 
 
 def test_methods_lists_all_with_their_options(

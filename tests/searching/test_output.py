@@ -11,7 +11,17 @@ from PIL import Image
 
 from ttsnap.errors import UserError
 from ttsnap.searching import Candidate, Round, SearchResult
-from ttsnap.searching.output import check_settings, events, is_finished, write_settings
+from ttsnap.searching.output import (
+    check_settings,
+    diversity,
+    events,
+    is_finished,
+    is_refused,
+    row,
+    save,
+    save_refusal,
+    write_settings,
+)
 
 PROMPT = "emoji 🦊 / and \n ../.."
 
@@ -55,7 +65,7 @@ def result() -> SearchResult:
 
 
 def test_what_is_saved(result: SearchResult, tmp_path: Path) -> None:
-    result.save(tmp_path / "out", settings={"prompt_id": "p0"})
+    save(result, tmp_path / "out", settings={"prompt_id": "p0"})
     assert {path.relative_to(tmp_path / "out").as_posix() for path in tmp_path.rglob("*.*")} == {
         "best.png",
         "contact.png",
@@ -84,7 +94,7 @@ def test_what_is_saved(result: SearchResult, tmp_path: Path) -> None:
 
 
 def test_the_trace_tells_every_event(result: SearchResult, tmp_path: Path) -> None:
-    result.save(tmp_path, contact=False, settings={"prompt_id": "p0"})
+    save(result, tmp_path, contact=False, settings={"prompt_id": "p0"})
     lines = (tmp_path / "trace.jsonl").read_text(encoding="utf-8").splitlines()
     trace = [json.loads(line) for line in lines]
     assert [event["event"] for event in trace] == [
@@ -116,7 +126,7 @@ def test_what_an_earlier_search_left_is_replaced(result: SearchResult, tmp_path:
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).touch()
     (tmp_path / "notes.txt").write_text("not ours")
-    result.save(tmp_path, contact=False)
+    save(result, tmp_path, contact=False)
     assert not list(tmp_path.rglob("*_7.*")) + list(tmp_path.rglob("*_0009.*"))
     assert (tmp_path / "notes.txt").is_file()
 
@@ -127,8 +137,23 @@ def test_only_a_whole_search_is_finished(
 ) -> None:
     assert not is_finished(tmp_path)
     object.__setattr__(result, "interrupted", interrupted)
-    result.save(tmp_path, contact=False)
+    save(result, tmp_path, contact=False)
     assert is_finished(tmp_path) is not interrupted
+
+
+def test_a_refusal_is_finished_too(tmp_path: Path) -> None:
+    save_refusal(tmp_path / "p0", PROMPT, "none of 3 final images could be scored by judge")
+    assert is_finished(tmp_path / "p0")
+    assert is_refused(tmp_path / "p0")
+    assert not is_refused(tmp_path)
+    event = json.loads((tmp_path / "p0/trace.jsonl").read_text(encoding="utf-8"))
+    assert (event["event"], event["prompt"]) == ("refused", PROMPT)
+
+
+def test_a_folder_that_cannot_be_is_known_before_a_search(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"file/out: cannot be made, .*file is a file"):
+        check_settings(tmp_path / "file/out", {}, partly=True)
 
 
 def test_a_folder_belongs_to_its_settings(tmp_path: Path) -> None:
@@ -140,21 +165,24 @@ def test_a_folder_belongs_to_its_settings(tmp_path: Path) -> None:
         check_settings(tmp_path / "new", {"seed": 1, "steps": {}})
     with pytest.raises(UserError, match=r"another more \(null, not 1\)"):
         check_settings(tmp_path / "new", settings | {"more": 1})
+    check_settings(tmp_path / "new", {"seed": 1}, partly=True)
+    with pytest.raises(UserError, match=r"another seed \(1, not 2\)"):
+        check_settings(tmp_path / "new", {"seed": 2}, partly=True)
     (tmp_path / "config.json").write_text("a note")
     with pytest.raises(UserError, match="not what `ttsnap search` wrote"):
         check_settings(tmp_path, settings)
 
 
 def test_diversity_is_the_mean_distance_of_finals(result: SearchResult) -> None:
-    assert result.diversity == pytest.approx(100 / 255)
+    assert diversity(result) == pytest.approx(100 / 255)
     result.candidates[1].rewards = {}
-    assert result.diversity is None
+    assert diversity(result) is None
 
 
 def test_a_row_for_the_table(result: SearchResult) -> None:
-    row = result.row("p0", oracle=0.5)
-    assert row["prompt_id"] == "p0"
-    assert row["reward"] == 5.0
-    assert row["oracle"] == 0.5
-    assert row["n"] == 3
-    assert [*events(result)][-1]["nfe"] == row["nfe"] == 10
+    found = row(result, "p0", oracle=0.5)
+    assert found["prompt_id"] == "p0"
+    assert found["reward"] == 5.0
+    assert found["oracle"] == 0.5
+    assert found["n"] == 3
+    assert [*events(result)][-1]["nfe"] == found["nfe"] == 10

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.tiny import tiny_stable_diffusion
 from tests.tiny_clip import SIZE, tiny_clip
@@ -20,22 +21,49 @@ def models(tmp_path: Path):
     tiny_clip(tmp_path)
     sampling = Sampling(steps=2, height=SIZE, width=SIZE)
     reward = load_reward(RewardSettings(path=str(tmp_path)), name="clip")
-    return from_pipeline(tiny_stable_diffusion(), sampling), reward, sampling
+    return from_pipeline(tiny_stable_diffusion(), sampling), reward
 
 
 def test_what_is_not_given_is_counted(models) -> None:
     counted = measure("TFLOPs", *models, 4)
     assert min(counted.values()) > 0
-    costs = cost_model(Costs(denoise=9.0), *models, 4)
+    sampler, reward = models
+    costs = cost_model("TFLOPs", Costs(denoise=9.0), sampler, [reward], 4)
     assert (costs.denoise, costs.decode, costs.reward) == (9, counted["decode"], counted["score"])
     assert (costs.steps, costs.unit) == (2, "TFLOPs")
 
 
 def test_seconds_are_taken_of_a_batch(models) -> None:
-    costs = cost_model(Costs(unit="seconds", rewards={"clip": 0.0}), *models, 4)
+    sampler, reward = models
+    given = Costs(unit="seconds", rewards={"clip": 0.0})
+    costs = cost_model("seconds", given, sampler, [reward], 4)
     assert costs.unit == "seconds"
     assert 0 < costs.denoise < 5
     assert costs.reward == 0
+
+
+def test_all_rewards_are_paid_for_and_evaluations_alone_cost_nothing_else(models) -> None:
+    sampler, reward = models
+    one, two = (cost_model("TFLOPs", Costs(), sampler, [reward] * n, 4) for n in (1, 2))
+    assert two.reward == 2 * one.reward > 0
+    counted = cost_model("NFE", Costs(), sampler, [reward], 4)
+    assert (counted.denoise, counted.decode, counted.reward) == (1, 0, 0)
+
+
+def test_seconds_are_taken_of_what_memory_holds(models, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+    sampler, reward = models
+    costs = sampler.costs
+
+    def limited(measure, batch: int):
+        tried.append(batch)
+        if batch > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return costs(measure, batch)
+
+    monkeypatch.setattr(sampler, "costs", limited)
+    assert min(measure("seconds", sampler, reward, 12).values()) > 0
+    assert tried == [12, 6, 3]
 
 
 def test_a_score_before_any_run(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoProcessor, CLIPModel
 
-from ttsnap.shapes import train_reward, world
+from ttsnap.shapes import codes, faulty, train_reward, world
 
 FOLDER = Path(train_reward.__file__).parent / "weights" / "clip"
 
@@ -44,23 +44,23 @@ def test_tells_captions_and_pictures_apart(clip: CLIPModel) -> None:
 
 
 def test_never_trains_on_held_out_captions() -> None:
-    rows = train_reward.sample_rows(np.random.default_rng(0), 500)
-    assert not any(world.held_out(train_reward.scene_of(row).caption) for row in rows)
+    rows = codes.sample_rows(np.random.default_rng(0), 500)
+    assert not any(world.held_out(codes.scene_of(row).caption) for row in rows)
 
 
 def test_codes_count_what_agrees() -> None:
     rng = np.random.default_rng(0)
-    rows = train_reward.sample_rows(rng, 200)
-    codes = train_reward.code_of_rows(rows)
-    np.testing.assert_allclose(np.linalg.norm(codes, axis=1), 1, rtol=1e-5)
-    same = train_reward.code_of_rows(train_reward.mirrored(rows))
-    np.testing.assert_allclose(codes, same, atol=1e-6)
+    rows = codes.sample_rows(rng, 200)
+    right = codes.code_of_rows(rows)
+    np.testing.assert_allclose(np.linalg.norm(right, axis=1), 1, rtol=1e-5)
+    same = codes.code_of_rows(codes.mirrored(rows))
+    np.testing.assert_allclose(right, same, atol=1e-6)
     for kind in ("size", "color", "shape", "background", "axis"):
-        wrong = train_reward.code_of_rows(train_reward.swap(rows, kind, rng))
-        assert ((codes * wrong).sum(1) < 0.9).all(), kind
+        wrong = codes.code_of_rows(codes.swap(rows, kind, rng))
+        assert ((right * wrong).sum(1) < 0.9).all(), kind
     # A picture without faults shows what its caption says, up to sizes and places in between.
-    pictures = train_reward.paint(rows, np.zeros(200, np.int64), rng)
-    assert (pictures.codes * codes).sum(1).mean() > 0.99
+    pictures = faulty.paint(rows, np.zeros(200, np.int64), rng)
+    assert (pictures.codes * right).sum(1).mean() > 0.99
 
 
 def test_training_repeats_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,8 @@ import pytest
 from ttsnap.errors import UserError
 from ttsnap.schedule import CostModel, planned_schedule, read_plan
 from ttsnap.simulation.source import load_source
-from ttsnap.store.trajectories import RewardTensor, write_receipt
+from ttsnap.store.receipts import write_receipt
+from ttsnap.store.tensors import RewardTensor
 
 COSTS = ("--denoise", "1", "--verify", "0.2")
 BUDGETS = ("--budgets", "15:45:15")
@@ -238,9 +239,8 @@ def test_costs_must_be_known(ttsnap, source: Path, capsys: pytest.CaptureFixture
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"a_naft": None}, "a_base has no a_naft beside it"),
-        ({"a_naft": np.zeros((16, 30, 6))}, r"a_naft is \(16, 30, 6\), expected"),
-        ({"a_naft": np.zeros((16, 30, 7), int)}, "a_naft holds int64"),
+        ({"a_naft": np.zeros((16, 30, 6))}, r"a: finetuned rewards are \(16, 30, 6\), expected"),
+        ({"a_naft": np.zeros((16, 30, 7), int)}, "a: finetuned rewards are int64"),
         ({"a_base": np.full((16, 30, 7), np.inf)}, "a, base rewards, step 0: infinite values"),
         ({"a_base": np.full((16, 30, 7), np.nan)}, "a, base rewards: none at the last step"),
     ],
@@ -270,9 +270,41 @@ def test_no_source(tmp_path: Path) -> None:
             load_source(tmp_path / name)
 
 
-def test_values_are_reported_on_their_usual_scale(tmp_path: Path) -> None:
-    values = np.full((1, 2, 3), 0.5, np.float32)
-    np.savez(tmp_path / "v.npz", hps_base=values, hps_naft=values, imr_base=values, imr_naft=values)
+def test_values_are_reported_as_they_are_unless_told_otherwise(
+    ttsnap, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever the rewards are called."""
+    values = {
+        name.replace("a_", "hps_").replace("b_", "imr_"): one for name, one in arrays().items()
+    }
+    np.savez(tmp_path / "v.npz", **values)
     found = load_source(tmp_path / "v.npz")
-    assert found["hps"].final[0, 0] == pytest.approx(50)
-    assert found["imr"].final[0, 0] == pytest.approx((0.5 - 0.16717363) / 1.03333950)
+    assert np.array_equal(found["hps"].base, values["hps_base"])
+    assert np.array_equal(found["imr"].base, values["imr_base"])
+
+    def curves(*options: str) -> pd.Series:
+        given = (*COSTS, *BUDGETS, "--schedule", "1:0.5", "--draws", "64", *options)
+        assert ttsnap("simulate", tmp_path / "v.npz", *given, "--out", tmp_path) == 0
+        table = pd.read_csv(tmp_path / "curves.csv")
+        return table.set_index(["reward", "strategy", "budget"])["mean"]
+
+    plain, scaled = curves(), curves("--scale", "hps=0.5:0.01")
+    assert np.allclose(scaled["hps"], (plain["hps"] - 0.5) / 0.01, rtol=1e-4)
+    assert np.array_equal(scaled["imr"], plain["imr"])
+    capsys.readouterr()
+    for scale in ("pic=0:1", "hps=0", "hps=0:0", "hps", "hps=0:x"):
+        options = (*COSTS, "--budgets", "30", "--scale", scale, "--out", tmp_path / "plan.json")
+        assert ttsnap("plan", tmp_path / "v.npz", *options) == 1
+        assert f"--scale {scale}: expected NAME=OFFSET:UNIT" in capsys.readouterr().err
+
+
+def test_rewards_that_were_not_finetuned_leave_ttsnap_out(
+    ttsnap, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.savez(tmp_path / "base.npz", a_base=arrays()["a_base"])
+    options = (*COSTS, *BUDGETS, "--draws", "64", "--out", tmp_path / "out")
+    assert ttsnap("simulate", tmp_path / "base.npz", *options) == 0
+    omega = pd.read_csv(tmp_path / "out/omega.csv")
+    assert omega.strategy.tolist() == ["best-of-n", "ttsp"]
+    assert {one["strategy"] for one in read_plan(tmp_path / "out/plan.json")["plans"]} == {"ttsp"}
+    assert (tmp_path / "out/reward_vs_budget.png").is_file()

@@ -5,10 +5,11 @@ import pytest
 
 from ttsnap.errors import UserError
 from ttsnap.schedule import CostModel, Schedule, combine
+from ttsnap.simulation.experiment import TTSNAP, TTSP, Experiment
 from ttsnap.simulation.joint import search_jointly
 from ttsnap.simulation.montecarlo import Pool, Subsets
 from ttsnap.simulation.source import pair
-from ttsnap.simulation.strategies import TTSNAP, TTSP, Task, simulate
+from ttsnap.simulation.strategies import simulate_part
 
 RNG = np.random.default_rng(0)
 SCORES = RNG.normal(size=(2, 3, 12, 4)).astype(np.float32)
@@ -62,10 +63,10 @@ def test_a_joint_search_is_reported_per_reward() -> None:
     schedules = {
         (name, budget): Schedule.parse("1:0.5") for name in (TTSP, TTSNAP) for budget in (8, 24)
     }
-    task = Task(rewards, costs, joint=True)
-    found = simulate(task, schedules, [8, 24], draws=64, seed=0)
+    experiment = Experiment(rewards, costs, joint=True)
+    found = simulate_part(experiment, schedules, [8, 24], draws=64, seed=0)
     assert set(found.table.reward) == {"a", "b"}
     assert set(found.table.prunes_by) == set(found.omega.prunes_by) == {"joint"}
     assert len(found.omega) == 6
     with pytest.raises(UserError, match="1 weights for 2 rewards"):
-        Task(rewards, costs, joint=True, weights=[1.0])
+        Experiment(rewards, costs, joint=True, weights=[1.0])

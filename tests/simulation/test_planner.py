@@ -3,10 +3,11 @@ import pytest
 
 from ttsnap.errors import UserError
 from ttsnap.schedule import CostModel
+from ttsnap.simulation.experiment import TTSNAP, TTSP, Experiment
 from ttsnap.simulation.montecarlo import Pool, Subsets
-from ttsnap.simulation.planner import Plan, Planner
+from ttsnap.simulation.planner import Design, Plan, Planner, planning_subsets
 from ttsnap.simulation.source import RewardPair, pair
-from ttsnap.simulation.strategies import TTSNAP, TTSP, Task, plan
+from ttsnap.simulation.strategies import plan_schedules
 
 COSTS = CostModel(denoise=1.0, decode=0.1, reward=0.1, steps=8)
 BUDGETS = [20.0, 40.0, 60.0]
@@ -115,7 +116,9 @@ def test_planning_sees_nothing_but_the_prompts_it_is_given() -> None:
     changed[1::2] = other[1::2]
     finetuned = np.where(np.arange(8) < 5, rewards(noise=0.5), np.nan)
     found = [
-        plan(Task({"a": pair(values, finetuned)}, COSTS).of(slice(0, None, 2)), [20.0], 0)
+        plan_schedules(
+            Experiment({"a": pair(values, finetuned)}, COSTS).of(slice(0, None, 2)), [20.0], 0
+        )
         for values in (base, changed)
     ]
     assert found[0] == found[1]
@@ -125,10 +128,10 @@ def test_ttsnap_checks_only_where_it_is_finetuned() -> None:
     base = rewards(noise=2.0)
     finetuned = np.full_like(base, np.nan)
     finetuned[:, :, 2:4] = rewards(noise=0.5)[:, :, 2:4]
-    task = Task({"a": pair(base, finetuned)}, COSTS)
-    assert task.steps(TTSP) == list(range(8))
-    assert task.steps(TTSNAP) == [2, 3]
-    found = plan(task, [40.0], 0)
+    experiment = Experiment({"a": pair(base, finetuned)}, COSTS)
+    assert experiment.steps(TTSP) == list(range(8))
+    assert experiment.steps(TTSNAP) == [2, 3]
+    found = plan_schedules(experiment, [40.0], 0)
     assert {(one["strategy"], one["reward"]) for one in found["plans"]} == {
         (TTSP, "a"),
         (TTSNAP, "a"),
@@ -143,7 +146,7 @@ def test_ttsnap_checks_only_where_it_is_finetuned() -> None:
 def test_a_plan_for_several_rewards() -> None:
     values = {name: rewards(noise=0.7, seed=seed) for seed, name in enumerate("ab")}
     pairs: dict[str, RewardPair] = {name: pair(both, both) for name, both in values.items()}
-    found = plan(Task(pairs, COSTS, joint=True), [40.0], 0)
+    found = plan_schedules(Experiment(pairs, COSTS, joint=True), [40.0], 0)
     assert {one["reward"] for one in found["plans"]} == {"joint"}
     assert all(one["checks"] for one in found["plans"])
 
@@ -151,7 +154,24 @@ def test_a_plan_for_several_rewards() -> None:
 def test_a_constant_reward_does_not_spoil_a_plan_for_several() -> None:
     values = rewards(noise=0.7)
     flat = np.ones_like(values)
-    found = plan(
-        Task({"a": pair(values, values), "b": pair(flat, flat)}, COSTS, joint=True), [40.0], 0
+    found = plan_schedules(
+        Experiment({"a": pair(values, values), "b": pair(flat, flat)}, COSTS, joint=True), [40.0], 0
     )
     assert all(np.isfinite(one["expected"]["mean"]) for one in found["plans"])
+
+
+def test_a_plan_starts_what_a_search_would() -> None:
+    """At budgets of exactly n runs, where one candidate too few is lost to rounding at once."""
+    costs = CostModel(denoise=0.1, decode=0.0, reward=0.03, steps=8)
+    values = rewards(noise=0.7)
+    planner = Planner(
+        Pool(values, values[:, :, -1], planning_subsets(*values.shape[:2], 0)), costs, [2, 4]
+    )
+    for runs in (3, 6, 7):
+        budget = sum([costs.cost(1)] * runs)
+        (plan,) = planner.plans([budget])
+        alive = plan.schedule.counts(plan.n)
+        assert plan.n == costs.largest_n(budget, plan.schedule)
+        steps = tuple(check.step for check in plan.schedule.checks)
+        assert planner._affordable(budget, Design(steps, tuple(alive[1:]))) == plan.n
+        assert planner._affordable(budget, Design()) == runs

@@ -13,7 +13,7 @@ import yaml
 from ttsnap.errors import UserError
 from ttsnap.simulation.import_cli import import_rewards
 from ttsnap.simulation.released import parse_block_layout, read_matrix, read_rewards
-from ttsnap.store.trajectories import RewardTensor, read_table
+from ttsnap.store.tensors import RewardTensor, read_table
 
 PROMPTS, IMAGES, STEPS = 3, 4, 5
 

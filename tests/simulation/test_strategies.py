@@ -8,16 +8,14 @@ from scipy.integrate import simpson
 from ttsnap.errors import UserError
 from ttsnap.schedule import CostModel, Schedule
 from ttsnap.simulation.exact import expected_best
+from ttsnap.simulation.experiment import TTSNAP, TTSP, Experiment
 from ttsnap.simulation.omega import BEST_OF_N, gains
 from ttsnap.simulation.source import at_all_steps, pair
 from ttsnap.simulation.strategies import (
-    TTSNAP,
-    TTSP,
     Curves,
-    Task,
     enough_draws,
     given_plan,
-    simulate,
+    simulate_part,
 )
 
 COSTS = CostModel(denoise=1.0, decode=0.1, reward=0.1, steps=6)
@@ -41,9 +39,9 @@ def run(
     schedule: Schedule = SCHEDULE,
     costs: CostModel = COSTS,
 ) -> Curves:
-    task = Task({"a": pair(base, finetuned)}, costs)
+    experiment = Experiment({"a": pair(base, finetuned)}, costs)
     schedules = {(name, budget): schedule for name in (TTSP, TTSNAP) for budget in budgets}
-    return simulate(task, schedules, budgets, draws=100, seed=0)
+    return simulate_part(experiment, schedules, budgets, draws=100, seed=0)
 
 
 def test_a_better_early_reward_gives_a_better_curve() -> None:
@@ -177,7 +175,7 @@ def test_published_accounting_buys_more_candidates() -> None:
 
 def test_a_schedule_that_is_given_is_the_plan() -> None:
     base = pool(noise=1.0)
-    found = given_plan(Task({"a": pair(base, base)}, COSTS), SCHEDULE, [1.0, 25.0], 0)
+    found = given_plan(Experiment({"a": pair(base, base)}, COSTS), SCHEDULE, [1.0, 25.0], 0)
     assert [one["budget"] for one in found["plans"]] == [25.0, 25.0]
     assert all(Schedule.from_json(one["checks"]) == SCHEDULE for one in found["plans"])
 
@@ -192,16 +190,16 @@ def test_best_of_n_is_as_good_as_itself_where_budgets_buy_the_same() -> None:
 def test_no_prompts_are_refused() -> None:
     base = pool(noise=1.0, prompts=1)
     with pytest.raises(UserError, match="no prompts are left"):
-        Task({"a": pair(base, base)}, COSTS).of(slice(1, None, 2))
+        Experiment({"a": pair(base, base)}, COSTS).of(slice(1, None, 2))
 
 
 def test_draws_are_enough_for_an_error_well_below_that_over_prompts() -> None:
     scores = pair(pool(noise=2.0), pool(noise=2.0))
-    task = Task({"a": scores}, COSTS)
+    experiment = Experiment({"a": scores}, COSTS)
     schedules = {(name, budget): SCHEDULE for name in (TTSP, TTSNAP) for budget in (20.0, 40.0)}
 
     def simulated(draws: int) -> pd.DataFrame:
-        return simulate(task, schedules, [20.0, 40.0], draws, seed=0).table
+        return simulate_part(experiment, schedules, [20.0, 40.0], draws, seed=0).table
 
     def worst(table: pd.DataFrame) -> float:
         return float((2 * table.error / (table.high - table.low)).max())

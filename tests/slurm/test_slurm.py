@@ -12,7 +12,9 @@ import pytest
 
 from tests.slurm.conftest import Clone, Controller, is_task, rule_of
 from tests.workflow.conftest import job_counts
-from ttsnap.store.trajectories import block_receipt, open_store, verify
+from ttsnap.store.receipts import block_receipt
+from ttsnap.store.trajectories import open_store
+from ttsnap.store.verify import verify
 
 pytestmark = pytest.mark.slurm
 

@@ -18,14 +18,13 @@ from ttsnap.diffusion.sampler import Sampler
 from ttsnap.errors import UserError
 from ttsnap.generate import generate_block
 from ttsnap.prompts import Prompt, seed_of
+from ttsnap.store.receipts import block_receipt, write_receipt
 from ttsnap.store.trajectories import (
     TrajectoryStore,
-    block_receipt,
     create_store,
     open_store,
     parts_folder,
     store_receipt,
-    write_receipt,
 )
 
 WRITERS = 8

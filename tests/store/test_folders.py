@@ -13,7 +13,8 @@ from PIL import Image
 from ttsnap.errors import UserError
 from ttsnap.prompts import Prompt, load_prompts
 from ttsnap.store.folders import export_folders, import_folders
-from ttsnap.store.trajectories import TrajectoryStore, create_store, open_store, verify
+from ttsnap.store.trajectories import TrajectoryStore, create_store, open_store
+from ttsnap.store.verify import verify
 
 PROMPTS = [
     Prompt("a", 'cat 🐈 / "quoted"\nline', "ugly", 0),

@@ -20,16 +20,9 @@ from ttsnap.diffusion.sampler import Sampler
 from ttsnap.errors import UserError
 from ttsnap.generate import generate_block
 from ttsnap.store.files import Place, files_under, place, remove_tree
-from ttsnap.store.trajectories import (
-    Problem,
-    TrajectoryStore,
-    block_receipt,
-    open_store,
-    parts_folder,
-    read_receipt,
-    repair,
-    verify,
-)
+from ttsnap.store.receipts import block_receipt, read_receipt
+from ttsnap.store.trajectories import TrajectoryStore, open_store, parts_folder
+from ttsnap.store.verify import Problem, repair, verify
 
 BLOCKS = 3
 SAMPLING = config.Sampling(steps=4, guidance_scale=3.0)
@@ -70,6 +63,7 @@ def test_a_store_is_the_same_wherever_it_lies(
     np.testing.assert_array_equal(again.images(), here.images())
     np.testing.assert_array_equal(again.images([6, 0], STEPS[1]), here.images([6, 0], STEPS[1]))
     np.testing.assert_array_equal(again.trajectory(4), here.trajectory(4))
+    assert again.stamp(0) == there.stamp(0)
 
 
 def test_a_job_goes_on_where_another_stopped(

@@ -23,14 +23,15 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tests.rewards.environments import fail_or_skip
-from tests.rewards.test_image_reward import BERT, write_tokenizer
+from tests.rewards.test_image_reward import BERT
+from tests.tiny_image_reward import write_tokenizer
 from tests.workflow.conftest import ROOT, Workflow
 
 STAGES = {
     "generate": ["model", "trajectory_store", "trajectories", "search"],
     "reward": ["reward_cost", "rewards", "tensor"],
     "narf": ["narf"],
-    "analysis": ["evaluate", "plan", "simulate", "report"],
+    "analysis": ["budgets", "evaluate", "plan", "simulate", "report"],
 }
 OTHERS = {"workflow", "image-reward"}
 
@@ -168,7 +169,7 @@ def test_rules_name_the_right_one(workflow: Workflow) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert set(re.findall(r"envs/([\w-]+)\.yaml", done.stdout)) == {*STAGES}
 
-    rewards = named["rewards"] | {"imr": {"kind": "image-reward", "path": "clip"}}
+    rewards = named["rewards"] | {"imr": {"kind": "image-reward-package", "path": "clip"}}
     changed = Workflow(workflow.folder, named | {"rewards": rewards})
     done = changed.snakemake("--list-conda-envs")
     assert set(re.findall(r"envs/([\w-]+)\.yaml", done.stdout)) == {*STAGES, "image-reward"}
@@ -177,7 +178,7 @@ def test_rules_name_the_right_one(workflow: Workflow) -> None:
 @pytest.mark.skipif(importlib.util.find_spec("ImageReward") is not None, reason="is installed")
 def test_without_them_image_reward_says_what_it_needs(workflow: Workflow) -> None:
     options = {"tokenizer": str(workflow.folder / "clip")}
-    imr = {"kind": "image-reward", "path": "clip", "options": options}
+    imr = {"kind": "image-reward-package", "path": "clip", "options": options}
     settings = workflow.settings | {
         "run": "without",
         "rewards": {"imr": imr, "other": {"path": "other"}},
@@ -188,7 +189,7 @@ def test_without_them_image_reward_says_what_it_needs(workflow: Workflow) -> Non
     assert done.returncode == 1
     log = (workflow.folder / "results/without/logs/rewards/imr/cost.log").read_text()
     (line,) = (line for line in log.splitlines() if line.startswith("error: "))
-    assert "rewards.imr: kind image-reward runs in the environment that" in line
+    assert "rewards.imr: kind image-reward-package runs in the environment that" in line
     assert "envs/image-reward.yaml describes, as with snakemake --sdm conda" in line
     assert "Traceback" not in done.stdout + done.stderr
 
@@ -231,7 +232,7 @@ def test_every_rule_runs_in_its_own(
     (tmp_path / "imr").mkdir()
     write_tokenizer(tmp_path / "imr/tokenizer")
     split = {"file": "prompts.json", "prompts_per_job": 2, "images": 3, "steps": None}
-    imr = {"kind": "image-reward", "path": "imr", "options": {"tokenizer": "imr/tokenizer"}}
+    imr = {"kind": "image-reward-package", "path": "imr", "options": {"tokenizer": "imr/tokenizer"}}
     budgets = [4.5, 9.0, 13.5]  # one to three candidates, of four evaluations each
     settings: dict[str, Any] = workflow.settings | {
         "splits": {

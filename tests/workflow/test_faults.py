@@ -9,7 +9,8 @@ from pathlib import Path
 
 from tests.workflow.conftest import Workflow, job_counts
 from ttsnap.run.status import SETTINGS
-from ttsnap.store.trajectories import open_store, verify
+from ttsnap.store.trajectories import open_store
+from ttsnap.store.verify import verify
 
 
 def test_a_repaired_run_makes_anew_what_was_damaged_and_nothing_else(

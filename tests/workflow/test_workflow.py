@@ -1,13 +1,19 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from tests.workflow.conftest import PROMPTS, Workflow
 from ttsnap.schedule import read_plan
-from ttsnap.store.trajectories import RewardTensor, open_store, read_table, verify
+from ttsnap.store.tensors import RewardTensor, read_table
+from ttsnap.store.trajectories import open_store
+from ttsnap.store.verify import verify
 
 
 def test_lint_finds_nothing(workflow: Workflow) -> None:
@@ -23,6 +29,7 @@ def test_dry_run_of_a_fresh_folder_plans_every_stage(workflow: Workflow) -> None
         "awaited_trajectories": 2 + 1,
         "trajectories": 2,
         "reward_cost": 1,
+        "budgets": 1,
         "rewards": 2,
         "narf": 2,
         "tensor": 4,
@@ -34,10 +41,32 @@ def test_dry_run_of_a_fresh_folder_plans_every_stage(workflow: Workflow) -> None
     }
 
 
+def test_a_tensor_of_more_than_a_million_images_is_scored_by_several_jobs(
+    workflow: Workflow,
+) -> None:
+    """Two blocks of 100,000 x 3 x 4 images are one job each; val has one block and one job."""
+    splits = {**workflow.settings["splits"]}
+    splits["test"] = {**splits["test"], "images": 100_000}
+    jobs = workflow.planned("run=fresh", f"splits={json.dumps(splits)}")
+    assert (jobs["tensor"], jobs["tensor_block"]) == (4, 4)
+
+
 def test_a_finished_run_has_nothing_to_do(finished: Workflow) -> None:
     done = finished.snakemake()
     assert done.returncode == 0, done.stderr
     assert "Nothing to be done" in done.stdout + done.stderr
+
+
+def test_a_family_that_is_named_is_the_one_that_files_say(finished: Workflow) -> None:
+    assert finished.planned("model={path: generator, family: stable-diffusion, loras: []}") == {}
+
+
+def test_a_lora_reruns_all_that_the_model_makes(finished: Workflow) -> None:
+    lora = finished.folder / "style.safetensors"
+    lora.write_bytes(b"")
+    jobs = finished.planned("model={path: generator, loras: [{path: style.safetensors}]}")
+    lora.unlink()
+    assert jobs == finished.planned("run=fresh")
 
 
 def test_new_budgets_rerun_planning_and_what_follows(finished: Workflow) -> None:
@@ -45,7 +74,7 @@ def test_new_budgets_rerun_planning_and_what_follows(finished: Workflow) -> None
     changed = json.dumps({"budgets": [1.01 * budget for budget in budgets]})
     jobs = finished.planned(f"simulation={changed}")
     # Of the live searches only TTSnap's take their schedule from the plan.
-    assert jobs == {"plan": 1, "simulate": 1, "search": 2, "report": 1}
+    assert jobs == {"budgets": 1, "plan": 1, "simulate": 1, "search": 2, "report": 1}
 
 
 def test_another_method_reruns_no_other(finished: Workflow) -> None:
@@ -75,6 +104,50 @@ def test_site_settings_rerun_nothing(finished: Workflow) -> None:
     assert finished.planned('runtime={"batch_size": 5, "processes": 2}') == {}
 
 
+def test_a_copy_has_nothing_to_do_and_other_weights_have(
+    finished: Workflow, tmp_path: Path
+) -> None:
+    """Of dates only the order of what a run itself writes counts, and that by content, too."""
+    copy = Workflow(tmp_path / "copy", finished.settings)
+    subprocess.run(["cp", "-r", finished.folder, copy.folder], check=True)
+    assert copy.planned() == {}
+    weights = [*copy.folder.rglob("*.safetensors")]
+    assert len(weights) > 6
+    for file in weights:
+        file.touch()
+    assert copy.planned() == {}
+
+    def change(file: Path) -> None:
+        held, stat = file.read_bytes(), file.stat()
+        file.write_bytes(bytes([*held[:-1], held[-1] ^ 1]))
+        os.utime(file, (stat.st_atime, 1e9))  # an older file counts as well
+
+    change(copy.folder / "other/model.safetensors")  # of the reward that judges
+    assert copy.planned() == {"search": 3 * 2, "report": 1}
+    change(copy.folder / "clip/model.safetensors")
+    jobs = copy.planned()
+    assert not {"model", "trajectory_store", "trajectories", "awaited_trajectories"} & {*jobs}
+    assert {"reward_cost", "rewards", "narf", "tensor", "search"} <= {*jobs}
+    change(copy.folder / "generator/unet/diffusion_pytorch_model.safetensors")
+    assert copy.planned() == finished.planned("run=fresh")
+
+
+def test_budgets_that_the_images_cannot_serve_are_refused_before_finetuning(
+    workflow: Workflow,
+) -> None:
+    """Prices are not given, and the smallest budget buys two images: nothing shows when read."""
+    smallest = workflow.settings["simulation"]["budgets"][1]
+    budgets = json.dumps({"budgets": [smallest, 4.5 * smallest]})
+    done = workflow.snakemake("--config", "run=over", f"simulation={budgets}")
+    assert done.returncode != 0
+    assert re.search(
+        r"error: simulation.budgets.1: .* buys 9 images of a prompt, but splits.test.images is 8",
+        done.stdout + done.stderr,
+    )
+    assert not (workflow.folder / "results/over/narf").exists()
+    assert not (workflow.folder / "results/over/logs/narf").exists()
+
+
 def test_a_changed_prompt_redoes_only_its_split(finished: Workflow) -> None:
     file = finished.folder / "prompts.json"
     before = file.read_text(encoding="utf-8")
@@ -92,6 +165,12 @@ def test_a_changed_prompt_redoes_only_its_split(finished: Workflow) -> None:
         ('simulation={"checks": [{"step": 1, "keep": 1.5}]}', "simulation.checks.0.keep"),
         ('search={"options": {"beam": {"noise": 2}}}', "method beam: has no option noise"),
         ("smapling=3", "smapling: unknown key; did you mean sampling?"),
+        ('model={"family": "fluxx"}', "model.family: fluxx is unknown; did you mean flux?"),
+        ('search={"methods": ["bem"]}', "search.methods.0: bem is unknown; did you mean beam?"),
+        (
+            'simulation={"budgets": [1.0, 20.0]}',
+            "simulation.budgets.1: 20 buys",
+        ),
         ('model={"family": "ltx"}', "model.family: ltx makes videos, whose steps are not stored"),
         ('sampling={"steps": "many"}', "sampling.steps"),
         ('splits={"val": {"start": 2}}', "splits.val"),

@@ -6,14 +6,17 @@ imports neither torch nor diffusers.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
+from ttsnap import config
 from ttsnap.diffusion.families import SAMPLERS, VIDEOS
 from ttsnap.errors import UserError
 from ttsnap.store.videos import check_writer
 
 if TYPE_CHECKING:
-    from ttsnap import config
     from ttsnap.diffusion.sampler import Sampler
 
 __all__ = [
@@ -27,17 +30,23 @@ __all__ = [
 
 
 def load_sampler(
-    model: config.Model, sampling: config.Sampling, runtime: config.Runtime
+    model: config.Model, sampling: config.Sampling | Mapping[str, Any], runtime: config.Runtime
 ) -> Sampler:
-    """Load a model from a local folder or, at a pinned revision, from the hub.
+    """Load a model from a local folder or file or, at a pinned revision, from the hub.
 
-    ``runtime`` says on which device, and how memory is saved there.
+    Args:
+        model: which.
+        sampling: all of it; or what differs from what the pipeline does if its call is told
+            nothing.
+        runtime: on which device, and how memory is saved there.
 
     Raises:
-        UserError: the model, the device or the scheduler cannot be had as asked.
+        UserError: the model, the device, a value or the scheduler cannot be had as asked.
     """
     from ttsnap.diffusion.loading import load_pipeline, load_preview
+    from ttsnap.diffusion.sources import with_family
 
+    model = with_family(model)
     family = SAMPLERS[model.family]
     if family.videos:
         check_writer()
@@ -45,23 +54,40 @@ def load_sampler(
         raise UserError(f"model.preview: there are no preview decoders for {model.family}")
     kind = sampler_class(model.family)
     pipe = load_pipeline(kind.pipeline(), model, runtime)
-    sampler = kind(pipe, sampling)
+    sampler = kind(pipe, _whole(kind, pipe, sampling))
     # Offloaded pipelines move their text encoders themselves.
     sampler.release_text_encoders = runtime.release_text_encoders and runtime.offload == "none"
     # What is decoded would push the denoiser off the device.
     sampler.decodes_aside = runtime.offload == "none"
     if model.preview is not None:
-        sampler.previewer = load_preview(model.preview, model, pipe)
+        sampler.previewer = load_preview(model.preview, pipe)
     return sampler
 
 
-def from_pipeline(pipe: Any, sampling: config.Sampling) -> Sampler:
+def from_pipeline(pipe: Any, sampling: config.Sampling | Mapping[str, Any]) -> Sampler:
     """A sampler over a diffusers pipeline that is already loaded; ``pipe`` is left as it is.
 
+    Args:
+        pipe: of any family.
+        sampling: as of :func:`load_sampler`.
+
     Raises:
-        UserError: no family drives pipelines of this class, or the scheduler is not possible.
+        UserError: no family drives pipelines of this class, or a value or the scheduler is not
+            possible.
     """
-    return sampler_class(family_of(pipe))(pipe, sampling)
+    kind = sampler_class(family_of(pipe))
+    return kind(pipe, _whole(kind, pipe, sampling))
+
+
+def _whole(
+    kind: type[Sampler], pipe: Any, sampling: config.Sampling | Mapping[str, Any]
+) -> config.Sampling:
+    if isinstance(sampling, config.Sampling):
+        return sampling
+    try:
+        return config.Sampling.model_validate({**kind.defaults(pipe).model_dump(), **sampling})
+    except ValidationError as error:
+        raise UserError(config.explain(error.errors()[0], config.Sampling)) from None
 
 
 def family_of(pipe: Any) -> str:

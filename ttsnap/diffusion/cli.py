@@ -41,6 +41,7 @@ def costs(
         model_tflops,
         reward_tflops,
     )
+    from ttsnap.run.check import check
     from ttsnap.searching.pricing import score_tflops
 
     if model == "all":
@@ -55,6 +56,7 @@ def costs(
         scores = {name: seen * reward_tflops(name) for name in REWARDS}
     elif Path(model).is_file():
         settings = load_config(model)
+        check(settings)
         sampling = settings.sampling
         height, width = height or sampling.height, width or sampling.width
         frames = sampling.frames

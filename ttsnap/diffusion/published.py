@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ttsnap import config
+from ttsnap.diffusion.sources import with_family
 from ttsnap.errors import UserError
 
 _KL = {
@@ -82,6 +83,12 @@ class Architecture:
         import diffusers
         import transformers
 
+        from ttsnap.diffusion.checkpoints import layout_of
+
+        model = with_family(model)
+        if model.path.endswith(config.FILE):
+            layout = {"path": str(layout_of(model)), "revision": None}
+            model = model.model_copy(update=layout)
         source: dict[str, Any] = {"revision": model.revision}
         with_unet = model.family in ("stable-diffusion", "sdxl", "edm")
         # Any class reads the config of any other.

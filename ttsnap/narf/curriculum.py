@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
     from ttsnap.config import Narf
-    from ttsnap.narf.data import Batch, StepData
+    from ttsnap.narf.data import StepData, TrainingBatch
     from ttsnap.rewards.base import TrainableReward
 
 T = TypeVar("T")
@@ -176,7 +176,7 @@ def _loss(
     settings: Narf,
     accelerator: Accelerator,
     at_once: int | None,
-) -> Callable[[Batch], torch.Tensor]:
+) -> Callable[[TrainingBatch], torch.Tensor]:
     """The loss of a whole batch, with the gradient of the share of this process; in units of the
     teacher's standard deviation over ``data``, so that rates and weights mean the same for rewards
     of any scale.
@@ -185,7 +185,7 @@ def _loss(
     unit = float(data.teacher.std())
     preference = settings.preference
 
-    def loss_of(batch: Batch) -> torch.Tensor:
+    def loss_of(batch: TrainingBatch) -> torch.Tensor:
         pixels = reward.pixel_values(batch.images)
         prompts_read = batch.prompts[batch.share.start :][: len(pixels)]
         student = _forward(reward, pixels, texts[prompts_read], at_once) / unit
@@ -214,7 +214,9 @@ def _forward(
     return torch.cat([checkpoint(reward.forward, *part, use_reentrant=False) for part in parts])
 
 
-def _with_others(student: torch.Tensor, batch: Batch, accelerator: Accelerator) -> torch.Tensor:
+def _with_others(
+    student: torch.Tensor, batch: TrainingBatch, accelerator: Accelerator
+) -> torch.Tensor:
     """All scores (B,) of a batch from those of each process; others' carry no gradient."""
     start, stop = batch.share.start, batch.share.stop
     own = student[: stop - start]

@@ -16,7 +16,7 @@ GROUP = 8  # images of one prompt that stay together in a batch
 IN_MEMORY = 2**31  # bytes; more is read from the store again and again
 
 
-class Group(NamedTuple):
+class ImageGroup(NamedTuple):
     """Where some images of one prompt at one step lie in an array (prompt, image, step, …)."""
 
     prompt: int
@@ -29,7 +29,7 @@ class Group(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Batch:
+class TrainingBatch:
     """B images of several prompts, of which a process reads its share.
 
     Attributes:
@@ -94,7 +94,9 @@ class StepData:
     def __len__(self) -> int:
         return int(self.teacher.size)
 
-    def plan(self, batch_size: int, rng: np.random.Generator | None = None) -> list[list[Group]]:
+    def plan(
+        self, batch_size: int, rng: np.random.Generator | None = None
+    ) -> list[list[ImageGroup]]:
         """Deal all images once into batches of at most ``batch_size``.
 
         Images come in groups of one prompt and one step, so that a batch has pairs to compare.
@@ -104,7 +106,7 @@ class StepData:
         size = min(GROUP, batch_size)
         prompts, images = self.teacher.shape
         groups = [
-            Group(prompt, slice(start, min(start + size, images)), self.positions[0])
+            ImageGroup(prompt, slice(start, min(start + size, images)), self.positions[0])
             for prompt in range(prompts)
             for start in range(0, images, size)
         ]
@@ -112,20 +114,22 @@ class StepData:
             drawn = rng.choice(self.positions, size=len(groups)).tolist()
             order = rng.permutation(len(groups))
             groups = [groups[i]._replace(step=drawn[i]) for i in order]
-        batches: list[list[Group]] = [[]]
+        batches: list[list[ImageGroup]] = [[]]
         for group in groups:
             if sum(other.size for other in batches[-1]) + group.size > batch_size:
                 batches.append([])
             batches[-1].append(group)
         return batches
 
-    def read(self, groups: Sequence[Group], process: int = 0, processes: int = 1) -> Batch:
+    def read(
+        self, groups: Sequence[ImageGroup], process: int = 0, processes: int = 1
+    ) -> TrainingBatch:
         """Read a batch; of several processes each reads as many of the images, give or take one."""
         size = sum(group.size for group in groups)
         share = slice(size * process // processes, size * (process + 1) // processes)
         # A process without an image would have no gradients to add to those of the others.
         own = _cut(groups, share.start, max(share.stop, share.start + 1))
-        return Batch(
+        return TrainingBatch(
             np.concatenate([self.images[group] for group in own]),
             np.concatenate([np.full(group.size, group.prompt) for group in groups]),
             np.concatenate([self.teacher[group[:2]] for group in groups]),
@@ -133,7 +137,7 @@ class StepData:
         )
 
 
-def _cut(groups: Sequence[Group], start: int, stop: int) -> Iterator[Group]:
+def _cut(groups: Sequence[ImageGroup], start: int, stop: int) -> Iterator[ImageGroup]:
     """The images ``start`` to ``stop``, counted over all ``groups``."""
     for group in groups:
         first, last = max(start, 0), min(stop, group.size)

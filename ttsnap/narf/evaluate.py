@@ -13,7 +13,7 @@ from ttsnap.stats import kendall_tau_rows, mean_interval
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ttsnap.store.trajectories import RewardTensor
+    from ttsnap.store.tensors import RewardTensor
 
 KEEPS = np.arange(1, 20) / 20
 COLUMNS = ("step", "kind", "metric", "mean", "low", "high")

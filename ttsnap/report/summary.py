@@ -11,13 +11,13 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from ttsnap.drawing.words import label, signed
 from ttsnap.errors import UserError
-from ttsnap.report.style import label, signed
+from ttsnap.simulation.experiment import TTSNAP
 from ttsnap.simulation.omega import BEST_OF_N
 from ttsnap.simulation.source import pair
-from ttsnap.simulation.strategies import TTSNAP
 from ttsnap.stats import kendall_tau_rows, mean_interval
-from ttsnap.store.trajectories import RewardTensor
+from ttsnap.store.tensors import RewardTensor
 
 PAGE = "report.html"
 JUDGED = {"reward": "reward", "held_out": "held-out reward", "oracle": "oracle accuracy"}

@@ -6,6 +6,7 @@ https://github.com/christophschuhmann/improved-aesthetic-predictor.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -77,7 +78,9 @@ class AestheticReward(ModelReward):
         file = file_of(options.head, f"rewards.{name}.options.head")
         weights = {key.removeprefix(PREFIX): value for key, value in read_weights(file).items()}
         load_state(head, weights, file)
-        reward = cls(clip, head, clip_preparation(path, revision), name)
+        # The original prepares images by OpenAI's package, which uses torchvision.
+        prepare = replace(clip_preparation(path, revision), rounds=True)
+        reward = cls(clip, head, prepare, name)
         if checkpoint is not None:
             load_checkpoint(reward.module, checkpoint)
         reward.module.to(torch_device(device))

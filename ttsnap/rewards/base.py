@@ -17,7 +17,8 @@ class Reward(Protocol):
 
     Its class has ``load(settings, *, name, device, checkpoint)``, a classmethod that makes it from
     its section of the config. It may have ``Options``, the settings that ``settings.options`` are
-    checked against.
+    checked against. If its scores compare only the images of one call, as ranks do, it has
+    ``relative = True``, and a search, which scores in batches, refuses it.
 
     Attributes:
         name: as in the config and in results.

@@ -19,7 +19,7 @@ from ttsnap.errors import UserError
 from ttsnap.rewards.checkpoint import load_checkpoint
 from ttsnap.rewards.model import ModelReward
 from ttsnap.rewards.options import read_options, required_path
-from ttsnap.rewards.pixels import Preparation
+from ttsnap.rewards.pixels import Letterbox, Preparation
 from ttsnap.rewards.stock import load_model, load_processor, load_tokenizer, model_type
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class ClipReward(ModelReward):
         self,
         model: Any,
         tokenizer: Any,
-        prepare: Preparation,
+        prepare: Preparation | Letterbox,
         name: str = "clip",
         factor: float | None = None,
     ) -> None:
@@ -74,7 +74,8 @@ class ClipReward(ModelReward):
         require_clip(path, revision)
         return cls.assemble(
             load_model(CLIPModel, path, revision),
-            (path, revision),
+            load_tokenizer(path, revision),
+            clip_preparation(path, revision),
             name=name,
             device=device,
             checkpoint=checkpoint,
@@ -85,16 +86,15 @@ class ClipReward(ModelReward):
     def assemble(
         cls,
         model: Any,
-        source: tuple[str, str | None],
+        tokenizer: Any,
+        prepare: Preparation | Letterbox,
         *,
         name: str,
         device: str,
         checkpoint: Path | None,
         factor: float | None,
     ) -> Self:
-        """Add tokenizer and image processor of ``source``, path and revision, to a CLIP model."""
-        tokenizer = load_tokenizer(*source)
-        prepare = clip_preparation(*source)
+        """Give a CLIP model the weights of a checkpoint, and move it to a device."""
         if checkpoint is not None:
             load_checkpoint(model, checkpoint)
         return cls(model.to(torch_device(device)), tokenizer, prepare, name, factor)

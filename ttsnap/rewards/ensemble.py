@@ -4,7 +4,8 @@ A z-score is (score - mean) / std with a mean and a standard deviation that the 
 sum means the same wherever it is computed. A rank is a place among the images of the same prompt
 that are scored in the same call, 1 for the worst, ties shared: it says nothing about other prompts
 or other calls. Rank sums are fit to choose among images scored together, as the joint pruning of
-arXiv 2511.22242 does, not to compare runs or to train.
+arXiv 2511.22242 does, not to compare runs, to train, or to search, where candidates are scored in
+batches: a search that is given several rewards ranks all its candidates itself.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pydantic import Field, PositiveFloat
 from ttsnap.config import Name, RewardSettings, Settings
 from ttsnap.rewards.base import Reward, TrainableReward
 from ttsnap.rewards.options import read_options, refuse_weights
+from ttsnap.rewards.scores import scores_of
 
 By = Literal["zscore", "rank"]
 
@@ -38,7 +40,11 @@ class EnsembleOptions(Settings):
         description="By the name of another reward of the config its weight, or a section "
         "{weight, mean, std}.",
     )
-    by: By = Field("zscore", description="zscore or rank: what is summed.")
+    by: By = Field(
+        "zscore",
+        description="zscore or rank: what is summed; ranks compare images scored together, and a "
+        "search does not take them.",
+    )
 
 
 class Member(NamedTuple):
@@ -58,6 +64,7 @@ class Ensemble:
     def __init__(self, members: Sequence[Member], by: By = "zscore", name: str = "ensemble"):
         self.name = name
         self.by = by
+        self.relative = by == "rank"
         self.members = list(members)
         parts = " + ".join(f"{member.weight:g} {member.reward.name}" for member in members)
         self.scale = (
@@ -101,7 +108,7 @@ class Ensemble:
 
     def score(self, images: NDArray[np.uint8], prompts: Sequence[str]) -> NDArray[np.float32]:
         """See `Reward.score`."""
-        scores = np.stack([member.reward.score(images, prompts) for member in self.members])
+        scores = np.stack([scores_of(member.reward, images, prompts) for member in self.members])
         weights = np.array([member.weight for member in self.members])
         if self.by == "rank":
             return (weights @ ranks(scores, prompts)).astype(np.float32)

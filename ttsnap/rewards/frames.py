@@ -7,19 +7,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ttsnap.rewards.scores import scores_of
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ttsnap.rewards import Judge
+    from ttsnap.rewards.base import Reward
 
 
 def score_frames(
-    score: Judge, candidates: NDArray[np.uint8], prompts: Sequence[str], count: int
-) -> NDArray[np.floating]:
+    reward: Reward, candidates: NDArray[np.uint8], prompts: Sequence[str], count: int
+) -> NDArray[np.float32]:
     """Score images, or videos by the mean over some of their frames.
 
     Args:
-        score: of images (B, H, W, 3) and B prompts, such as a reward's.
+        reward: of images.
         candidates: images (B, H, W, 3), or videos (B, F, H, W, 3).
         prompts: B texts.
         count: frames of a video that are scored, evenly spaced from the first to the last; no more
@@ -27,12 +29,15 @@ def score_frames(
 
     Returns:
         (B,), NaN where a frame could not be scored.
+
+    Raises:
+        UserError: the reward returned something else than scores.
     """
     if candidates.ndim == 4:
-        return np.asarray(score(candidates, prompts), np.float32)
+        return scores_of(reward, candidates, prompts)
     chosen = candidates[:, sampled(candidates.shape[1], count)]
     texts = [prompt for prompt in prompts for _ in range(chosen.shape[1])]
-    scores = np.asarray(score(chosen.reshape(-1, *chosen.shape[2:]), texts), np.float32)
+    scores = scores_of(reward, chosen.reshape(-1, *chosen.shape[2:]), texts)
     return scores.reshape(chosen.shape[:2]).mean(axis=1)
 
 

@@ -2,7 +2,8 @@
 
 The published checkpoints are weights of open_clip's ViT-H-14. They are given the names of
 `CLIPModel` here, so that neither open_clip nor torchvision is needed and LoRA finds its layers. The
-score is the plain cosine of image and text; texts are cleaned as open_clip does.
+score is the plain cosine of image and text. Texts are cleaned as open_clip does; images are fitted
+into a black square whole, as the package ``hpsv2`` does, not cropped as other CLIPs want them.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -20,7 +20,8 @@ from pydantic import Field, PositiveFloat
 from ttsnap.config import Settings, Text
 from ttsnap.rewards.clip import ClipReward, require_clip
 from ttsnap.rewards.options import read_options, required_path
-from ttsnap.rewards.stock import file_in, load_model, read_weights, repository
+from ttsnap.rewards.pixels import Letterbox
+from ttsnap.rewards.stock import file_in, load_model, load_tokenizer, read_weights, repository
 
 if TYPE_CHECKING:
     from ttsnap.config import RewardSettings
@@ -28,9 +29,8 @@ if TYPE_CHECKING:
 
 class Hpsv2Options(Settings):
     clip: Text = Field(
-        description="CLIP ViT-H-14 in the format of transformers, for its shape, tokenizer and "
-        "image processor (laion/CLIP-ViT-H-14-laion2B-s32B-b79K): a local folder, or "
-        "ORG/NAME@COMMIT.",
+        description="CLIP ViT-H-14 in the format of transformers, for its shape and "
+        "tokenizer (laion/CLIP-ViT-H-14-laion2B-s32B-b79K): a local folder, or ORG/NAME@COMMIT.",
     )
     file: Text = Field(
         "HPS_v2.1_compressed.pt",
@@ -71,16 +71,15 @@ class Hpsv2Reward(ClipReward):
         require_clip(*source)
         config = CLIPConfig.from_pretrained(source[0], revision=source[1])
         weights = dict(renamed(read_weights(file)))
-        reward = cls.assemble(
+        return cls.assemble(
             load_model(CLIPModel, None, None, file, config=config, state_dict=weights),
-            source,
+            load_tokenizer(*source),
+            Letterbox(config.vision_config.image_size),
             name=name,
             device=device,
             checkpoint=checkpoint,
             factor=options.factor,
         )
-        reward.prepare = replace(reward.prepare, rounds=True)
-        return reward
 
     def _encode(self, texts: list[str]) -> torch.Tensor:
         return super()._encode([cleaned(text) for text in texts])

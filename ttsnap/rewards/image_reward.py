@@ -1,34 +1,48 @@
-"""ImageReward 1.0 (arXiv 2304.05977) by its own package, ``image-reward``.
+"""ImageReward 1.0 (arXiv 2304.05977), built from transformers' BLIP.
 
-The package brings others that nothing else here needs, some of them at old versions, so it lives in
-an environment of its own, ``envs/image-reward.yaml``. What the two share has one version in both: a
-search by ImageReward makes the images that a search by any other reward makes.
+The published checkpoint holds the weights of BLIP's image tower, of its text encoder, a BERT that
+looks at the image by cross-attention, and of a small network over the encoder's first token. They
+are given the names of transformers here, so that the package ``image-reward``, which needs an
+environment of its own, is only needed to compare with: see `image_reward_package`.
 """
 
 from __future__ import annotations
 
-import warnings
-from importlib.util import find_spec
+import json
+import math
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from pydantic import Field
+from torch import nn
 
 from ttsnap.config import Settings, Text
 from ttsnap.diffusion.loading import torch_device
 from ttsnap.errors import UserError
+from ttsnap.rewards.aesthetic import network
 from ttsnap.rewards.checkpoint import load_checkpoint
 from ttsnap.rewards.model import ModelReward
 from ttsnap.rewards.options import read_options, required_path
 from ttsnap.rewards.pixels import Preparation
-from ttsnap.rewards.stock import file_in, load_tokenizer, read_weights, repository
+from ttsnap.rewards.stock import (
+    file_in,
+    load_model,
+    load_state,
+    load_tokenizer,
+    read_weights,
+    repository,
+)
 
 if TYPE_CHECKING:
     from ttsnap.config import RewardSettings
 
+SCALE = "deviations from the mean of its training set"
 SIZE = 224
 TOKENS = 35
+MEAN, STD = 0.16717362830052426, 1.0333394966054072
+"""Of the network's outputs over the training set, as the package has them."""
 
 
 class ImageRewardOptions(Settings):
@@ -42,18 +56,20 @@ class ImageRewardOptions(Settings):
 
 
 class ImageRewardReward(ModelReward):
-    """A `TrainableReward` over the package's model.
+    """A `TrainableReward` over a BLIP and a small network.
 
-    Image and text meet in its text encoder, so a row of a text is its tokens and their mask, and
+    Image and text meet in the text encoder, so a row of a text is its tokens and their mask, and
     all of the model sees the image.
     """
 
     Options = ImageRewardOptions
-    tower = r"blip\.visual_encoder|blip\.text_encoder|mlp"
+    tower = "vision|text|head"
 
-    def __init__(self, model: Any, tokenizer: Any, name: str = "image-reward") -> None:
-        prepare = Preparation(SIZE, (SIZE, SIZE), rounds=True)
-        super().__init__(name, "deviations from the mean of its training set", model, prepare)
+    def __init__(
+        self, module: Any, tokenizer: Any, name: str = "image-reward", size: int = SIZE
+    ) -> None:
+        prepare = Preparation(size, (size, size), rounds=True)
+        super().__init__(name, SCALE, module, prepare)
         self.tokenizer = tokenizer
 
     @classmethod
@@ -68,32 +84,24 @@ class ImageRewardReward(ModelReward):
         """Load weights and ``med_config.json`` from ``settings.path``, in float32.
 
         Raises:
-            UserError: if the package or a part of the model is missing.
+            UserError: if a part is missing, or the weights are not those of the model.
         """
-        package, blip_pretrain = import_package(name)
-        from transformers import BertTokenizer
-
-        options = read_options(ImageRewardOptions, settings, name)
-        path, revision = required_path(settings, name), settings.revision
-        place = repository(options.tokenizer, f"rewards.{name}.options.tokenizer")
-        tokenizer = load_tokenizer(*place, BertTokenizer)
-        target = torch_device(device)
-        # The package would fetch a tokenizer for its own `score`, which is not used.
-        blip_pretrain.init_tokenizer = lambda: None
-        med_config = file_in(path, revision, "med_config.json")
-        model = package.ImageReward(device=target, med_config=str(med_config))
-        file = file_in(path, revision, options.file)
-        lacking = model.load_state_dict(read_weights(file), strict=False).missing_keys
-        if weights := sorted({*lacking} & {key for key, _ in model.named_parameters()}):
-            raise UserError(f"{file}: the weights lack {weights[0]}")
+        options, path, tokenizer = read_parts(settings, name)
+        bert = json.loads(file_in(path, settings.revision, "med_config.json").read_text())
+        file = file_in(path, settings.revision, options.file)
+        module, size = build(read_weights(file), bert, file)
         if checkpoint is not None:
-            load_checkpoint(model, checkpoint)
-        return cls(model.to(target), tokenizer, name)
+            load_checkpoint(module, checkpoint)
+        return cls(module.to(torch_device(device)), tokenizer, name, size)
 
     def forward(self, pixel_values: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
         """See `TrainableReward.forward`."""
         tokens, mask = texts.long().unbind(1)
-        return self.module.score_gard(tokens, mask, pixel_values).squeeze(1)
+        patches = self.module["vision"](pixel_values=pixel_values).last_hidden_state
+        states = self.module["text"](
+            input_ids=tokens, attention_mask=mask, encoder_hidden_states=patches
+        ).last_hidden_state
+        return (self.module["head"](states[:, 0]).squeeze(1) - MEAN) / STD
 
     def _encode(self, texts: list[str]) -> torch.Tensor:
         """Tokens and their mask (B, 2, 35) int64."""
@@ -104,50 +112,98 @@ class ImageRewardReward(ModelReward):
         return torch.stack([rows["input_ids"], rows["attention_mask"]], dim=1).to(self.device)
 
 
-def import_package(name: str) -> tuple[Any, Any]:
-    """The package ``ImageReward`` and its module that builds the network.
+def read_parts(settings: RewardSettings, name: str) -> tuple[ImageRewardOptions, str, Any]:
+    """Options, path and tokenizer of an ImageReward.
 
     Raises:
-        UserError: it is not installed; ``name`` is that of the reward.
+        UserError: one is missing or not what it should be.
     """
-    if find_spec("ImageReward") is not None:
-        _restore_helpers()
+    from transformers import BertTokenizer
+
+    options = read_options(ImageRewardOptions, settings, name)
+    path = required_path(settings, name)
+    place = repository(options.tokenizer, f"rewards.{name}.options.tokenizer")
+    return options, path, load_tokenizer(*place, BertTokenizer)
+
+
+HEAD = 64  # width of a head of attention in the image tower
+_BERT = (
+    *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
+    *("max_position_embeddings", "hidden_act", "layer_norm_eps", "pad_token_id"),
+    *("hidden_dropout_prob", "attention_probs_dropout_prob"),
+)
+
+
+def build(
+    state: dict[str, torch.Tensor], bert: dict[str, Any], file: Path
+) -> tuple[nn.ModuleDict, int]:
+    """The network of a checkpoint, and the height and width of its images.
+
+    Args:
+        state: weights by the package's names.
+        bert: what med_config.json says about the text encoder.
+        file: that the weights are from.
+
+    Raises:
+        UserError: some are missing or of another shape.
+    """
+    from transformers import BlipTextConfig, BlipVisionConfig
+    from transformers.models.blip.modeling_blip import BlipVisionModel
+    from transformers.models.blip.modeling_blip_text import BlipTextModel
+
+    tower = "blip.visual_encoder"
     try:
-        # It silences all warnings of the process when it is imported.
-        with warnings.catch_warnings():
-            import ImageReward
-            from ImageReward.models.BLIP import blip_pretrain
-    except ImportError as error:
-        raise UserError(
-            f"rewards.{name}: kind image-reward runs in the environment that "
-            f"envs/image-reward.yaml describes, as with snakemake --sdm conda ({error})"
-        ) from None
-    _restore_methods(blip_pretrain.BertModel)
-    return ImageReward, blip_pretrain
+        width, _, patch, _ = state[f"{tower}.patch_embed.proj.weight"].shape
+        side = math.isqrt(state[f"{tower}.pos_embed"].shape[1] - 1)
+        inner = len(state[f"{tower}.blocks.0.mlp.fc1.weight"])
+    except KeyError as error:
+        raise UserError(f"{file}: the weights lack {error.args[0]}") from None
+    vision = BlipVisionConfig(
+        hidden_size=width,
+        intermediate_size=inner,
+        num_hidden_layers=sum(name.endswith("attn.qkv.weight") for name in state),
+        num_attention_heads=width // HEAD,
+        patch_size=patch,
+        image_size=side * patch,
+        layer_norm_eps=1e-6,
+    )
+    known = {key: bert[key] for key in _BERT if key in bert}
+    # Only a decoder has cross-attention; nothing is decoded, so that no text begins.
+    text = BlipTextConfig(encoder_hidden_size=width, is_decoder=True, bos_token_id=None, **known)
+    parts: dict[str, dict[str, torch.Tensor]] = {"vision": {}, "text": {}, "head": {}}
+    for name, tensor in state.items():
+        part, _, place = renamed(name).partition(".")
+        if part in parts:
+            parts[part][place] = tensor
+    head = network(text.hidden_size)
+    load_state(head, parts["head"], file)
+    options = {"config": text, "state_dict": parts["text"], "add_pooling_layer": False}
+    seen = load_model(BlipVisionModel, None, None, file, config=vision, state_dict=parts["vision"])
+    read = load_model(BlipTextModel, None, None, file, **options)
+    return nn.ModuleDict({"vision": seen, "text": read, "head": head}), side * patch
 
 
-def _restore_helpers() -> None:
-    """Give `transformers.modeling_utils` the functions that the package imports from there.
+_NAMES = [
+    (r"mlp\.layers", "head"),
+    (r"blip\.text_encoder", "text"),
+    (r"blip\.visual_encoder\.cls_token", "vision.embeddings.class_embedding"),
+    (r"blip\.visual_encoder\.pos_embed", "vision.embeddings.position_embedding"),
+    (r"blip\.visual_encoder\.patch_embed\.proj", "vision.embeddings.patch_embedding"),
+    (r"blip\.visual_encoder\.norm", "vision.post_layernorm"),
+    (r"blip\.visual_encoder\.blocks\.(\d+)\.norm(\d)", r"vision.encoder.layers.\1.layer_norm\2"),
+    (r"blip\.visual_encoder\.blocks\.(\d+)\.attn\.qkv", r"vision.encoder.layers.\1.self_attn.qkv"),
+    (
+        r"blip\.visual_encoder\.blocks\.(\d+)\.attn\.proj",
+        r"vision.encoder.layers.\1.self_attn.projection",
+    ),
+    (r"blip\.visual_encoder\.blocks\.(\d+)\.mlp", r"vision.encoder.layers.\1.mlp"),
+]
+"""Beginnings of the package's names, and of ours."""
 
-    The package was written for transformers 4.
-    """
-    from transformers import modeling_utils, pytorch_utils
 
-    modeling_utils.apply_chunking_to_forward = pytorch_utils.apply_chunking_to_forward
-    modeling_utils.prune_linear_layer = pytorch_utils.prune_linear_layer
-    modeling_utils.find_pruneable_heads_and_indices = None  # No heads are pruned here.
-
-
-def _restore_methods(bert: Any) -> None:
-    """Give the package's text encoder what it inherited from `PreTrainedModel` in its day."""
-
-    def get_head_mask(self: Any, mask: None, layers: int) -> list[None]:
-        return [mask] * layers
-
-    def invert_attention_mask(self: Any, mask: torch.Tensor) -> torch.Tensor:
-        """What to add to attention scores: nothing where the mask (B, L) is 1."""
-        return (1 - mask[:, None, None].to(self.dtype)) * torch.finfo(self.dtype).min
-
-    bert.all_tied_weights_keys = {}
-    bert.get_head_mask = get_head_mask
-    bert.invert_attention_mask = invert_attention_mask
+def renamed(name: str) -> str:
+    """Our name of one of the package's weights; others, which score nothing, keep theirs."""
+    for pattern, ours in _NAMES:
+        if match := re.match(rf"{pattern}(?=\.|$)", name):
+            return match.expand(ours) + name[match.end() :]
+    return name

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from ttsnap.config import Settings
-from ttsnap.rewards.pixels import Preparation
+from ttsnap.rewards.pixels import Letterbox, Preparation
 
 BATCH = 64
 
@@ -23,7 +23,9 @@ class ModelReward(ABC):
     Options: ClassVar[type[Settings]]
     tower: str
 
-    def __init__(self, name: str, scale: str, module: Any, prepare: Preparation) -> None:
+    def __init__(
+        self, name: str, scale: str, module: Any, prepare: Preparation | Letterbox
+    ) -> None:
         self.name = name
         self.scale = scale
         self.module: Any = module.eval().requires_grad_(False)

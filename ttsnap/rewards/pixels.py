@@ -1,4 +1,4 @@
-"""Images as a vision model wants them: resized, cropped in the middle, normalised."""
+"""Images as a vision model wants them: resized, cropped or padded, normalised."""
 
 from __future__ import annotations
 
@@ -99,10 +99,7 @@ class Preparation:
             pixels = torch.from_numpy(self._by_pillow(images)).to(device).permute(0, 3, 1, 2)
             # In double precision, then rounded, as the stock processors do.
             pixels = (pixels.double() * (1 / 255)).float()
-        mean, std = (
-            torch.tensor(values, device=device)[:, None, None] for values in (self.mean, self.std)
-        )
-        return (pixels - mean) / std
+        return _normalised(pixels, self.mean, self.std)
 
     def _by_pillow(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         height, width = self._resized(*images.shape[1:3])
@@ -137,3 +134,50 @@ class Preparation:
         margins = (height - self.crop[0], width - self.crop[1])
         top, left = (round(margin / 2) if self.rounds else margin // 2 for margin in margins)
         return slice(top, top + self.crop[0]), slice(left, left + self.crop[1])
+
+
+@dataclass(frozen=True)
+class Letterbox:
+    """Fits the longer side, pads to a square with black, normalises, as HPSv2's package does.
+
+    It resizes values in [0, 1], not 8 bits as Pillow does, so that bicubic may overshoot, and pads
+    before it normalises: see ``ResizeMaxSize`` in the open_clip of hpsv2 1.2.0, which resizes with
+    antialiasing since torchvision 0.17.
+
+    Attributes:
+        size: height and width of the square; the image is in its middle, half a pixel up or left
+            where the margin is odd.
+        mean: of each channel, subtracted from values in [0, 1].
+        std: of each channel, divided by.
+    """
+
+    size: int
+    mean: Sequence[float] = CLIP_MEAN
+    std: Sequence[float] = CLIP_STD
+
+    def __call__(
+        self, images: NDArray[np.uint8] | torch.Tensor, device: torch.device
+    ) -> torch.Tensor:
+        """Prepare images, as `Preparation` does; the result is (B, 3, size, size) float32."""
+        if isinstance(images, torch.Tensor):
+            fitted = self._fitted(images.to(device))
+        else:
+            # One by one: large images in floats would take too much memory.
+            rows = torch.from_numpy(images).permute(0, 3, 1, 2).split(1)
+            fitted = torch.cat([self._fitted(row.to(device).float() / 255) for row in rows])
+        return _normalised(fitted, self.mean, self.std)
+
+    def _fitted(self, images: torch.Tensor) -> torch.Tensor:
+        scale = self.size / max(images.shape[2:])
+        height, width = (round(side * scale) for side in images.shape[2:])
+        if scale != 1:
+            images = F.interpolate(images, size=(height, width), mode="bicubic", antialias=True)
+        top, left = (self.size - height) // 2, (self.size - width) // 2
+        return F.pad(images, (left, self.size - width - left, top, self.size - height - top))
+
+
+def _normalised(pixels: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
+    centre, spread = (
+        torch.tensor(values, device=pixels.device)[:, None, None] for values in (mean, std)
+    )
+    return (pixels - centre) / spread

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ttsnap.config import RewardSettings
 
-Judge = Callable[["NDArray[np.uint8]", Sequence[str]], "NDArray[np.generic]"]
+Judge = Callable[["NDArray[np.uint8]", Sequence[str]], "NDArray[np.float32]"]
 """Takes images (B, H, W, 3) and B prompts, gives B numbers; it only looks at results."""
 
 
@@ -71,7 +71,7 @@ KINDS = {
         "Weighted sum of z-scores or ranks; options: other rewards of the config.",
     ),
     "gemini": Kind(
-        "ttsnap.rewards.judges.vlm",
+        "ttsnap.rewards.judges.gemini",
         "GeminiJudge",
         "Grades by Google's Gemini; options: model.",
         trainable=False,
@@ -84,10 +84,15 @@ KINDS = {
     "image-reward": Kind(
         "ttsnap.rewards.image_reward",
         "ImageRewardReward",
-        "ImageReward 1.0; path: its folder; runs in envs/image-reward.yaml only.",
+        "ImageReward 1.0; path: its folder.",
+    ),
+    "image-reward-package": Kind(
+        "ttsnap.rewards.image_reward_package",
+        "ImageRewardPackage",
+        "The same by its own package, to compare with; runs in envs/image-reward.yaml only.",
     ),
     "openai": Kind(
-        "ttsnap.rewards.judges.vlm",
+        "ttsnap.rewards.judges.openai",
         "OpenAIJudge",
         "Grades by a service that speaks OpenAI's protocol; options: model.",
         trainable=False,
@@ -212,12 +217,16 @@ def require_kind(kind: str, place: str) -> None:
 def load_judge(place: str) -> Judge:
     """Import the function that ``place`` names as ``package.module:function``.
 
+    What it returns is checked as that of a reward is.
+
     Raises:
         UserError: if there is none.
     """
-    module, _, function = place.partition(":")
+    from ttsnap.rewards.function import FunctionReward
+
+    module, _, name = place.partition(":")
     try:
-        judge: Judge = getattr(import_module(module), function)
+        function = getattr(import_module(module), name)
     except (ImportError, ValueError, AttributeError) as error:
         raise UserError(f"judge {place}: expected package.module:function ({error})") from None
-    return judge
+    return FunctionReward(function).score

@@ -1,19 +1,21 @@
-"""The commands ``ttsnap status`` and ``ttsnap estimate``."""
+"""The commands about a run: status, estimate, fetch, verify and repair."""
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from ttsnap.config import DEFAULT_YAML, load_config
+from ttsnap.config import DEFAULT_YAML, Config, Split, load_config
 from ttsnap.errors import UserError
+from ttsnap.store.files import Place, about, local_folder, place
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ttsnap.config import Config
     from ttsnap.run.workload import Prices, Stage
 
 
@@ -28,7 +30,8 @@ def status(
     """
     from rich.console import Console
 
-    from ttsnap.run.status import SETTINGS, standings, sum_up, table
+    from ttsnap.run.check import check
+    from ttsnap.run.status import SETTINGS, stage_statuses, sum_up, table
 
     if run.is_dir():
         if not (run / SETTINGS).is_file():
@@ -36,8 +39,9 @@ def status(
         config, folder = load_config(run / SETTINGS), run
     else:
         config = load_config(run)
+        check(config)
         folder = Path(config.results, config.run)
-    found = standings(config, folder)
+    found = stage_statuses(config, folder)
     console = Console()
     console.print(table(found, str(folder)))
     console.print(sum_up(found), highlight=False)
@@ -62,9 +66,11 @@ def estimate(
     """
     from rich.console import Console
 
+    from ttsnap.run.check import check
     from ttsnap.run.workload import workload
 
     settings = load_config(config)
+    check(settings)
     prices = _prices(settings, model)
     sampling = settings.sampling
     title = f"{config.name}, {model or settings.model.path}, {sampling.width} x {sampling.height}"
@@ -126,3 +132,116 @@ def _cells(stages: list[Stage], prices: Prices, speed: float) -> list[str]:
         decimal(size) if size else "",
         f"{sum(stage.files for stage in stages):,}",
     ]
+
+
+def fetch_weights(
+    config: Annotated[Path, typer.Option(help="Configuration of the run.")] = DEFAULT_YAML,
+    pin: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CONFIG",
+            help="Configuration of the run, into which the newest commits are written first where "
+            "a hub id has none.",
+        ),
+    ] = None,
+) -> None:
+    """Download the models and rewards of a configuration, and prove them by their hashes.
+
+    Runs afterwards need no network. Gated models want a token in the variable HF_TOKEN.
+    """
+    from ttsnap.run.check import check
+    from ttsnap.run.fetch import fetch
+    from ttsnap.run.pinning import pin as write_commits
+
+    if pin is not None:
+        for line in write_commits(pin):
+            print(line)
+        config = pin
+    settings = load_config(config)
+    check(settings)
+    for one in fetch(settings):
+        print(f"{one.source}: {one.files} files, {one.gigabytes:.2f} GB, licence {one.licence}")
+    print(f"{config}: all that it takes from the hub is here")
+
+
+RunOrStore = Annotated[
+    Path,
+    typer.Argument(
+        parser=local_folder,
+        metavar="FOLDER",
+        help="Folder of a run, such as results/shapes, or a store beside its receipts.",
+    ),
+]
+
+
+def _stores(run: Path) -> list[tuple[Place, Path]]:
+    """The trajectory stores of a run, or the one that ``run`` is, each with its receipts."""
+    from ttsnap.run.status import SETTINGS
+
+    if run.suffix == ".zarr":
+        receipts = run.with_suffix("")
+        if not receipts.is_dir():
+            raise UserError(f"{receipts}: no receipts of {run} here; give the folder of its run")
+        return [(run, receipts)]
+    if (run / SETTINGS).is_file():
+        # Other settings may be those of another version.
+        given = json.loads((run / SETTINGS).read_text())
+        if given.get("stores") is not None:
+            config = Config(stores=given["stores"], run=given["run"])
+            splits = get_args(Split)
+            return [(place(config.store(name)), run / "trajectories" / name) for name in splits]
+    stores = sorted((run / "trajectories").glob("*.zarr"))
+    if not stores:
+        raise UserError(f"{run}/trajectories: no stores here, expected the folder of a run")
+    return [(store, store.with_suffix("")) for store in stores]
+
+
+def verify_run(run: RunOrStore) -> None:
+    """Prove trajectory stores against their receipts; exit with 1 if anything is wrong."""
+    from ttsnap.store.verify import verify
+
+    problems = 0
+    for store, receipts in _stores(run):
+        found = verify(store, receipts)
+        for problem in found:
+            print(f"{store}: {problem}")
+        problems += len(found)
+        if not found:
+            print(f"{store}: all blocks are there and as written")
+    if problems:
+        raise typer.Exit(1)
+
+
+def repair_run(
+    run: RunOrStore,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", "-n", help="Only say what would be taken away.")
+    ] = False,
+) -> None:
+    """Take away what `ttsnap verify` finds damaged, so that the next run makes it anew.
+
+    A damaged shard goes together with its receipt. `snakemake` then generates the blocks that lack
+    theirs. They come out as they were, receipts included, so that nothing is redone after them.
+    Exits with 1 if something is wrong that this does not mend.
+    """
+    from ttsnap.store.verify import repair, verify
+
+    gone = left = 0
+    for store, receipts in _stores(run):
+        problems = verify(store, receipts)
+        for problem in problems:
+            print(f"{store}: {problem}")
+        plan = repair(store, receipts, problems)
+        for file in plan.files:
+            if not dry_run:
+                with about(file):
+                    file.unlink()
+            print(f"{'would remove' if dry_run else 'removed'} {file}")
+        for problem in plan.left:
+            print(f"{store}: not mended by this: {problem}", file=sys.stderr)
+        gone += len(plan.files)
+        left += len(plan.left)
+    if gone and not dry_run:
+        print("now run `snakemake` as before: it makes just this anew")
+    if left:
+        raise typer.Exit(1)

@@ -10,18 +10,25 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from ttsnap.config import COMMIT, HUB_ID, Config, RewardSettings
+from ttsnap.config import COMMIT, FILE, Config, Model, RewardSettings, is_hub_id
+from ttsnap.diffusion import sampler_class
+from ttsnap.diffusion.sources import TEXTS, lacking, split, with_family
 from ttsnap.errors import UserError
+from ttsnap.hub import asked
 
 T = TypeVar("T")
 
 ON_HUB = re.compile(r"(\w[\w.-]*/[\w.-]+)@(\w+)(?::(.+))?")
 
-TEXTS = ("*.json", "*.txt", "*.model")
-WEIGHTS = {"hpsv2": "HPS_v2.1_compressed.pt", "image-reward": "ImageReward.pt"}
+WEIGHTS = {
+    "hpsv2": "HPS_v2.1_compressed.pt",
+    "image-reward": "ImageReward.pt",
+    "image-reward-package": "ImageReward.pt",
+}
 """Kind -> file of the weights by default, where that is no model of transformers."""
 
 
@@ -70,6 +77,14 @@ def sources(config: Config) -> Iterator[Source]:
     """
     model = config.model
     found = [Source("model", model.path, model.revision or "")]
+    if model.components is not None:
+        path, revision = split(model.components)
+        if is_hub_id(path):
+            weights = [f"{name}/*{FILE}" for name in lacking(model.path, model.components)]
+            found.append(Source("model.components", path, revision or "", (*TEXTS, *weights)))
+    for index, lora in enumerate(model.loras):
+        place, file = f"model.loras.{index}", lora.weight or ""
+        found.append(Source(place, lora.path, lora.revision or "", (file,)))
     if model.preview is not None:
         preview = model.preview
         files = ("config.json", "*.safetensors")
@@ -77,7 +92,7 @@ def sources(config: Config) -> Iterator[Source]:
     for name, reward in config.rewards.items():
         found += _reward_sources(f"rewards.{name}", reward)
     for source in dict.fromkeys(found):
-        if Path(source.repository).exists() or not re.fullmatch(HUB_ID, source.repository):
+        if not is_hub_id(source.repository):
             continue
         if not re.fullmatch(COMMIT, source.revision):
             raise UserError(
@@ -112,18 +127,18 @@ def fetch(config: Config) -> Iterator[Fetched]:
     needed = list(sources(config))
     licences = {}
     for source in needed:
-        info = _asked(source, lambda s: api.model_info(s.repository, revision=s.revision))
+        repository, revision = source.repository, source.revision
+        info = _asked(source, partial(api.model_info, repository, revision=revision))
         tags = [tag for tag in info.tags or [] if tag.startswith("license:")]
         licences[source] = tags[0].removeprefix("license:") if tags else "none named"
         try:
-            _asked(source, lambda s: api.auth_check(s.repository))
+            _asked(source, partial(api.auth_check, repository))
         except UserError as error:
             raise UserError(f"{error} (licence: {licences[source]})") from None
     for source in needed:
-        folder = Path(_asked(source, lambda s: _download(s, config.model.family)))
-        proof = _asked(
-            source, lambda s: api.verify_repo_checksums(s.repository, revision=s.revision)
-        )
+        repository, revision = source.repository, source.revision
+        folder = Path(_asked(source, partial(_download, source, config.model)))
+        proof = _asked(source, partial(api.verify_repo_checksums, repository, revision=revision))
         if proof.mismatches:
             file = proof.mismatches[0]["path"]
             raise UserError(f"{source}: {file} is not what the hub has; delete {folder / file}")
@@ -132,7 +147,11 @@ def fetch(config: Config) -> Iterator[Fetched]:
         yield Fetched(source, licences[source], len(files), size)
 
 
-def _download(source: Source, family: str) -> str:
+def _asked(source: Source, ask: Callable[[], T]) -> T:
+    return asked(str(source), source.repository, ask)
+
+
+def _download(source: Source, model: Model) -> str | Path:
     from huggingface_hub import snapshot_download
 
     if source.files:
@@ -140,52 +159,10 @@ def _download(source: Source, family: str) -> str:
             source.repository, revision=source.revision, allow_patterns=list(source.files)
         )
 
-    from ttsnap.diffusion import sampler_class
-    from ttsnap.diffusion.loading import NOT_LOADED
+    from ttsnap.diffusion.loading import download
 
-    # diffusers knows which of the variants of a repository it is going to load.
-    pipeline = sampler_class(family).pipeline()
-    return str(
-        pipeline.download(
-            source.repository,
-            revision=source.revision,
-            use_safetensors=True,
-            **dict.fromkeys(NOT_LOADED),
-        )
-    )
-
-
-def _asked(source: Source, ask: Callable[[Source], T]) -> T:
-    """The answer of the hub.
-
-    Raises:
-        UserError: it gives none.
-    """
-    import httpx2
-    from huggingface_hub import constants
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    page = f"{constants.ENDPOINT}/{source.repository}"
-    try:
-        return ask(source)
-    except GatedRepoError:
-        reason = (
-            f"gated: accept its licence at {page}, make a token at {constants.ENDPOINT}"
-            "/settings/tokens, and set HF_TOKEN"
-        )
-    except RevisionNotFoundError:
-        reason = f"no such commit in {page}"
-    except RepositoryNotFoundError:
-        reason = f"no such repository as {page}, or a private one: set HF_TOKEN"
-    except (HfHubHTTPError, LocalEntryNotFoundError, httpx2.HTTPError, OSError) as error:
-        reason = f"cannot be fetched from {constants.ENDPOINT}: {str(error).splitlines()[0]}"
-    raise UserError(f"{source}: {reason}")
+    pipeline = sampler_class(with_family(model).family).pipeline()
+    return download(pipeline, source.repository, source.revision, model.dtype)
 
 
 def missing(config: Config) -> Iterator[str]:
@@ -225,7 +202,7 @@ def _lacking(folder: Path) -> Iterator[str]:
         part = config.parent
         shards = {
             shard
-            for index in part.glob("*.safetensors.index.json")
+            for index in part.glob("*.safetensors*.json")
             for shard in json.loads(index.read_bytes())["weight_map"].values()
         }
         whole = all((part / shard).is_file() for shard in shards)

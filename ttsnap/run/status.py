@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ttsnap.errors import UserError
 from ttsnap.progress import clock
 from ttsnap.run.workload import Prices, Stage, workload
-from ttsnap.store.trajectories import read_receipt
+from ttsnap.store.receipts import read_receipt
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -24,7 +24,7 @@ SETTINGS = "config.json"
 
 
 @dataclass(frozen=True)
-class Standing:
+class StageStatus:
     """Where a stage stands.
 
     Attributes:
@@ -55,7 +55,7 @@ class Standing:
         return counted / self.seconds if counted and self.seconds else None
 
 
-def standings(config: Config, folder: Path) -> list[Standing]:
+def stage_statuses(config: Config, folder: Path) -> list[StageStatus]:
     """Where every stage of a run stands.
 
     A stage that has begun is expected to go on as it did; one that has not, to compute as fast as
@@ -73,7 +73,7 @@ def standings(config: Config, folder: Path) -> list[Standing]:
         if prices and stage.count and seconds:
             computed += stage.tflops(prices) * done / len(stage.jobs)
             spent += seconds
-    standing = []
+    statuses = []
     for stage, (done, seconds, memory) in zip(stages, found, strict=True):
         missing = len(stage.jobs) - done
         tflops = stage.tflops(prices) if prices else None
@@ -84,8 +84,8 @@ def standings(config: Config, folder: Path) -> list[Standing]:
             left = seconds / done * missing
         elif tflops and computed:
             left = tflops * spent / computed
-        standing.append(Standing(stage, done, seconds, memory, tflops, left))
-    return standing
+        statuses.append(StageStatus(stage, done, seconds, memory, tflops, left))
+    return statuses
 
 
 def _measured(stage: Stage, folder: Path) -> tuple[int, float, float]:
@@ -124,13 +124,13 @@ def _prices(config: Config, folder: Path) -> Prices | None:
     return Prices(model["denoise"], model["decode"], scores)
 
 
-def rows(standing: Iterable[Standing]) -> list[dict[str, Any]]:
+def rows(statuses: Iterable[StageStatus]) -> list[dict[str, Any]]:
     """The table of the report, rewards together: stage, jobs, seconds, memory_gb, tflops.
 
     Seconds and TFLOPs are added up, memory is the most of one job.
     """
     found: dict[str, dict[str, Any]] = {}
-    for one in standing:
+    for one in statuses:
         row = found.setdefault(
             one.stage.row,
             {"stage": one.stage.row, "jobs": 0, "seconds": 0.0, "memory_gb": 0.0, "tflops": 0.0},
@@ -142,7 +142,7 @@ def rows(standing: Iterable[Standing]) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def table(standing: list[Standing], title: str) -> Table:
+def table(statuses: list[StageStatus], title: str) -> Table:
     """Where a run stands, for the terminal."""
     from rich.table import Table
 
@@ -150,7 +150,7 @@ def table(standing: list[Standing], title: str) -> Table:
     lines.add_column("stage")
     for heading in ("jobs", "work", "per s", "time", "memory", "left"):
         lines.add_column(heading, justify="right")
-    for one in standing:
+    for one in statuses:
         total = len(one.stage.jobs)
         lines.add_row(
             one.stage.name,
@@ -165,17 +165,17 @@ def table(standing: list[Standing], title: str) -> Table:
     return lines
 
 
-def sum_up(standing: list[Standing]) -> str:
+def sum_up(statuses: list[StageStatus]) -> str:
     """One line: how much of the run is done, and what is left of it."""
     done, jobs = (
         sum(counts)
-        for counts in zip(*((one.done, len(one.stage.jobs)) for one in standing), strict=True)
+        for counts in zip(*((one.done, len(one.stage.jobs)) for one in statuses), strict=True)
     )
-    line = f"{done} of {jobs} jobs done in {clock(sum(one.seconds for one in standing))}"
+    line = f"{done} of {jobs} jobs done in {clock(sum(one.seconds for one in statuses))}"
     if done == jobs:
         return line
-    unknown = any(one.left is None for one in standing)
-    left = sum(one.left or 0.0 for one in standing)
+    unknown = any(one.left is None for one in statuses)
+    left = sum(one.left or 0.0 for one in statuses)
     if not left:
         return f"{line}; nothing to tell yet how long the others take"
     return f"{line}, {'more than ' if unknown else 'about '}{clock(left)} left, one job at a time"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+from ttsnap.rewards.tensor import blocks_per_job
 from ttsnap.store.trajectories import steps_per_shard
 
 if TYPE_CHECKING:
@@ -101,26 +102,30 @@ def _stages(config: Config) -> Iterator[Stage]:
     }
     images = {name: (split.stop - split.start) * split.images for name, split in splits.items()}
     steps = {name: len(split.stored(sampling.steps)) for name, split in splits.items()}
+    blocks = {
+        name: math.ceil((split.stop - split.start) / split.prompts_per_job)
+        for name, split in splits.items()
+    }
     pixels = sampling.height * sampling.width * 3
 
     yield Stage("model", [_job("model.json")])
     for name, split in splits.items():
         yield Stage(f"trajectory_store {name}", [_job(f"trajectories/{name}/init.json")], stored=7)
-        blocks = math.ceil((split.stop - split.start) / split.prompts_per_job)
         block_bytes = split.prompts_per_job * split.images * pixels
         yield Stage(
             f"trajectories {name}",
-            [_job(f"trajectories/{name}/block_{block:04d}.json") for block in range(blocks)],
+            [_job(f"trajectories/{name}/block_{block:04d}.json") for block in range(blocks[name])],
             count=images[name],
             evaluations=images[name] * sampling.steps,
             decodes=images[name] * steps[name],
             bytes=images[name] * steps[name] * pixels,
             # A record of the block lies beside the store.
-            stored=blocks
+            stored=blocks[name]
             * (1 + math.ceil(steps[name] / steps_per_shard(steps[name], block_bytes))),
         )
     for reward in config.pipeline_rewards:
         yield Stage(f"reward_cost {reward}", [_job(f"rewards/{reward}/cost.json")])
+        yield Stage(f"budgets {reward}", [_job(f"rewards/{reward}/budgets.json")])
         for name in ("train", "val"):
             yield Stage(
                 f"rewards {reward} {name}",
@@ -140,9 +145,12 @@ def _stages(config: Config) -> Iterator[Stage]:
         )
         for name in ("val", "test"):
             for kind, scored in (("base", steps[name]), ("finetuned", len(narf.steps))):
+                tensor = f"tensors/{reward}/{name}.{kind}"
+                jobs = math.ceil(blocks[name] / blocks_per_tensor_job(splits[name], sampling.steps))
+                parts = [f"{tensor}/block_{job:04d}.npy" for job in range(jobs) if jobs > 1]
                 yield Stage(
                     f"tensor {reward} {name}.{kind}",
-                    [_job(f"tensors/{reward}/{name}.{kind}.json")],
+                    [_job(output) for output in (*parts, f"{tensor}.json")],
                     count=images[name] * scored,
                     reward=reward,
                     scores=images[name] * scored,
@@ -154,17 +162,22 @@ def _stages(config: Config) -> Iterator[Stage]:
         curves = f"simulation/{reward}/curves.csv"
         yield Stage(f"simulate {reward}", [Job(curves, f"benchmarks/simulation/{reward}.jsonl")])
     prompts = splits["test"].stop - splits["test"].start
-    blocks = math.ceil(prompts / search.prompts_per_job)
+    searches = range(math.ceil(prompts / search.prompts_per_job))
     for method in search.methods:
         yield Stage(
             f"search {method}",
-            [_job(f"search/{method}/block_{block:04d}.parquet") for block in range(blocks)],
+            [_job(f"search/{method}/block_{block:04d}.parquet") for block in searches],
             count=prompts * len(search.budgets),
             unit="searches",
             budget=prompts * sum(search.budgets) if config.costs.unit == "TFLOPs" else 0.0,
             stored=2 * prompts * len(search.budgets),
         )
     yield Stage("report", [Job("summary.json", "benchmarks/report.jsonl")])
+
+
+def blocks_per_tensor_job(split: SplitSettings, steps: int) -> int:
+    """Blocks of a split, of trajectories of ``steps`` steps, that one job scores at all stored."""
+    return blocks_per_job(split.prompts_per_job, split.images, len(split.stored(steps)))
 
 
 def _job(output: str) -> Job:

@@ -2,78 +2,82 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache
 from threading import Event, current_thread, main_thread
-from typing import TYPE_CHECKING, Any
+from typing import Any, overload
 
-import numpy as np
-
-from ttsnap.config import Costs, RewardSettings, Sampling, Scheduler
+from ttsnap.config import RewardSettings, Scheduler
+from ttsnap.plans import reward_name, shipped_schedule
+from ttsnap.prompts import parse_prompt
 from ttsnap.rewards import Reward, load_reward
-from ttsnap.searching.budget import Budget
-from ttsnap.searching.methods import run_method
-from ttsnap.searching.result import SearchResult
-from ttsnap.searching.setup import (
-    cost_model,
+from ttsnap.rewards.function import FunctionReward, Scorer
+from ttsnap.searching.budget import WHOLE_IMAGES, Budget
+from ttsnap.searching.request import (
+    check_options,
+    check_scheduler,
     method_named,
     method_options,
     read_reward,
-    sampling_for,
+    read_scheduler,
 )
-from ttsnap.searching.task import Task
+from ttsnap.searching.result import SearchResult
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-Scorer = Callable[["NDArray[np.uint8]", Sequence[str]], "NDArray[np.generic]"]
-"""Takes images (B, H, W, 3) and B prompts, gives B numbers, larger is better."""
+logger = logging.getLogger(__name__)
 
 AnyReward = str | Reward | Scorer
 
 
-def search(
+@overload
+def search(pipe: Any, prompt: str, **settings: Any) -> SearchResult: ...
+@overload
+def search(pipe: Any, prompt: Sequence[str], **settings: Any) -> list[SearchResult]: ...
+def search(  # type: ignore[misc] # the settings of the overloads are those named here
     pipe: Any,
-    prompt: str,
+    prompt: str | Sequence[str],
     *,
     reward: AnyReward | list[AnyReward] | tuple[AnyReward, ...],
-    method: str = "best-of-n",
-    budget: str | float = "400nfe",
+    method: str | None = None,
+    budget: str | float | None = None,
     seed: int = 0,
     negative_prompt: str = "",
-    steps: int | None = None,
+    num_inference_steps: int | None = None,
     guidance_scale: float | None = None,
     height: int | None = None,
     width: int | None = None,
-    frames: int | None = None,
-    scheduler: Scheduler | None = None,
+    num_frames: int | None = None,
+    scheduler: Scheduler | str | None = None,
     verifiers: Mapping[int, Reward | tuple[Reward, ...]] | None = None,
     batch_size: int = 8,
     keep_finals: bool = False,
     progress: bool = True,
     **options: Any,
-) -> SearchResult:
+) -> SearchResult | list[SearchResult]:
     """Search for the best image of a prompt; Ctrl-C, or interrupting the cell, keeps the best.
 
     Args:
         pipe: a diffusers pipeline of any family that ``ttsnap models`` lists; left as it is.
-        prompt: what is to be seen.
+        prompt: what is to be seen; or several, one after the other.
         reward: what judges: ``KIND:PATH`` such as ``clip:yuvalkirstain/PickScore_v1@COMMIT``, a
             :class:`~ttsnap.rewards.base.Reward`, or a function of images and prompts, whose work is
             not charged. Several count alike.
-        method: one of those that ``ttsnap methods`` lists.
-        budget: such as ``400nfe``, ``2000tflops`` or ``60s``; a number is in TFLOPs.
+        method: one of those that ``ttsnap methods`` lists; ttsp, or ttsnap with verifiers, by
+            default, with a schedule that ships where none is given.
+        budget: for each prompt, such as ``400nfe``, ``2000tflops`` or ``60s``; a number is in
+            TFLOPs. By default what 8 whole images cost.
         seed: root of the candidates' noise seeds; one seed, one result.
         negative_prompt: what is not to be seen.
-        steps: denoising steps; this and the next four are the pipeline's own by default.
+        num_inference_steps: denoising steps; this and the next four are the pipeline's own by
+            default, and mean what they mean in its call.
         guidance_scale: of classifier-free guidance.
         height: pixels.
         width: pixels.
-        frames: of a video.
-        scheduler: the pipeline's own by default, or DDIM with eta 1, or of EDM Heun's with churn,
-            for a method that searches the noise of the steps.
+        num_frames: of a video.
+        scheduler: class name, with options as ``DDIMScheduler,eta=1``; the pipeline's own by
+            default. A method that searches the noise of the steps takes one that adds noise in
+            place of one that does not.
         verifiers: step index -> what looks at the estimates of that step in place of the rewards,
             such as their NARF checkpoints; for several rewards a tuple in their order.
         batch_size: candidates denoised at once.
@@ -82,47 +86,43 @@ def search(
         **options: the method's own settings.
 
     Returns:
-        The best image and how it was found; its ``save(folder)`` writes all of it.
+        The best image, ``found.pil``, and how it was found; ``ttsnap.save(found, folder)`` writes
+        all of it. Of several prompts a list, up to the one that was interrupted.
 
     Raises:
         UserError: a name is unknown, a value is no good, or the budget does not afford one image.
     """
     from rich.console import Console
 
-    from ttsnap.diffusion import family_of, from_pipeline, sampler_class
-    from ttsnap.prompts import parse_prompt, seed_of
-    from ttsnap.searching.display import Standing, interruptible, shown
+    from ttsnap.diffusion import family_of, from_pipeline
+    from ttsnap.searching.display import SearchView, interruptible, shown
+    from ttsnap.searching.searcher import Searcher
 
-    how = method_named(method)
-    chosen = method_options(how, options)
-    spend = Budget.parse(str(budget))
-    asked = parse_prompt({"prompt": prompt, "negative_prompt": negative_prompt})
-    family = family_of(pipe)
-    own = sampler_class(family).defaults(pipe)
-    sampling = Sampling(
-        steps=steps or own.steps,
-        guidance_scale=guidance_scale or own.guidance_scale,
-        height=height or own.height,
-        width=width or own.width,
-        frames=frames or own.frames,
-        scheduler=own.scheduler,
-    )
-    sampling = sampling_for(how, family, sampling, scheduler)
-    sampler = from_pipeline(pipe, sampling)
+    how = method_named(method or ("ttsnap" if verifiers else "ttsp"))
+    unplanned = how.prunes and "schedule" not in options
+    chosen = method_options(how, ({"schedule": ""} if unplanned else {}) | options)
+    spend = None if budget is None else Budget.parse(str(budget))
+    texts = [prompt] if isinstance(prompt, str) else list(prompt)
+    asked = [parse_prompt({"prompt": one, "negative_prompt": negative_prompt}) for one in texts]
     given = reward if isinstance(reward, list | tuple) else [reward]
-    rewards = tuple(_reward(one, str(sampler.device)) for one in given)
-    stop = Event()
-    standing = Standing(
-        prompt, f"{method}, {', '.join(one.name for one in rewards)}, seed {seed}", sampler.steps
-    )
-    task = Task(
-        sampler=sampler,
-        conditioning=sampler.encode([asked.text], [asked.negative]),
-        prompt=asked.text,
-        rewards=rewards,
-        costs=cost_model(spend.unit, Costs(), sampler, rewards, sampling, batch_size),
-        budget=spend.value,
-        seed_of=partial(seed_of, seed, asked.id),
+    named = [read_reward(one) if isinstance(one, str) else one for one in given]
+    if isinstance(scheduler, str):
+        scheduler = read_scheduler(scheduler)
+    sampling = {
+        "steps": num_inference_steps,
+        "guidance_scale": guidance_scale,
+        "height": height,
+        "width": width,
+        "frames": num_frames,
+        "scheduler": scheduler and scheduler.model_dump(),
+    }
+    sampler = from_pipeline(pipe, {key: one for key, one in sampling.items() if one is not None})
+    check_options(chosen, sampler.steps)
+    if scheduler is not None:
+        check_scheduler(how, sampler)
+    searcher = Searcher(
+        sampler,
+        [_reward(one, str(sampler.device)) for one in named],
         verifiers={
             step: one if isinstance(one, tuple) else (one,)
             for step, one in (verifiers or {}).items()
@@ -130,35 +130,52 @@ def search(
         model=pipe.name_or_path,
         batch_size=batch_size,
         keep_finals=keep_finals,
-        observe=standing.observe,
-        cancelled=stop.is_set,
     )
-    watching = shown(standing, Console()) if progress else nullcontext()
-    # Signals reach only the main thread.
-    stopping = interruptible(stop, standing) if current_thread() is main_thread() else nullcontext()
-    with watching, stopping:
-        return run_method(method, task, chosen)
+    costs = searcher.prices(spend.unit if spend else "TFLOPs")
+    spend = spend or Budget(WHOLE_IMAGES * costs.cost(1), costs.unit)
+    if unplanned:
+        judge = RewardSettings(**named[0][1]) if isinstance(named[0], tuple) else None
+        known = reward_name(judge) if judge and len(named) == 1 else None
+        sigmas = sampler.sigmas.tolist()
+        shipped = shipped_schedule(family_of(pipe), known, sigmas, costs, spend.value)
+        chosen = method_options(how, {"schedule": str(shipped.schedule), **options})
+        logger.info("schedule %s: %s", shipped.schedule, shipped.text)
+    searcher.encode(asked)
+    stop, found = Event(), []
+    for one in asked:
+        heading = f"{how.name}, {', '.join(searcher.names)}, seed {seed}"
+        view = SearchView(one.text, heading, sampler.steps)
+        watching = shown(view, Console()) if progress else nullcontext()
+        # Signals reach only the main thread.
+        alone = current_thread() is main_thread()
+        stopping = interruptible(stop, view) if alone else nullcontext()
+        with watching, stopping:
+            found.append(
+                searcher.run(
+                    one,
+                    how,
+                    chosen,
+                    budget=spend,
+                    seed=seed,
+                    observe=view.observe,
+                    cancelled=stop.is_set,
+                )
+            )
+        if stop.is_set():
+            break
+    return found[0] if isinstance(prompt, str) else found
 
 
-@dataclass
-class _Function:
-    """A function as a reward."""
-
-    name: str
-    function: Scorer
-    scale: str = "that of the function"
-
-    def score(self, images: NDArray[np.uint8], prompts: Sequence[str]) -> NDArray[np.float32]:
-        return np.asarray(self.function(images, prompts), np.float32)
-
-    def tflops(self, height: int, width: int) -> float:
-        return 0.0
+@lru_cache(4)
+def _loaded(name: str, settings: str, device: str) -> Reward:
+    return load_reward(RewardSettings.model_validate_json(settings), name=name, device=device)
 
 
-def _reward(given: AnyReward, device: str) -> Reward:
-    if isinstance(given, str):
-        name, settings = read_reward(given)
-        return load_reward(RewardSettings(**settings), name=name, device=device)
+def _reward(given: tuple[str, dict[str, Any]] | Reward | Scorer, device: str) -> Reward:
+    if isinstance(given, tuple):
+        name, settings = given
+        # Calls that name the same one share it.
+        return _loaded(name, RewardSettings(**settings).model_dump_json(), device)
     if isinstance(given, Reward):
         return given
-    return _Function(getattr(given, "__name__", "reward"), given)
+    return FunctionReward(given)

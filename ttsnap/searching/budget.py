@@ -9,6 +9,9 @@ from typing import Literal, Self
 
 from ttsnap.errors import UserError
 
+WHOLE_IMAGES = 8
+"""What a search may cost by default, in images finished from start to end."""
+
 Unit = Literal["TFLOPs", "NFE", "seconds"]
 
 SUFFIXES: dict[str, Unit] = {"tflops": "TFLOPs", "nfe": "NFE", "s": "seconds"}
@@ -22,11 +25,11 @@ class Budget:
     Attributes:
         value: how much, above 0.
         unit: TFLOPs (2 per multiply-add), NFE (denoiser evaluations, guidance included), or seconds
-            of wall clock.
+            of wall clock; see ``Unit``.
     """
 
     value: float
-    unit: Unit
+    unit: str
 
     @classmethod
     def parse(cls, text: str, default: Unit = "TFLOPs") -> Self:

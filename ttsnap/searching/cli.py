@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
-from functools import partial
+from dataclasses import asdict, replace
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,14 +15,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ttsnap.config import DEFAULT_YAML, Config, load_config
+from ttsnap.config import load_config
 from ttsnap.errors import UserError
-from ttsnap.searching.budget import Budget
+from ttsnap.run.request import load, request_of
+from ttsnap.searching.budget import WHOLE_IMAGES
+from ttsnap.searching.request import read_options
 
 if TYPE_CHECKING:
     from ttsnap.prompts import Prompt
     from ttsnap.searching import SearchResult
-    from ttsnap.searching.display import Standing
+    from ttsnap.searching.display import SearchView
 
 INTERRUPTED = 130  # exit status, as of a program that SIGINT ended
 
@@ -35,38 +36,87 @@ def search(
         list[str] | None, typer.Argument(help="What the image is to show; several, each in quotes.")
     ] = None,
     prompts: Annotated[
-        Path | None, typer.Option(help="JSON file of prompts, in place of the arguments.")
+        Path | None,
+        typer.Option(
+            help="File of prompts, .txt, .json, .jsonl, .csv or .tsv, or - for standard input, in "
+            "place of the arguments."
+        ),
+    ] = None,
+    prompt_column: Annotated[
+        str | None,
+        typer.Option(help="Column or key of --prompts that holds them, if its name does not tell."),
     ] = None,
     method: Annotated[
-        str, typer.Option(help="How to search; `ttsnap methods` lists them.")
-    ] = "ttsnap",
+        str | None,
+        typer.Option(
+            help="How to search; `ttsnap methods` lists them. By default ttsnap where the run has "
+            "NARF checkpoints for this model, else ttsp."
+        ),
+    ] = None,
     budget: Annotated[
         str | None,
         typer.Option(
             help="For each prompt, such as 2000tflops, 400nfe (denoiser evaluations) or 60s; a "
-            "bare number is in costs.unit. By default the last of search.budgets."
+            "bare number is in costs.unit. By default the last of search.budgets, of a model of "
+            f"your own what {WHOLE_IMAGES} whole images cost."
         ),
     ] = None,
     reward: Annotated[
         str | None,
         typer.Option(
             help="What judges, by its name in the configuration or as KIND:PATH[@COMMIT]; several, "
-            "as NAME,NAME, count alike. By default search.reward."
+            "as NAME,NAME, count alike. By default search.reward, of a model of your own PickScore."
         ),
     ] = None,
     model: Annotated[
         str | None,
         typer.Option(
-            help="[FAMILY:]PATH, or a hub id with its commit, ORG/NAME@COMMIT; by default that of "
-            "the configuration."
+            help="Folder, .safetensors file, or hub id ORG/NAME[@COMMIT], after FAMILY: if its "
+            "files do not tell; by default that of the configuration."
         ),
+    ] = None,
+    lora: Annotated[
+        list[str] | None,
+        typer.Option(help="PATH[:SCALE] of a LoRA for the model; may be repeated."),
+    ] = None,
+    components: Annotated[
+        str | None,
+        typer.Option(help="Folder or ORG/NAME[@COMMIT] with what a single file as --model lacks."),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps.", min=1)] = None,
+    guidance: Annotated[float | None, typer.Option(help="Guidance scale.", min=0)] = None,
+    height: Annotated[int | None, typer.Option(help="Pixels.", min=1)] = None,
+    width: Annotated[int | None, typer.Option(help="Pixels.", min=1)] = None,
+    negative_prompt: Annotated[
+        str | None, typer.Option(help="What the images are not to show.")
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            help="NAME or NAME,KEY=VALUE,… such as DDIMScheduler,eta=1; by default the model's, "
+            "or one that adds noise for a method that searches the noise of steps."
+        ),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="auto, cpu, mps, cuda, cuda:1, …; auto is a GPU if any.")
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="auto, float32, float16 or bfloat16, of the model.")
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(help="Candidates at once; fewer where memory does not bear them.", min=1),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(help="CPU threads; by default as the work is worth.", min=1),
     ] = None,
     seed: Annotated[int, typer.Option(help="Root of the candidates' noise seeds.", min=0)] = 0,
     out: Annotated[
         Path | None,
         typer.Option(
             help="Folder to write, with one below it for each prompt; by default one below live/ "
-            "of the run, named by the settings."
+            "of the run, or results/search/, named by the settings."
         ),
     ] = None,
     resume: Annotated[
@@ -81,7 +131,10 @@ def search(
     ] = None,
     schedule: Annotated[
         str | None,
-        typer.Option(help="STEP:KEEP,… such as 2:0.4,6:0.4; by default that of the plan."),
+        typer.Option(
+            help="STEP:KEEP,… such as 2:0.4,6:0.4; by default that of the run's plan, else one "
+            "that ships, see `ttsnap plans`."
+        ),
     ] = None,
     plan: Annotated[
         Path | None,
@@ -93,160 +146,154 @@ def search(
             help="Look at early steps with the run's NARF checkpoints; only ttsnap does by itself."
         ),
     ] = None,
-    scheduler: Annotated[
-        str | None,
+    config: Annotated[
+        Path | None,
         typer.Option(
-            help="NAME or NAME,KEY=VALUE,… such as DDIMScheduler,eta=1; by default the "
-            "configuration's, or for a method that searches the noise of steps "
-            "DDIMScheduler,eta=1, of EDM Heun's with churn."
+            help="Configuration that names model, rewards and run; by default that of the embedded "
+            "shapes world, or of --model alone."
         ),
     ] = None,
-    config: Annotated[
-        Path, typer.Option(help="Configuration that names model, rewards and run.")
-    ] = DEFAULT_YAML,
 ) -> None:
     """Search for the best image of each prompt that a budget can buy.
 
-    Writes, below --out, for each prompt **best.png**, **contact.png** (who was pruned when),
-    **rounds/** and **trace.jsonl**. Ctrl-C keeps the best so far; --resume goes on.
+    With --model, or a configuration that names one, what is not said is as the model has it: size,
+    steps, guidance, scheduler. Writes, below --out, for each prompt **best.png**, **contact.png**
+    (who was pruned when), **rounds/** and **trace.jsonl**. Ctrl-C keeps the best so far; --resume
+    goes on.
 
-    Example: `ttsnap search "a small red circle left of a large blue ring on a gray background"`
+    Examples: `ttsnap search "a small red circle left of a large blue ring on a gray background"`,
+    `ttsnap search "a lighthouse at dusk" --model stabilityai/stable-diffusion-xl-base-1.0`
     """
-    from ttsnap.diffusion import load_sampler
-    from ttsnap.prompts import seed_of
-    from ttsnap.rewards import load_reward
-    from ttsnap.schedule import Schedule, read_plan
-    from ttsnap.searching.methods import run_method
     from ttsnap.searching.output import check_settings
-    from ttsnap.searching.setup import (
-        cost_model,
-        looks_by_narf,
-        method_named,
-        method_options,
-        planned_options,
-        prunes,
-        read_options,
-        read_scheduler,
-        sampling_for,
+
+    asked = _prompts(prompt or [], prompts, prompt_column, negative_prompt)
+    request = request_of(
+        load_config(config) if config else None,
+        model=model,
+        loras=lora or [],
+        components=components,
+        reward=reward,
+        sampling={
+            "steps": steps,
+            "guidance_scale": guidance,
+            "height": height,
+            "width": width,
+            "scheduler": scheduler,
+        },
+        runtime={"device": device, "batch_size": batch_size},
+        dtype=dtype,
+        method=method,
+        options=read_options(option or []) | ({} if schedule is None else {"schedule": schedule}),
+        plan=plan,
+        narf=narf,
+        budget=budget,
+        say=lambda line: console.print(line, style="dim", highlight=False, soft_wrap=True),
     )
-    from ttsnap.searching.task import Task
-
-    asked = _prompts(prompt or [], prompts)
-    settings, names = _configured(load_config(config), model, reward)
-    how = method_named(method)
-    unit = settings.costs.unit
-    spend = Budget.parse(budget, unit) if budget else Budget(settings.search.budgets[-1], unit)
-    chosen = read_scheduler(scheduler) if scheduler else None
-    sampling = sampling_for(how, settings.model.family, settings.sampling, chosen)
-    given = read_options(option or []) | ({} if schedule is None else {"schedule": schedule})
-    if plan and not prunes(how):
-        raise UserError(f"method {method} prunes nothing; leave out --plan")
-    if narf and method == "ttsp":
-        raise UserError("--narf: ttsp looks by the untouched reward; with checkpoints it is ttsnap")
-    found = None
-    if prunes(how) and "schedule" not in given:
-        found = read_plan(plan or Path(settings.results, settings.run, "plan", f"{names[0]}.json"))
-
-    device, batch = settings.runtime.device, settings.runtime.batch_size
-    load = {
-        name: partial(load_reward, settings.rewards[name], name=name, device=device)
-        for name in names
-    }
-    with console.status("loading the models"):
-        sampler = load_sampler(settings.model, sampling, settings.runtime)
-        rewards = tuple(load[name]() for name in names)
-        costs = cost_model(spend.unit, settings.costs, sampler, rewards, sampling, batch)
-        if found:
-            by = names[0] if len(names) == 1 else "joint"
-            given |= planned_options(found, how, spend.value, by, costs)
-        options = method_options(how, given)
-        folders = {}
-        if looks_by_narf(how) if narf is None else narf:
-            steps = settings.narf.steps
-            if prunes(how):
-                steps = [check.step for check in Schedule.parse(given["schedule"]).checks]
-            folders = _checkpoints(settings, names, steps)
-        verifiers = {
-            step: tuple(load[name](checkpoint=path) for name, path in of.items())
-            for step, of in folders.items()
-        }
-    record = {
-        "method": method,
-        "options": options.model_dump(),
-        "budget": str(spend),
+    record: dict[str, Any] = {
+        "method": request.method.name,
         "seed": seed,
-        "model": settings.model.model_dump(),
-        "sampling": sampling.model_dump(),
-        "rewards": {name: settings.rewards[name].model_dump() for name in names},
-        "verifiers": {step: list(map(str, of.values())) for step, of in folders.items()},
-        "prices": None if spend.unit == "seconds" else asdict(costs),
+        "rewards": {name: one.model_dump() for name, one in request.rewards.items()},
         "keep_finals": keep_finals,
     }
-    folder = out or Path(settings.results, settings.run, "live", f"{method}-{_digest(record)}")
+    check_settings(out or request.folder, record if out else {}, partly=True)
+    with console.status("loading the models"):
+        found = load(request, keep_finals=keep_finals, threads=threads)
+        found.searcher.encode(asked)
+    searcher, how, costs = found.searcher, request.method, found.costs
+    record |= {
+        "model": found.model.model_dump(),
+        "budget": str(found.budget),
+        "options": found.options.model_dump(),
+        "sampling": searcher.sampler_for(how).sampling.model_dump(),
+        "verifiers": {step: list(map(str, of.values())) for step, of in found.folders.items()},
+        "prices": None if found.budget.unit == "seconds" else asdict(costs),
+    }
+    folder = out or request.folder / f"{how.name}-{_digest(record)}"
     check_settings(folder, record)
+    if found.notice:
+        console.print(found.notice, style="dim", highlight=False, soft_wrap=True)
 
-    def search_one(prompt: Prompt, standing: Standing, stop: Event) -> SearchResult:
-        task = Task(
-            sampler=sampler,
-            conditioning=sampler.encode([prompt.text], [prompt.negative]),
-            prompt=prompt.text,
-            rewards=rewards,
-            costs=costs,
-            budget=spend.value,
-            seed_of=partial(seed_of, seed, prompt.id),
-            verifiers=verifiers,
-            model=settings.model.path,
-            batch_size=batch,
-            keep_finals=keep_finals,
-            observe=standing.observe,
+    def search_one(one: Prompt, view: SearchView, stop: Event) -> SearchResult:
+        return searcher.run(
+            one,
+            how,
+            found.options,
+            budget=found.budget,
+            seed=seed,
+            observe=view.observe,
             cancelled=stop.is_set,
         )
-        return run_method(method, task, options)
 
-    heading = f"{method}, {', '.join(names)}, seed {seed}"
-    if not _search_all(asked, search_one, folder, record, heading, sampler.steps, resume):
-        raise typer.Exit(INTERRUPTED)
+    heading = f"{how.name}, {', '.join(request.rewards)}, seed {seed}"
+    whole = None if found.budget.unit == "seconds" else costs.cost(1)
+    _search_all(asked, search_one, folder, record, heading, searcher.sampler.steps, resume, whole)
 
 
 def _search_all(
     asked: Sequence[Prompt],
-    search_one: Callable[[Prompt, Standing, Event], SearchResult],
+    search_one: Callable[[Prompt, SearchView, Event], SearchResult],
     folder: Path,
     settings: dict[str, Any],
     heading: str,
     steps: int,
     resume: bool,
-) -> bool:
-    """Search and save prompt after prompt; whether nobody interrupted it.
+    whole: float | None,
+) -> None:
+    """Search and save prompt after prompt, past those that cannot be scored.
 
     Args:
         asked: the prompts.
-        search_one: searches for one, reports to a standing, and stops at an event.
+        search_one: searches for one, reports to a view, and stops at an event.
         folder: that receives a folder for each.
         settings: of the search, kept in the folder.
-        heading: for the standings.
+        heading: for the views.
         steps: of the sampler.
         resume: leave out those that are finished.
-    """
-    from ttsnap.searching.display import Standing, interruptible, shown, tell
-    from ttsnap.searching.output import is_finished, write_settings
+        whole: price of one image from start to end, if it is known.
 
-    before = {one.id for one in asked if resume and is_finished(folder / one.id)}
+    Raises:
+        UserError: some could not be scored.
+        Exit: it was interrupted.
+    """
+    from ttsnap.prompts import folder_name
+    from ttsnap.searching.display import SearchView, interruptible, refuse, shown, tell
+    from ttsnap.searching.ledger import UnscoredError
+    from ttsnap.searching.output import (
+        is_finished,
+        is_refused,
+        save,
+        save_refusal,
+        write_settings,
+    )
+
+    before = {one.id for one in asked if resume and is_finished(folder / folder_name(one.id))}
     if before:
-        console.print(f"{len(before)} of {len(asked)} prompts were finished before", style="dim")
-    done = len(before)
+        skipped = sum(is_refused(folder / folder_name(one)) for one in before)
+        refused_then = f", {skipped} of them refused" if skipped else ""
+        console.print(
+            f"{len(before)} of {len(asked)} prompts were finished before{refused_then}",
+            style="dim",
+        )
+    done, refused = len(before), 0
     stop = Event()
     try:
         for one in asked:
             if one.id in before:
                 continue
             place = f"{done + 1}/{len(asked)}" if len(asked) > 1 else ""
-            standing = Standing(one.text, heading, steps, place)
-            with shown(standing, console), interruptible(stop, standing):
-                result = search_one(one, standing, stop)
+            view = SearchView(one.text, heading, steps, place)
+            try:
+                with shown(view, console), interruptible(stop, view):
+                    result = search_one(one, view, stop)
+            except UnscoredError as reason:
+                write_settings(folder, settings)
+                save_refusal(folder / folder_name(one.id), one.text, str(reason))
+                refuse(one.text, str(reason), console)
+                done, refused = done + 1, refused + 1
+                continue
             write_settings(folder, settings)
-            result.save(folder / one.id, settings={"prompt_id": one.id})
-            tell(result, one.text, folder / one.id, console)
+            save(result, folder / folder_name(one.id), settings={"prompt_id": one.id})
+            tell(result, one.text, folder / folder_name(one.id), console, whole)
             done += not result.interrupted
             if stop.is_set():
                 break
@@ -258,62 +305,27 @@ def _search_all(
             style="yellow",
             soft_wrap=True,
         )
-    return not stop.is_set()
+        raise typer.Exit(INTERRUPTED)
+    if refused:
+        raise UserError(
+            f"{refused} of {len(asked)} prompts could not be scored, {folder} says why; --resume "
+            "goes past them"
+        )
 
 
-def _prompts(texts: Sequence[str], file: Path | None) -> list[Prompt]:
+def _prompts(
+    texts: Sequence[str], file: Path | None, column: str | None, negative: str | None
+) -> list[Prompt]:
     from ttsnap.prompts import load_prompts, parse_prompt
 
     if bool(texts) == bool(file):
         raise UserError("expected a PROMPT, or --prompts FILE, and not both")
-    if file:
-        return load_prompts(file)
-    return list({found.id: found for found in map(parse_prompt, texts)}.values())
-
-
-def _configured(
-    settings: Config, model: str | None, reward: str | None
-) -> tuple[Config, list[str]]:
-    """``settings`` with the model and the rewards that were asked for, and the rewards' names.
-
-    Raises:
-        UserError: a reward is neither configured nor can be, a hub id has no commit, …
-    """
-    from ttsnap.diffusion import SAMPLERS
-    from ttsnap.searching.setup import read_reward, read_source
-
-    given = settings.model_dump()
-    if model:
-        family, _, path = model.partition(":")
-        if family not in SAMPLERS:
-            family, path = settings.model.family, model
-        given["model"] |= {"family": family, **read_source(path)}
-    names = []
-    for text in (reward or settings.search.reward).split(","):
-        name = text
-        if text not in settings.rewards:
-            name, given["rewards"][name] = read_reward(text)
-        if name in names:
-            raise UserError(f"--reward {reward}: {name} is listed twice")
-        names.append(name)
-    return load_config(given), names
-
-
-def _checkpoints(
-    settings: Config, names: Sequence[str], steps: Sequence[int]
-) -> dict[int, dict[str, Path]]:
-    """The run's NARF checkpoints of each reward for each step."""
-    run = Path(settings.results, settings.run, "narf")
-    folders = {step: {name: run / name / f"step_{step:02d}" for name in names} for step in steps}
-    for step, of in folders.items():
-        for folder in of.values():
-            if not folder.is_dir():
-                raise UserError(
-                    f"{folder}: no NARF checkpoint for step {step}; run the workflow first "
-                    "(`make demo` for the default), check at one of narf.steps, or use "
-                    "--method ttsp"
-                )
-    return folders
+    if column and not file:
+        raise UserError("--prompt-column: only with --prompts")
+    found = load_prompts(file, column) if file else [parse_prompt(text) for text in texts]
+    if negative is not None:
+        found = [replace(one, negative=one.negative or negative) for one in found]
+    return list({one.id: one for one in found}.values())
 
 
 def _digest(record: dict[str, Any]) -> str:
@@ -327,19 +339,20 @@ def methods() -> None:
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("method", no_wrap=True)
-    table.add_column("sampler", no_wrap=True)
+    table.add_column("noise", no_wrap=True)
+    table.add_column("NegToMe", no_wrap=True)
     table.add_column("what it does; --option KEY=VALUE changes its settings")
     for name, method in METHODS.items():
-        needs = "stochastic" if method.needs_stochastic else ""
-        table.add_row(Text(name, "bold"), needs, Text(method.summary, "bold"))
+        marks = ["✓" if mark else "" for mark in (method.needs_noise, method.negtome)]
+        table.add_row(Text(name, "bold"), *marks, Text(method.summary, "bold"))
         for option, field in method.options.model_fields.items():
             default = "…" if field.is_required() else json.dumps(field.default)
-            table.add_row(f"  {option}={default}", "", Text(field.description or "", "dim"))
+            table.add_row(f"  {option}={default}", "", "", Text(field.description or "", "dim"))
     console.print(table)
     console.print(
-        "\nA method that needs a stochastic sampler searches the noise of its steps; it takes "
-        "DDIMScheduler with eta 1, of EDM EDMHeunScheduler with churn, unless --scheduler names "
-        "another.",
+        "\nnoise: searches the noise of the steps; where the scheduler adds none, another one is "
+        "taken that does.\nNegToMe: images are pushed apart if sampling.negtome asks for that; "
+        "elsewhere it is left out.",
         style="dim",
         highlight=False,
     )
@@ -358,7 +371,7 @@ def models() -> None:
         table.add_row(name, family.pipeline, family.summary)
     console.print(table)
     console.print(
-        f"\n--model FAMILY:PATH takes a folder, or a hub id with its commit, ORG/NAME@COMMIT.\n"
+        "\n--model takes a folder, a .safetensors file or a hub id; its files say the family.\n"
         f"`ttsnap costs` knows {', '.join(ARCHITECTURES)} without their weights.",
         style="dim",
         highlight=False,

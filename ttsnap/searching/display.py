@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 ACCENT = "blue"
 
 
-class Standing:
+class SearchView:
     """A live picture of a search; rich asks it how it looks several times a second.
 
     Attributes:
@@ -102,18 +102,18 @@ class Standing:
 
 
 @contextmanager
-def shown(standing: Standing, console: Console) -> Iterator[None]:
-    """Show ``standing`` while the body runs, on a terminal or in a notebook."""
+def shown(view: SearchView, console: Console) -> Iterator[None]:
+    """Show ``view`` while the body runs, on a terminal or in a notebook."""
     if not (console.is_terminal or console.is_jupyter):
         yield
         return
-    with Live(standing, console=console, refresh_per_second=8, transient=True):
+    with Live(view, console=console, refresh_per_second=8, transient=True):
         yield
 
 
 @contextmanager
-def interruptible(stop: Event, standing: Standing) -> Iterator[None]:
-    """Let the first Ctrl-C set ``stop``, which ``standing`` says, and the second one stop the body.
+def interruptible(stop: Event, view: SearchView) -> Iterator[None]:
+    """Let the first Ctrl-C set ``stop``, which ``view`` says, and the second one stop the body.
 
     Raises:
         KeyboardInterrupt: at the second.
@@ -122,7 +122,7 @@ def interruptible(stop: Event, standing: Standing) -> Iterator[None]:
     def first(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         stop.set()
-        standing.stopping = True
+        view.stopping = True
 
     before = signal.signal(signal.SIGINT, first)
     try:
@@ -131,12 +131,25 @@ def interruptible(stop: Event, standing: Standing) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def tell(result: SearchResult, text: str, folder: Path, console: Console) -> None:
-    """Print what a finished search found, in three lines."""
+def tell(
+    result: SearchResult, text: str, folder: Path, console: Console, whole: float | None = None
+) -> None:
+    """Print what a finished search found, in three lines.
+
+    Args:
+        result: of it.
+        text: the prompt.
+        folder: where it was saved.
+        console: to print on.
+        whole: what a single image costs from start to end, in the unit of the budget.
+    """
     finished = sum(bool(candidate.rewards) for candidate in result.candidates)
+    tried = f"{finished} of {len(result.candidates)} candidates finished"
+    if whole:
+        tried += f" at the price of {result.spent / whole:.2g} whole images"
     facts = [
         f"seed {result.seed}",
-        f"{finished} of {len(result.candidates)} candidates finished",
+        tried,
         f"{result.nfe} evaluations",
         f"{result.spent:.4g} of {result.budget:.4g} {result.unit}",
         f"{result.seconds:.1f} s",
@@ -153,6 +166,14 @@ def tell(result: SearchResult, text: str, folder: Path, console: Console) -> Non
         Text.assemble("  ", (scores, f"bold {ACCENT}"), "; " + ", ".join(kept)), soft_wrap=True
     )
     console.print(Text(f"  {folder}/best.png", "dim"), soft_wrap=True)
+
+
+def refuse(text: str, reason: str, console: Console) -> None:
+    """Print why a prompt has no image, in two lines."""
+    console.print(
+        Text.assemble(("✗ ", "red"), (_line(text), "bold")), no_wrap=True, overflow="ellipsis"
+    )
+    console.print(Text(f"  {reason}", "dim"), soft_wrap=True)
 
 
 def _line(text: str) -> str:

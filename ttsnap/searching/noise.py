@@ -6,21 +6,18 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-import torch
-
-from ttsnap.config import Settings
 from ttsnap.prompts import seed_of
-from ttsnap.searching.methods import Climbing, NoiseZeroOrder
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
 
     from ttsnap.diffusion.sampler import Conditioning, Sampler
 
 Recipe = tuple[int, ...]
-"""Seed of standard normal noise, then the seed of each move away from it."""
+"""Seed of standard normal noise, then the seed of each move away from it; none is no noise."""
 
-Move = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
+Move = Callable[["torch.Tensor", "torch.Tensor", int], "torch.Tensor"]
 """Takes noise, the standard normal noise of the move's seed (both float32 of the latents' shape),
 and that seed; gives the noise it leads to."""
 
@@ -62,16 +59,6 @@ def ball(distance: float) -> Move:
     return move
 
 
-def move_of(options: Settings) -> Move | None:
-    """How a method with these options moves; None if it does not."""
-    match options:
-        case Climbing():
-            return sphere(options.threshold)
-        case NoiseZeroOrder():
-            return ball(options.distance)
-    return None
-
-
 class NoiseSource:
     """Draws the noise of recipes."""
 
@@ -81,6 +68,8 @@ class NoiseSource:
 
     def __call__(self, recipes: Sequence[Recipe]) -> torch.Tensor:
         """Noise (B, *latent_shape) of B recipes; of a recipe, it is always the same."""
+        import torch
+
         return torch.stack([self._build(recipe) for recipe in recipes])
 
     def _build(self, recipe: Recipe) -> torch.Tensor:
@@ -89,6 +78,8 @@ class NoiseSource:
         return self._cached(recipe)
 
     def _draw(self, recipe: Recipe) -> torch.Tensor:
+        if not recipe:
+            return self._sampler.noise([0])[0] * 0
         *before, seed = recipe
         drawn = self._sampler.noise([seed])[0]
         if not before:
@@ -102,7 +93,7 @@ def reproduce(
     sampler: Sampler,
     conditioning: Conditioning,
     noises: Sequence[Recipe],
-    options: Settings,
+    move: Move | None,
     reference: int | None = None,
 ) -> np.ndarray:
     """The final image of a candidate, from what its search recorded.
@@ -111,13 +102,13 @@ def reproduce(
         sampler: as the search had it.
         conditioning: the encoded prompt, its only row.
         noises: of the candidate.
-        options: of the method that found it.
+        move: of the options of the method that found it.
         reference: of the candidate.
 
     Returns:
         uint8 (H, W, 3).
     """
-    draw = NoiseSource(sampler, move_of(options))
+    draw = NoiseSource(sampler, move)
     if reference is None:
         state = sampler.start_from(conditioning, draw(noises[:1]))
     else:

@@ -1,4 +1,4 @@
-"""What a search leaves in a folder: pictures, records of its rounds, and the trace of all events.
+"""What a search leaves: pictures, records of its rounds, the trace of all events, a table's row.
 
 The trace is written last: where it ends with a winner, the rest is complete.
 """
@@ -7,21 +7,22 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 import ttsnap
 from ttsnap.errors import UserError
 from ttsnap.rewards.frames import still
+from ttsnap.store.files import atomic
 from ttsnap.store.videos import write_mp4
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from ttsnap.searching.result import SearchResult
 
 SETTINGS, TRACE = "config.json", "trace.jsonl"
@@ -29,7 +30,7 @@ SETTINGS, TRACE = "config.json", "trace.jsonl"
 
 def save(
     result: SearchResult,
-    folder: Path,
+    folder: str | Path,
     *,
     contact: bool = True,
     settings: Mapping[str, Any] | None = None,
@@ -46,8 +47,9 @@ def save(
         contact: drawing the contact sheet takes up to a second, so that it can be left out.
         settings: JSON types for the first line of the trace, beside what ``result`` says itself.
     """
-    from ttsnap.report.pictures import contact_sheet
+    from ttsnap.searching.contact_sheet import contact_sheet
 
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for pattern in (TRACE, "rounds/round_*.*", "finals/candidate_*.*"):
         for stale in folder.glob(pattern):
@@ -71,11 +73,18 @@ def save(
         }
         path = folder / f"rounds/round_{one.search_round}.json"
         path.write_text(_json(record, indent=2) + "\n", encoding="utf-8")
-    unfinished = folder / f"{TRACE}.part"
-    unfinished.write_text(
-        "".join(f"{_json(event)}\n" for event in events(result, settings or {})), encoding="utf-8"
-    )
-    unfinished.replace(folder / TRACE)
+    _write_trace(folder, events(result, settings or {}))
+
+
+def save_refusal(folder: Path, prompt: str, reason: str) -> None:
+    """Write, in place of what a search leaves, why there is no image of a prompt."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_trace(folder, [{"event": "refused", "prompt": prompt, "reason": reason}])
+
+
+def _write_trace(folder: Path, lines: Iterable[Mapping[str, Any]]) -> None:
+    with atomic(folder / TRACE) as file:
+        file.write("".join(f"{_json(line)}\n" for line in lines).encode())
 
 
 def events(result: SearchResult, settings: Mapping[str, Any] = {}) -> Iterator[dict[str, Any]]:
@@ -111,8 +120,11 @@ def events(result: SearchResult, settings: Mapping[str, Any] = {}) -> Iterator[d
                 "step": step,
                 "score": candidate.scores[step],
             }
-            finished = candidate.rewards and step == max(candidate.scores)
-            yield look | ({"rewards": candidate.rewards} if finished else {})
+            if candidate.rewards and step == max(candidate.scores):
+                look["rewards"] = candidate.rewards
+                if candidate.weight is not None:
+                    look["weight"] = candidate.weight
+            yield look
         for index, candidate in here:
             if candidate.pruned_at == step:
                 yield {"event": "prune", "candidate": index, "step": step}
@@ -134,20 +146,43 @@ def events(result: SearchResult, settings: Mapping[str, Any] = {}) -> Iterator[d
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether a search was saved here that nobody interrupted."""
+    """Whether a search was saved here that nobody interrupted, or that it was refused."""
+    last = _last_event(folder)
+    return last is not None and not last.get("interrupted", False)
+
+
+def is_refused(folder: Path) -> bool:
+    """Whether the prompt of this folder could not be scored."""
+    last = _last_event(folder)
+    return last is not None and last["event"] == "refused"
+
+
+def _last_event(folder: Path) -> dict[str, Any] | None:
     try:
-        last = json.loads((folder / TRACE).read_text(encoding="utf-8").splitlines()[-1])
+        lines = (folder / TRACE).read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
-        return False
-    return not last["interrupted"]
+        return None
+    return dict(json.loads(lines[-1]))
 
 
-def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+def check_settings(folder: Path, settings: Mapping[str, Any], *, partly: bool = False) -> None:
     """Refuse a folder whose ``config.json`` says that it holds a search with other settings.
 
+    Args:
+        folder: may not be there yet.
+        settings: as :func:`write_settings` is given.
+        partly: whether ``settings`` are only those that are known before a model is loaded.
+
     Raises:
-        UserError: naming one that differs.
+        UserError: naming one that differs, or what is in the way of a folder.
     """
+    for place in (folder, *folder.parents):
+        if place.is_dir():
+            if not os.access(place, os.W_OK):
+                raise UserError(f"{folder}: {place} is not writable")
+            break
+        if place.exists():
+            raise UserError(f"{folder}: cannot be made, {place} is a file")
     path = folder / SETTINGS
     try:
         there = json.loads(path.read_text(encoding="utf-8"))
@@ -156,6 +191,8 @@ def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     except ValueError:
         raise UserError(f"{path}: not what `ttsnap search` wrote; choose another --out") from None
     wanted = json.loads(_json(settings))
+    if partly:
+        there = {key: value for key, value in there.items() if key in wanted}
     if there != wanted:
         key = next(key for key in {**wanted, **there} if there.get(key) != wanted.get(key))
         raise UserError(
@@ -168,6 +205,43 @@ def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     """Write the ``config.json`` that :func:`check_settings` reads."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / SETTINGS).write_text(_json(settings, indent=2) + "\n", encoding="utf-8")
+
+
+def row(result: SearchResult, prompt_id: str, **judged: float | None) -> dict[str, Any]:
+    """A search as a row of ``search/results.parquet``, with what others say of its image."""
+    return {
+        "method": result.method,
+        "budget": result.budget,
+        "prompt_id": prompt_id,
+        "reward": result.score,
+        **judged,
+        "diversity": diversity(result),
+        "spent": result.spent,
+        "unit": result.unit,
+        "nfe": result.nfe,
+        "n": len(result.candidates),
+        "seed": result.seed,
+        "seconds": result.seconds,
+    }
+
+
+def diversity(result: SearchResult) -> float | None:
+    """How varied the finished images are; None of fewer than two.
+
+    Root mean square difference of two of them, averaged over all pairs, at 32 x 32 pixels with
+    values in [0, 1]: coarse enough to compare what is seen where, not its grain.
+    """
+    from scipy.spatial.distance import pdist
+
+    finals = [one.thumbnails[max(one.scores)] for one in result.candidates if one.rewards]
+    if len(finals) < 2:
+        return None
+    small = [
+        np.asarray(Image.fromarray(image).resize((32, 32), Image.Resampling.BOX), np.float32)
+        for image in finals
+    ]
+    flat = np.stack(small).reshape(len(small), -1) / 255
+    return float(pdist(flat).mean() / flat.shape[1] ** 0.5)
 
 
 def _save_image(result: SearchResult, index: int, image: np.ndarray, path: Path) -> None:

@@ -2,54 +2,71 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ttsnap.config import Costs
 from ttsnap.schedule import CostModel
 
 if TYPE_CHECKING:
-    from ttsnap.config import Config, Costs, Sampling
+    from ttsnap.config import Config
     from ttsnap.diffusion.sampler import Sampler
     from ttsnap.rewards import Reward
 
 
-def measure(
-    unit: str, sampler: Sampler, reward: Reward, sampling: Sampling, batch: int
-) -> dict[str, float]:
+def measure(unit: str, sampler: Sampler, reward: Reward, batch: int) -> dict[str, float]:
     """Prices of one candidate: ``denoise``, ``decode``, ``score``, and ``preview`` if checks do so.
 
     Args:
         unit: TFLOPs, counted; or seconds, taken on the sampler's device.
         sampler: draws the images.
         reward: scores them.
-        sampling: the size of the images.
         batch: candidates that run together, or as many as memory allows; seconds are their share.
     """
+    frames = sampler.scored_frames
+    if unit == "TFLOPs":
+        return sampler.costs() | {"score": frames * reward.tflops(sampler.height, sampler.width)}
+
     from ttsnap.diffusion.backoff import Backoff
     from ttsnap.diffusion.flops import seconds
 
-    height, width, frames = sampling.height, sampling.width, sampler.scored_frames
-    if unit == "TFLOPs":
-        return sampler.costs() | {"score": frames * reward.tflops(height, width)}
-
     def score_some(some: range) -> float:
-        images = np.zeros((len(some) * frames, height, width, 3), np.uint8)
-        return seconds(lambda: reward.score(images, [""] * len(images))) / len(some)
+        count = len(some) * frames
+        images = np.zeros((count, sampler.height, sampler.width, 3), np.uint8)
+        return seconds(lambda: reward.score(images, [""] * count)) / len(some)
 
     score = Backoff(batch).largest(score_some, batch)
     return sampler.costs(seconds, batch) | {"score": score}
 
 
 def cost_model(
-    costs: Costs, sampler: Sampler, reward: Reward, sampling: Sampling, batch: int
+    unit: str, costs: Costs, sampler: Sampler, rewards: Sequence[Reward], batch: int
 ) -> CostModel:
-    """The prices that ``costs`` give, and those that they do not, measured."""
+    """Prices in ``unit``, in which an image is scored by all ``rewards``.
+
+    Args:
+        unit: of the budget. NFE counts evaluations of the denoiser and nothing else.
+        costs: prices that are known, in their own unit; the others are measured.
+        sampler: draws the images.
+        rewards: score them.
+        batch: candidates that run together.
+    """
+    if unit == "NFE":
+        return CostModel(1.0, 0.0, 0.0, steps=sampler.steps, unit="NFE")
+    known = costs if costs.unit == unit else Costs.model_validate({"unit": unit})
+    models = [_of_one(known, sampler, reward, batch) for reward in rewards]
+    return replace(models[0], reward=sum(model.reward for model in models))
+
+
+def _of_one(costs: Costs, sampler: Sampler, reward: Reward, batch: int) -> CostModel:
     given = costs.given(reward.name, preview=sampler.previewer is not None)
     prices = {part: price for part, price in given.items() if price is not None}
     if len(prices) < len(given):
-        prices = measure(costs.unit, sampler, reward, sampling, batch) | prices
+        prices = measure(costs.unit, sampler, reward, batch) | prices
     return CostModel.of(prices, steps=sampler.steps, unit=costs.unit)
 
 

@@ -1,19 +1,16 @@
-"""What a search returns, and how it is kept on disk."""
+"""What a search returns."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
-
-import numpy as np
-from PIL import Image
+from typing import TYPE_CHECKING, Any
 
 from ttsnap.rewards.frames import still
 
-THUMBNAIL = 128  # pixels, longest side
+if TYPE_CHECKING:
+    import numpy as np
+    import PIL.Image
 
 
 @dataclass
@@ -23,7 +20,7 @@ class Candidate:
     ``noises`` are all that is random about it. The first entry makes the initial noise, the
     following ones those of the steps of a stochastic sampler, as far as it came. An entry is the
     seed of a standard normal noise, followed by the seeds of the moves of the method that led away
-    from it (:func:`ttsnap.searching.noise.build`).
+    from it; an empty one is no noise (:class:`ttsnap.searching.noise.NoiseSource`).
 
     Attributes:
         seed: of its own noise: the initial one, or all that was drawn since it left its parent.
@@ -34,6 +31,7 @@ class Candidate:
         scores: step index -> score by the first reward, at the looks it lived to see; NaN is one
             that failed.
         rewards: reward name -> score of the final image; empty for those that did not finish.
+        weight: of a final particle, its share of what Sequential Monte Carlo samples from.
         pruned_at: step index of the look that dropped it; None for those that finished.
         thumbnails: step index -> uint8 (h, w, 3), the decoded Tweedie estimate at each look.
     """
@@ -45,6 +43,7 @@ class Candidate:
     reference: int | None = None
     scores: dict[int, float] = field(default_factory=dict)
     rewards: dict[str, float] = field(default_factory=dict)
+    weight: float | None = None
     pruned_at: int | None = None
     thumbnails: dict[int, np.ndarray] = field(default_factory=dict, repr=False)
 
@@ -146,62 +145,14 @@ class SearchResult:
         return self.candidates[self.winner].rewards[self.reward]
 
     @property
-    def diversity(self) -> float | None:
-        """How varied the finished images are; None of fewer than two.
+    def pil(self) -> PIL.Image.Image:
+        """The winner's image as Pillow has it; of a video its middle frame."""
+        from PIL import Image
 
-        Root mean square difference of two of them, averaged over all pairs, at 32 x 32 pixels with
-        values in [0, 1]: coarse enough to compare what is seen where, not its grain.
-        """
-        from scipy.spatial.distance import pdist
-
-        finals = [one.thumbnails[max(one.scores)] for one in self.candidates if one.rewards]
-        if len(finals) < 2:
-            return None
-        small = [
-            np.asarray(Image.fromarray(image).resize((32, 32), Image.Resampling.BOX), np.float32)
-            for image in finals
-        ]
-        flat = np.stack(small).reshape(len(small), -1) / 255
-        return float(pdist(flat).mean() / flat.shape[1] ** 0.5)
-
-    def row(self, prompt_id: str, **judged: float | None) -> dict[str, Any]:
-        """This search as a row of ``search/results.parquet``, with what others say of its image."""
-        return {
-            "method": self.method,
-            "budget": self.budget,
-            "prompt_id": prompt_id,
-            "reward": self.score,
-            **judged,
-            "diversity": self.diversity,
-            "spent": self.spent,
-            "unit": self.unit,
-            "nfe": self.nfe,
-            "n": len(self.candidates),
-            "seed": self.seed,
-            "seconds": self.seconds,
-        }
-
-    def save(
-        self, folder: Path, *, contact: bool = True, settings: Mapping[str, Any] | None = None
-    ) -> None:
-        """Write images, records and trace, see :func:`ttsnap.searching.output.save`."""
-        from ttsnap.searching import output
-
-        output.save(self, Path(folder), contact=contact, settings=settings)
+        return Image.fromarray(still(self.image))
 
     def _repr_png_(self) -> bytes:
         """What a notebook shows."""
-        png = io.BytesIO()
-        Image.fromarray(still(self.image)).save(png, "png")
-        return png.getvalue()
-
-
-def thumbnail(image: np.ndarray) -> np.ndarray:
-    """``image`` with its longest side reduced to 128 pixels if it is larger.
-
-    Args:
-        image: uint8 (H, W, 3), or a video (F, H, W, 3), which its middle frame stands for.
-    """
-    picture = Image.fromarray(still(image))
-    picture.thumbnail((THUMBNAIL, THUMBNAIL))
-    return np.array(picture)
+        file = io.BytesIO()
+        self.pil.save(file, "png")
+        return file.getvalue()

@@ -12,11 +12,9 @@ No caption with `world.held_out` is trained on.
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,23 +22,26 @@ import numpy as np
 import numpy.typing as npt
 
 from ttsnap.shapes import world
+from ttsnap.shapes.codes import (
+    CODE_SIZE,
+    N_COLORS,
+    N_SHAPES,
+    SWAPS,
+    Floats,
+    Ints,
+    code_of_rows,
+    depictable,
+    row_of,
+    sample_rows,
+    scene_of,
+    swap,
+)
+from ttsnap.shapes.faulty import Pictures, paint
 
 if TYPE_CHECKING:
     import torch
     from transformers import CLIPModel
 
-Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
-
-RADICES = (2, 6, 5, 4, 2, 6, 5, 3)
-"""A scene as integers: size, colour, shape, relation, size, colour, shape, background."""
-_N_SHAPES, _N_COLORS, _N_BACKGROUNDS = 5, 6, 3
-
-# Squared weights of the code's blocks. An attribute counts once at its place (first or second along
-# the axis of the relation) and twice bound to the object's other attributes wherever that is.
-W_PLACE, W_BOUND, W_AXIS, W_BACKGROUND = 0.5, 0.75, 1.5, 1.5
-NORM = 6 * W_PLACE + 6 * W_BOUND + W_AXIS + W_BACKGROUND
-CODE_SIZE = 2 * 13 + 30 + 12 + 10 + 2 + 3 + 1
 
 LOGIT_SCALE = 10.0
 TEXT_STEPS, TEXT_BATCH = 700, 256
@@ -48,397 +49,6 @@ VISION_STEPS = 3000
 BATCH, GROUP = 128, 4
 SAVE_EVERY = 250
 MEAN = STD = 0.5
-
-
-# --------------------------------------------------------------------------------------- scenes
-
-
-def scene_of(row: npt.ArrayLike) -> world.Scene:
-    """The scene that eight integers (see `RADICES`) stand for."""
-    s1, c1, h1, rel, s2, c2, h2, bg = np.asarray(row).tolist()
-    return world.Scene(
-        world.Thing(world.SIZES[s1], world.COLORS[c1], world.SHAPES[h1]),
-        world.RELATIONS[rel],
-        world.Thing(world.SIZES[s2], world.COLORS[c2], world.SHAPES[h2]),
-        world.BACKGROUNDS[bg],
-    )
-
-
-def row_of(scene: world.Scene) -> list[int]:
-    """The eight integers (see `RADICES`) of a scene."""
-    things = [
-        [
-            world.SIZES.index(t.size),
-            world.COLORS.index(t.color),
-            world.SHAPES.index(t.shape),
-        ]
-        for t in (scene.first, scene.second)
-    ]
-    relation = world.RELATIONS.index(scene.relation)
-    return [*things[0], relation, *things[1], world.BACKGROUNDS.index(scene.background)]
-
-
-@functools.cache
-def _trainable() -> npt.NDArray[np.bool_]:
-    """For each scene, by its index in `RADICES` order, whether its caption may be trained on."""
-    rows = np.stack(np.unravel_index(np.arange(math.prod(RADICES)), RADICES), axis=1)
-    table = (rows[:, 1] != rows[:, 5]) | (rows[:, 2] != rows[:, 6])
-    for index in np.flatnonzero(table):
-        table[index] = not world.held_out(scene_of(rows[index]).caption)
-    return table
-
-
-def trainable(rows: Ints) -> npt.NDArray[np.bool_]:
-    """Which of the scenes (N, 8) are valid and not held out, bool (N,)."""
-    return _trainable()[np.ravel_multi_index(tuple(rows.T), RADICES)]
-
-
-def mirrored(rows: Ints) -> Ints:
-    """The same scenes told from the second thing: "a left of b" becomes "b right of a"."""
-    out = rows[:, [4, 5, 6, 3, 0, 1, 2, 7]].copy()
-    out[:, 3] ^= 1
-    return out
-
-
-def depictable(rows: Ints) -> npt.NDArray[np.bool_]:
-    """Which scenes have at least one trainable caption that describes them."""
-    return trainable(rows) | trainable(mirrored(rows))
-
-
-def sample_rows(rng: np.random.Generator, count: int) -> Ints:
-    """``count`` random trainable scenes (count, 8)."""
-    pool = np.flatnonzero(_trainable())
-    return np.stack(np.unravel_index(rng.choice(pool, count), RADICES), axis=1).astype(np.int64)
-
-
-SWAPS = ("size", "color", "shape", "background", "reversed", "axis", "exchange")
-
-
-def swap(rows: Ints, kind: str, rng: np.random.Generator) -> Ints:
-    """Scenes (N, 8) with one thing changed: an attribute of either object, the background, the
-    relation turned round, the relation's axis, or one attribute exchanged between the objects."""
-    out = rows.copy()
-    index = np.arange(len(rows))
-    if kind in ("size", "color", "shape"):
-        column = ("size", "color", "shape").index(kind) + 4 * rng.integers(2, size=len(rows))
-        radix = np.asarray(RADICES)[column]
-        out[index, column] = (rows[index, column] + rng.integers(1, radix)) % radix
-    elif kind == "background":
-        out[:, 7] = (rows[:, 7] + rng.integers(1, _N_BACKGROUNDS, len(rows))) % _N_BACKGROUNDS
-    elif kind == "reversed":
-        out[:, 3] ^= 1
-    elif kind == "axis":
-        out[:, 3] = (rows[:, 3] // 2 * 2 + 2 + rng.integers(2, size=len(rows))) % 4
-    else:
-        column = rng.integers(3, size=len(rows))
-        out[index, column], out[index, column + 4] = (
-            rows[index, column + 4],
-            rows[index, column],
-        )
-    return out
-
-
-# --------------------------------------------------------------------------------------- codes
-
-
-def _one_hot(values: Ints, size: int) -> Floats:
-    return np.eye(size, dtype=np.float32)[values]
-
-
-def code(
-    size: Floats,
-    color: Floats,
-    shape: Floats,
-    first_near: Floats,
-    horizontal: Floats,
-    relation: Floats,
-    background: Floats,
-    clean: Floats,
-) -> Floats:
-    """The code of scenes whose factors are known or partly true.
-
-    Args:
-        size, color, shape: what each object is, (N, 2, classes); sums below 1 for weak objects.
-        first_near: how far the first object is the left or upper one, in [0, 1], (N,).
-        horizontal: how far the relation is left/right rather than above/below, (N,).
-        relation: how clear the relation is, (N,).
-        background: (N, 3).
-        clean: 1 for a picture without things nobody asked for, (N,).
-
-    Returns:
-        Unit vectors, float32 (N, CODE_SIZE). The last entry holds what is missing.
-    """
-    n = len(size)
-    place = math.sqrt(W_PLACE) * np.concatenate([size, color, shape], axis=2)
-    near = first_near[:, None]
-    slots = [near * place[:, 0] + (1 - near) * place[:, 1]]
-    slots += [near * place[:, 1] + (1 - near) * place[:, 0]]
-    # The weight of a weak object must not count twice where two attributes are multiplied.
-    weight = np.maximum(color.sum(2), 1e-6)[:, :, None, None]
-    bound = []
-    for a, b in ((color, shape), (size, color), (size, shape)):
-        both = (a[:, :, :, None] * b[:, :, None, :] / weight).sum(1).reshape(n, -1)
-        # Two objects alike in both attributes keep the norm of two that differ.
-        bound.append(math.sqrt(W_BOUND) * np.where(both > 1, np.sqrt(np.maximum(both, 1)), both))
-    axis = np.stack([horizontal, 1 - horizontal], axis=1) * relation[:, None]
-    known = np.concatenate(
-        [
-            *slots,
-            *bound,
-            math.sqrt(W_AXIS) * axis,
-            math.sqrt(W_BACKGROUND) * background,
-        ],
-        axis=1,
-    )
-    known *= clean[:, None]
-    missing = np.sqrt(np.maximum(NORM - (known**2).sum(1, keepdims=True), 0))
-    return (np.concatenate([known, missing], axis=1) / math.sqrt(NORM)).astype(np.float32)
-
-
-def code_of_rows(rows: Ints) -> Floats:
-    """The codes of scenes (N, 8) as captions state them, float32 (N, CODE_SIZE)."""
-    ones = np.ones(len(rows), np.float32)
-    return code(
-        _one_hot(rows[:, [0, 4]], 2),
-        _one_hot(rows[:, [1, 5]], _N_COLORS),
-        _one_hot(rows[:, [2, 6]], _N_SHAPES),
-        (rows[:, 3] % 2 == 0).astype(np.float32),
-        (rows[:, 3] < 2).astype(np.float32),
-        ones,
-        _one_hot(rows[:, 7], _N_BACKGROUNDS),
-        ones,
-    )
-
-
-# ----------------------------------------------------------------------------------- pictures
-
-
-@dataclass
-class Pictures:
-    """A batch of pictures with what they show.
-
-    ``images`` uint8 (N, 32, 32, 3); ``codes`` (N, CODE_SIZE) of what is to be seen; ``captions``
-    (N, 8) the scene that was asked for; ``faults`` (N,) how many corruptions were applied;
-    ``patches`` (N, 64) which object covers each 4x4 patch: 0 none, 1 first, 2 second; ``things``
-    (N, 2, 3) size, colour, shape of the objects as drawn.
-    """
-
-    images: world.Images
-    codes: Floats
-    captions: Ints
-    faults: Ints
-    patches: Ints
-    things: Ints
-
-
-FAULTS = (
-    "missing", "recolor", "reshape", "morph", "resize", "between", "move", "warp", "extra",
-    "background", "bite", "stain",
-)  # fmt: skip
-"""What is wrong with finished pictures. Nothing here is faint, blurred or mixed of two colours: the
-reward is to know Tweedie estimates no better than one made for photographs does."""
-
-
-def paint(rows: Ints, faults: Ints, rng: np.random.Generator) -> Pictures:
-    """Pictures of trainable scenes (N, 8) with ``faults`` (N,) random corruptions each."""
-    n, size = len(rows), world.RESOLUTION
-    shown = rows.copy()
-    # Which corruptions, on which object, how strong.
-    applied = {name: np.zeros(n, bool) for name in FAULTS}
-    on = {name: rng.integers(2, size=n) for name in FAULTS}
-    order = rng.permuted(np.tile(np.arange(len(FAULTS)), (n, 1)), axis=1)
-    for index, count in enumerate(faults):
-        for fault in order[index, :count]:
-            applied[FAULTS[fault]][index] = True
-    strength = {name: rng.uniform(0, 1, n).astype(np.float32) for name in FAULTS}
-
-    # Corruptions that make another scene of it.
-    for name, column, radix in (
-        ("recolor", 1, _N_COLORS),
-        ("reshape", 2, _N_SHAPES),
-        ("resize", 0, 2),
-    ):
-        trial = shown.copy()
-        at = np.flatnonzero(applied[name])
-        where = column + 4 * on[name][at]
-        trial[at, where] = (trial[at, where] + rng.integers(1, radix, len(at))) % radix
-        good = depictable(trial)
-        shown[good] = trial[good]
-    trial = shown.copy()
-    at = np.flatnonzero(applied["background"])
-    trial[at, 7] = (trial[at, 7] + rng.integers(1, _N_BACKGROUNDS, len(at))) % _N_BACKGROUNDS
-    good = depictable(trial)
-    shown[good] = trial[good]
-
-    # Places. Overlaps come only from moves.
-    surely_small = world.RADII["small"] + world.RADIUS_JITTER
-    surely_large = world.RADII["large"] - world.RADIUS_JITTER
-    xy, radius = np.empty((n, 2, 2), np.float32), np.empty((n, 2), np.float32)
-    for index, row in enumerate(shown):
-        for which, placed in enumerate(world.arrange(scene_of(row), rng)):
-            xy[index, which], radius[index, which] = (placed.x, placed.y), placed.radius
-    at = np.flatnonzero(applied["move"])
-    k = on["move"][at]
-    margin = radius[at, k][:, None]
-    xy[at, k] = margin + (size - 2 * margin) * rng.random((len(at), 2))
-    at = np.flatnonzero(applied["between"])
-    radius[at, on["between"][at]] = rng.uniform(surely_small - 0.9, surely_large + 0.9, len(at))
-
-    things = np.stack([shown[:, :3], shown[:, 4:7]], axis=1)
-    # Factors as they will be seen.
-    color = _one_hot(things[:, :, 1], _N_COLORS)
-    shape = _one_hot(things[:, :, 2], _N_SHAPES)
-    large = np.clip((radius - surely_small) / (surely_large - surely_small), 0, 1)
-    seen_size = np.stack([1 - large, large], axis=2)
-    weight = np.ones((n, 2), np.float32)
-    background = _one_hot(shown[:, 7], _N_BACKGROUNDS)
-    clean = np.ones(n, np.float32)
-
-    # Outlines.
-    grid = np.arange(size, dtype=np.float32) + 0.5
-    px = grid[None, None, None, :] - xy[:, :, 0, None, None] + np.zeros((size, 1), np.float32)
-    py = grid[None, None, :, None] - xy[:, :, 1, None, None] + np.zeros((1, size), np.float32)
-    at = np.flatnonzero(applied["warp"])
-    k, force = on["warp"][at], strength["warp"][at]
-    bend = _smooth_noise(rng, 2 * len(at), 6).reshape(2, len(at), size, size)
-    reach = (0.25 + 0.45 * force) * radius[at, k]
-    px[at, k] += reach[:, None, None] * bend[0]
-    py[at, k] += reach[:, None, None] * bend[1]
-    doubt = (0.15 + 0.6 * force)[:, None]
-    shape[at, k] = (1 - doubt) * shape[at, k] + doubt / _N_SHAPES
-    distance = _distance(things[:, :, 2], px, py, radius)
-    at = np.flatnonzero(applied["morph"])
-    k = on["morph"][at]
-    other = (things[at, k, 2] + rng.integers(1, _N_SHAPES, len(at))) % _N_SHAPES
-    share = 0.2 + 0.3 * strength["morph"][at]
-    distance[at, k] += share[:, None, None] * (
-        _distance(other, px[at, k], py[at, k], radius[at, k]) - distance[at, k]
-    )
-    shape[at, k] = (1 - share[:, None]) * shape[at, k] + share[:, None] * _one_hot(other, _N_SHAPES)
-    mask = np.clip(0.5 - distance, 0, 1)
-
-    # Objects that are not all there.
-    at = np.flatnonzero(applied["missing"])
-    mask[at, on["missing"][at]] = 0
-    weight[at, on["missing"][at]] = 0
-    at = np.flatnonzero(applied["bite"])
-    k, full = on["bite"][at], mask[at, on["bite"][at]].sum((1, 2))
-    angle = rng.uniform(0, 2 * np.pi, len(at))[:, None, None]
-    cut = (1 - 1.6 * strength["bite"][at])[:, None, None] * 0.7 * radius[at, k][:, None, None]
-    depth = np.cos(angle) * px[at, k] + np.sin(angle) * py[at, k] - cut
-    mask[at, k] *= np.clip(0.5 - depth, 0, 1)
-    left = mask[at, k].sum((1, 2)) / np.maximum(full, 1e-6)
-    weight[at, k] *= np.where(full > 0, left, 1)
-
-    # Paint.
-    palette = np.array([world.RGB[name] for name in world.COLORS], np.float32)
-    ground = np.array([world.RGB[name] for name in world.BACKGROUNDS], np.float32)
-    rgb = palette[things[:, :, 1]] + rng.uniform(-8, 8, (n, 2, 3)).astype(np.float32)
-    fill = np.broadcast_to(rgb[:, :, None, None], (n, 2, size, size, 3)).copy()
-
-    jitter = rng.uniform(-4, 4, (n, 1, 1, 3)).astype(np.float32)
-    canvas = ground[shown[:, 7]][:, None, None] + jitter + np.zeros((size, size, 1), np.float32)
-    at = np.flatnonzero(applied["extra"])
-    if len(at):
-        extra_radius = rng.uniform(surely_small - 1.4, surely_large, len(at)).astype(np.float32)
-        spot = rng.uniform(3, size - 3, (len(at), 2)).astype(np.float32)
-        outline = _distance(
-            rng.integers(_N_SHAPES, size=len(at)),
-            grid[None, None, :] - spot[:, 0, None, None] + np.zeros((size, 1), np.float32),
-            grid[None, :, None] - spot[:, 1, None, None] + np.zeros((1, size), np.float32),
-            extra_radius,
-        )
-        stray = np.clip(0.5 - outline, 0, 1)[..., None]
-        paint_of = palette[rng.integers(_N_COLORS, size=len(at))][:, None, None]
-        canvas[at] += stray * (paint_of - canvas[at])
-        # What is hidden behind the two objects disturbs nobody.
-        free = stray[..., 0] * (1 - mask[at].max(1))
-        clean[at] *= 1 - 0.18 * np.clip(free.sum((1, 2)) / 25, 0, 1)
-    for which in range(2):
-        canvas += mask[:, which, :, :, None] * (fill[:, which] - canvas)
-    # The second object hides what it covers of the first.
-    visible = mask.copy()
-    visible[:, 0] *= 1 - mask[:, 1]
-    shade = visible.sum((2, 3)) / np.maximum(mask.sum((2, 3)), 1e-6)
-    weight *= np.where(mask.sum((2, 3)) > 0, shade, 1)
-
-    at = np.flatnonzero(applied["stain"])
-    tint = rng.normal(0, 1, (len(at), 1, 1, 3)).astype(np.float32)
-    tint *= (25 + 70 * strength["stain"][at])[:, None, None, None]
-    canvas[at] += np.clip(_smooth_noise(rng, len(at), 4), 0, 1)[..., None] * tint
-    clean[at] *= 1 - 0.04 - 0.12 * strength["stain"][at]
-    # As a decoder may blur.
-    sigma = np.where(rng.random(n) < 0.5, rng.uniform(0.2, 0.7, n), 0).astype(np.float32)
-    canvas = _blur(canvas, sigma)
-    canvas += rng.normal(0, 1, canvas.shape).astype(np.float32) * rng.uniform(0, 4, (n, 1, 1, 1))
-    images = np.clip(np.rint(canvas), 0, 255).astype(np.uint8)
-
-    # The relation as it is seen.
-    offset = xy[:, 1] - xy[:, 0]
-    apart = np.abs(offset)
-    horizontal = _sigmoid(apart[:, 0] - apart[:, 1])
-    first_near = horizontal * _sigmoid(2 * offset[:, 0]) + (1 - horizontal) * _sigmoid(
-        2 * offset[:, 1]
-    )
-    both = weight.min(1)
-    first_near = 0.5 + (first_near - 0.5) * np.minimum(2 * both, 1)
-    gone = weight[:, :, None]
-    codes = code(
-        seen_size * gone,
-        color * gone,
-        shape * gone,
-        first_near,
-        horizontal,
-        both,
-        background,
-        clean,
-    )
-    covered = visible.reshape(n, 2, size // 4, 4, size // 4, 4).mean((3, 5)).reshape(n, 2, -1)
-    patches = np.where(covered.max(1) > 0.12, covered.argmax(1) + 1, 0)
-    return Pictures(images, codes, rows, faults, patches.astype(np.int64), things)
-
-
-def _distance(shape: Ints, x: Floats, y: Floats, radius: Floats) -> Floats:
-    out = np.empty_like(x)
-    for index, name in enumerate(world.SHAPES):
-        at = shape == index
-        out[at] = world._signed_distance(name, x[at], y[at], radius[at][:, None, None])
-    return out
-
-
-def _sigmoid(x: Floats) -> Floats:
-    return (1 / (1 + np.exp(-np.clip(x, -30, 30)))).astype(np.float32)
-
-
-@functools.cache
-def _upsampling(cells: int) -> Floats:
-    """Linear interpolation from ``cells`` to RESOLUTION points, (RESOLUTION, cells)."""
-    at = np.linspace(0, cells - 1, world.RESOLUTION)
-    return np.maximum(0, 1 - np.abs(at[:, None] - np.arange(cells))).astype(np.float32)
-
-
-def _smooth_noise(rng: np.random.Generator, count: int, cells: int) -> Floats:
-    """Smooth random fields of unit size, (count, RESOLUTION, RESOLUTION)."""
-    up = _upsampling(cells)
-    coarse: Floats = rng.normal(0, 1, (count, cells, cells)).astype(np.float32)
-    return (up @ coarse @ up.T).astype(np.float32)
-
-
-def _blur(images: Floats, sigma: Floats) -> Floats:
-    """Gaussian blur of (N, H, W, 3) with a sigma in pixels for each, edges repeated."""
-    reach = 5
-    at = np.arange(-reach, reach + 1)
-    kernel = np.exp(-0.5 * (at / np.maximum(sigma, 1e-3)[:, None]) ** 2).astype(np.float32)
-    kernel /= kernel.sum(1, keepdims=True)
-    # As a matrix for each image: out[i] = sum_j kernel[j - i] in[clip(j)].
-    size = world.RESOLUTION
-    matrix = np.zeros((len(images), size, size), np.float32)
-    for shift, column in zip(at, kernel.T, strict=True):
-        target = np.clip(np.arange(size) + shift, 0, size - 1)
-        matrix[:, np.arange(size), target] += column[:, None]
-    flat = images.reshape(len(images), size, -1)
-    rows = (matrix @ flat).reshape(images.shape).swapaxes(1, 2)
-    return (matrix @ rows.reshape(flat.shape)).reshape(images.shape).swapaxes(1, 2)
 
 
 # -------------------------------------------------------------------------------------- model
@@ -583,7 +193,7 @@ class VisionTrainer:
         torch.manual_seed(seed + 1)
         self.model, self.seed, self.steps = model, seed, steps
         width = model.config.vision_config.hidden_size
-        classes = 2 + _N_COLORS + _N_SHAPES
+        classes = 2 + N_COLORS + N_SHAPES
         self.heads = torch.nn.ModuleDict(
             {
                 "patches": torch.nn.Linear(width, classes + 1),
@@ -662,7 +272,7 @@ class VisionTrainer:
         from torch.nn import functional as F
 
         good = pictures.faults == 0
-        parts = [2, _N_COLORS, _N_SHAPES]
+        parts = [2, N_COLORS, N_SHAPES]
         loss = torch.zeros(())
         patches = torch.from_numpy(pictures.patches[good])
         things = torch.from_numpy(pictures.things[good])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.table import Table
 
-    from ttsnap.simulation.strategies import Task
+    from ttsnap.simulation.experiment import Experiment
 
 DRAWS, JOINT_DRAWS = 1024, 256
 
@@ -49,8 +49,8 @@ class Accounting(StrEnum):
 Source = Annotated[
     Path,
     typer.Argument(
-        help="An .npz with arrays REWARD_base and REWARD_naft (prompts, images, steps), NaN where "
-        "there is no finetuned value; or a tensor store, or folder of them, of a run."
+        help="An .npz with arrays REWARD_base and REWARD_naft (prompts, images, steps), the latter "
+        "NaN or missing where nothing was finetuned; or a run's tensor store, or folder of them."
     ),
 ]
 Budgets = Annotated[
@@ -82,10 +82,17 @@ Joint = Annotated[
 Weights = Annotated[
     str | None, typer.Option(help="With --joint: add up z-scores, with these weights A,B,…")
 ]
+Scale = Annotated[
+    str | None,
+    typer.Option(
+        help="NAME=OFFSET:UNIT,…: report (value - OFFSET) / UNIT, such as hps=0:0.01 for percent; "
+        "by default values are reported as they are."
+    ),
+]
 Seed = Annotated[int, typer.Option(help="Of the random subsets.", min=0)]
 
 
-def simulate(
+def simulate_command(
     source: Source,
     budgets: Budgets,
     out: Annotated[Path, typer.Option(help="Folder to write.")],
@@ -111,6 +118,7 @@ def simulate(
     rewards: Rewards = None,
     joint: Joint = False,
     weights: Weights = None,
+    scale: Scale = None,
     draws: Annotated[
         int | None,
         typer.Option(
@@ -129,56 +137,53 @@ def simulate(
     Example: `ttsnap simulate tensors.npz --denoise 9.9 --verify 1.2 --budgets 400:4000:200
     --out found`
     """
-    import pandas as pd
     from rich.console import Console
 
     from ttsnap.schedule import Schedule, budget_range
     from ttsnap.simulation.strategies import (
-        STRATEGIES,
         enough_draws,
         given_plan,
-        plan,
-        schedules_of,
+        plan_schedules,
+        simulate_parts,
     )
-    from ttsnap.simulation.strategies import simulate as simulate_task
 
     if schedule is not None and choose_on is not None:
         raise UserError("--choose-on: nothing is chosen with --schedule; give one of the two")
     _require_folder(out)
     values = budget_range(budgets)
-    task = _task(source, denoise, verify, unit, steps, accounting, rewards, joint, weights)
+    experiment = _experiment(
+        source, denoise, verify, unit, steps, accounting, rewards, joint, weights, scale
+    )
     if schedule is None:
         choose_on = choose_on or Prompts.even
         report_on = report_on or choose_on.others
-        chosen = task.of(choose_on.slice)
+        chosen = experiment.of(choose_on.slice)
         pool = chosen.finals[0].shape[1]
-        models = [part.costs for part in task.parts()]
+        models = [part.costs for part in experiment.parts()]
         possible = [b for b in values if all(0 < one.largest_n(b) <= pool for one in models)]
         if not possible:
             raise UserError(
                 f"budgets {budgets}: none can be planned, one candidate costs "
                 f"{models[0].cost(1):g} and the pool holds {pool}"
             )
-        with _bar("planning", 2 * len(possible) * len(task.parts())) as advance:
-            planned = plan(chosen, possible, seed, observe=advance)
+        with _bar(
+            "planning", len(experiment.pruning) * len(possible) * len(experiment.parts())
+        ) as advance:
+            planned = plan_schedules(chosen, possible, seed, observe=advance)
         chosen_by = {"prompts": choose_on.value}
     else:
         report_on = report_on or Prompts.all
-        planned = given_plan(task.of(report_on.slice), Schedule.parse(schedule), values, seed)
+        planned = given_plan(experiment.of(report_on.slice), Schedule.parse(schedule), values, seed)
         chosen_by = {"schedule": "given", "prompts": report_on.value}
-    _write_plan(out / "plan.json", planned, task, source, chosen_by, seed)
+    _write_plan(out / "plan.json", planned, experiment, source, chosen_by, seed)
 
-    parts = task.of(report_on.slice).parts()
+    reported = experiment.of(report_on.slice)
 
     def simulated(subsets: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-        curves, omegas = [], []
-        with _bar("simulating", len(STRATEGIES) * len(values) * len(parts)) as advance:
-            for part in parts:
-                chosen = schedules_of(planned, part.prunes_by)
-                found = simulate_task(part, chosen, values, subsets, seed, observe=advance)
-                curves.append(found.table)
-                omegas.append(found.omega)
-        return pd.concat(curves, ignore_index=True), pd.concat(omegas, ignore_index=True)
+        strategies = 1 + len(reported.pruning)
+        with _bar("simulating", strategies * len(values) * len(reported.parts())) as advance:
+            found = simulate_parts(reported, planned, values, subsets, seed, observe=advance)
+        return found.table, found.omega
 
     least = JOINT_DRAWS if joint else DRAWS
     table, omega = simulated(draws or least)
@@ -186,7 +191,12 @@ def simulate(
         table, omega = simulated(enough)
     table.to_csv(out / "curves.csv", index=False)
     omega.to_csv(out / "omega.csv", index=False)
-    _draw(out, table, omega, planned | {"steps": task.costs.steps, "unit": task.costs.unit})
+    _draw(
+        out,
+        table,
+        omega,
+        planned | {"steps": experiment.costs.steps, "unit": experiment.costs.unit},
+    )
 
     console = Console()
     words = f"{report_on.value} prompts of {source.name}, {accounting.value} accounting"
@@ -206,7 +216,7 @@ def simulate(
     )
 
 
-def plan(
+def plan_command(
     source: Source,
     budgets: Budgets,
     out: Annotated[Path, typer.Option(help="Plan to write, JSON.")],
@@ -219,6 +229,7 @@ def plan(
     rewards: Rewards = None,
     joint: Joint = False,
     weights: Weights = None,
+    scale: Scale = None,
     seed: Seed = 0,
 ) -> None:
     """Plan TTSp and TTSnap on reward tensors: which schedule to run at which budget.
@@ -231,16 +242,20 @@ def plan(
     from rich.console import Console
 
     from ttsnap.schedule import budget_range
-    from ttsnap.simulation.strategies import plan as plan_task
+    from ttsnap.simulation.strategies import plan_schedules
 
     _require_folder(out.parent)
     if out.is_dir():
         raise UserError(f"--out {out}: is a folder, expected a file to write")
     values = budget_range(budgets)
-    task = _task(source, denoise, verify, unit, steps, accounting, rewards, joint, weights)
-    with _bar("planning", 2 * len(values) * len(task.parts())) as advance:
-        planned = plan_task(task.of(choose_on.slice), values, seed, observe=advance)
-    _write_plan(out, planned, task, source, {"prompts": choose_on.value}, seed)
+    experiment = _experiment(
+        source, denoise, verify, unit, steps, accounting, rewards, joint, weights, scale
+    )
+    with _bar(
+        "planning", len(experiment.pruning) * len(values) * len(experiment.parts())
+    ) as advance:
+        planned = plan_schedules(experiment.of(choose_on.slice), values, seed, observe=advance)
+    _write_plan(out, planned, experiment, source, {"prompts": choose_on.value}, seed)
     console = Console()
     console.print(_plan_table(planned))
     console.print(str(out), soft_wrap=True, highlight=False)
@@ -253,7 +268,7 @@ def _require_folder(path: Path) -> None:
             raise UserError(f"--out: {folder} is a file, expected a folder")
 
 
-def _task(
+def _experiment(
     source: Path,
     denoise: float | None,
     verify: float | None,
@@ -263,12 +278,13 @@ def _task(
     rewards: str | None,
     joint: bool,
     weights: str | None,
-) -> Task:
+    scale: str | None,
+) -> Experiment:
     from dataclasses import replace
 
     from ttsnap.schedule import CostModel
+    from ttsnap.simulation.experiment import Experiment
     from ttsnap.simulation.source import load_source, measured_costs
-    from ttsnap.simulation.strategies import Task
 
     if denoise is not None and not 0 < denoise < math.inf:
         raise UserError(f"--denoise {denoise:g}: expected a finite number above 0")
@@ -281,6 +297,8 @@ def _task(
     except ValueError:
         raise UserError(f"--weights {weights}: expected numbers separated by commas") from None
     loaded = load_source(source, rewards.split(",") if rewards else None)
+    for name, (offset, one) in _scales(scale, loaded).items():
+        loaded[name] = loaded[name].scaled(offset, one)
     measured = {name: one for name, one in measured_costs(source).items() if name in loaded}
     if not measured and (denoise is None or verify is None):
         raise UserError(f"{source}: no measured costs beside it; give --denoise and --verify")
@@ -290,22 +308,42 @@ def _task(
     costs = replace(costs, steps=steps or costs.steps, denoise=denoise or costs.denoise)
     if verify is not None:
         costs = replace(costs, decode=0.0, reward=verify, preview=None)
-        return Task(loaded, costs, joint, weighted)
+        return Experiment(loaded, costs, joint, weighted)
     scoring = {name: one.reward for name, one in measured.items()}
-    return Task(loaded, replace(costs, reward=sum(scoring.values())), joint, weighted, scoring)
+    return Experiment(
+        loaded, replace(costs, reward=sum(scoring.values())), joint, weighted, scoring
+    )
+
+
+def _scales(text: str | None, known: Collection[str]) -> dict[str, tuple[float, float]]:
+    """Offset and unit of each reward that ``--scale`` names."""
+    found = {}
+    for part in text.split(",") if text else ():
+        name, _, numbers = part.partition("=")
+        try:
+            offset, unit = map(float, numbers.split(":"))
+        except ValueError:
+            offset = unit = math.nan
+        if name not in known or not (math.isfinite(offset) and 0 < unit < math.inf):
+            raise UserError(
+                f"--scale {part}: expected NAME=OFFSET:UNIT, NAME one of {', '.join(known)}, UNIT "
+                "above 0"
+            )
+        found[name] = offset, unit
+    return found
 
 
 def _write_plan(
     path: Path,
     planned: dict[str, Any],
-    task: Task,
+    experiment: Experiment,
     source: Path,
     chosen_by: dict[str, str],
     seed: int,
 ) -> None:
     from ttsnap.simulation.strategies import write_plan
 
-    write_plan(path, planned, task, {"source": str(source), **chosen_by, "seed": seed})
+    write_plan(path, planned, experiment, {"source": str(source), **chosen_by, "seed": seed})
 
 
 @contextmanager

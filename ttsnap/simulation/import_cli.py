@@ -32,7 +32,7 @@ def import_rewards(
     Example: `ttsnap import-rewards ttsnap-values --out hps.npz`
     """
     from ttsnap.simulation import released
-    from ttsnap.store.trajectories import write_table
+    from ttsnap.store.tensors import write_table
 
     is_table = source[0].suffix in released.YAML and source[0].is_file()
     if is_table != (out.suffix == ".parquet") or (is_table and len(source) > 1):

@@ -20,7 +20,7 @@ from operator import mul
 import numpy as np
 
 from ttsnap.errors import UserError
-from ttsnap.schedule import CostModel, Schedule
+from ttsnap.schedule import CostModel, Schedule, affords
 from ttsnap.simulation.montecarlo import Floats, Pool, Subsets
 
 MOST_CHECKS = 5
@@ -232,7 +232,9 @@ class Planner:
     def _affordable(self, budget: float, design: Design) -> int:
         """Candidates to start, so that ``design.kept`` of them can go on as designed."""
         first, *later = self.costs.prices(design.steps)
-        return math.floor((budget - sum(map(mul, later, design.kept))) / first)
+        spent = sum(map(mul, later, design.kept))
+        count = math.floor((budget - spent) / first)
+        return count + affords(budget, (count + 1) * first + spent)  # lost to rounding alone
 
     def _schedule(self, budget: float, design: Design) -> Schedule:
         return Schedule.leaving(design.steps, (self._affordable(budget, design), *design.kept))

@@ -23,7 +23,8 @@ import yaml
 from ttsnap.errors import UserError
 from ttsnap.progress import track
 from ttsnap.store.files import atomic
-from ttsnap.store.trajectories import UNKNOWN_SEED, RewardTensor, reward_table
+from ttsnap.store.tensors import RewardTensor, reward_table
+from ttsnap.store.trajectories import UNKNOWN_SEED
 
 LAYOUT = (
     "expected folders such as flux_hps_val_base or hps_naft with one p200_i200_s00.yaml per step, "
@@ -389,7 +390,7 @@ def write_tensors(folder: Path, rewards: dict[str, ReleasedReward]) -> None:
 
 
 def ground_truth(path: Path) -> pd.DataFrame:
-    """The table (see :func:`~ttsnap.store.trajectories.reward_table`) of a released YAML file.
+    """The table (see :func:`~ttsnap.store.tensors.reward_table`) of a released YAML file.
 
     Prompts are called p0000, p0001, … as in the file; seeds are unknown.
 

@@ -13,13 +13,8 @@ import numpy as np
 
 from ttsnap.errors import UserError
 from ttsnap.schedule import Accounting, CostModel
-from ttsnap.store.trajectories import RewardTensor, read_receipt
-
-# Offset and scale that turn stored values into those that are reported.
-REPORTED = {
-    "imr": (0.16717362830052426, 1.0333394966054072),  # ImageReward's own mean and deviation
-    "hps": (0.0, 0.01),  # HPSv2 is given in percent
-}
+from ttsnap.store.receipts import read_receipt
+from ttsnap.store.tensors import RewardTensor
 
 
 @dataclass(frozen=True)
@@ -45,6 +40,11 @@ class RewardPair:
     def base_steps(self) -> list[int]:
         """Step indices that were scored."""
         return np.flatnonzero(np.isfinite(self.base[0, 0])).tolist()
+
+    @property
+    def untouched(self) -> RewardPair:
+        """The same as if nothing had been finetuned."""
+        return RewardPair(self.base, self.base, [])
 
     def of(self, prompts: slice) -> RewardPair:
         """The same for some of the prompts."""
@@ -101,13 +101,13 @@ def load_pair(base: Path, finetuned: Path, steps: int) -> RewardPair:
 
 
 def load_source(path: Path, rewards: Sequence[str] | None = None) -> dict[str, RewardPair]:
-    """Read reward tensors, on the scale they are reported in.
+    """Read reward tensors.
 
     Args:
         path: an ``.npz`` with arrays ``<reward>_base`` and ``<reward>_naft`` (P, I, S), where a
-            step of NaN in the latter has no finetuned reward; or a run's folder ``tensors``, that
-            of one of its rewards, or one store there, for the store's split (else
-            ``test``, or the only one).
+            step of NaN in the latter, which may be missing, has no finetuned reward; or a run's
+            folder ``tensors``, that of one of its rewards, or one store there, for the store's
+            split (else ``test``, or the only one).
         rewards: names; all that are there by default.
 
     Raises:
@@ -123,10 +123,7 @@ def load_source(path: Path, rewards: Sequence[str] | None = None) -> dict[str, R
     shapes = {values.base.shape for values in found.values()}
     if len(shapes) > 1:
         raise UserError(f"{path}: rewards of different shapes: {sorted(shapes)}")
-    return {
-        name: found[name].scaled(*REPORTED[name]) if name in REPORTED else found[name]
-        for name in rewards or found
-    }
+    return {name: found[name] for name in rewards or found}
 
 
 def _load_npz(path: Path, rewards: Sequence[str] | None) -> dict[str, RewardPair]:
@@ -139,7 +136,7 @@ def _load_npz(path: Path, rewards: Sequence[str] | None) -> dict[str, RewardPair
             if not names:
                 raise UserError(f"{path}: no array <reward>_base, only {', '.join(arrays)}")
             _require(path, rewards or [], names)
-            return {name: _pair_of(path, arrays, name) for name in rewards or names}
+            return {name: _pair_in(path, arrays, name) for name in rewards or names}
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
@@ -152,22 +149,35 @@ def _require(path: Path, wanted: Iterable[str], known: Collection[str]) -> None:
             raise UserError(f"{path}: no reward {name}, only {', '.join(known)}")
 
 
-def _pair_of(path: Path, arrays: Mapping[str, np.ndarray], name: str) -> RewardPair:
-    if f"{name}_naft" not in arrays:
-        raise UserError(f"{path}: {name}_base has no {name}_naft beside it")
-    base, finetuned = arrays[f"{name}_base"], arrays[f"{name}_naft"]
-    for key, values in ((f"{name}_base", base), (f"{name}_naft", finetuned)):
+def pair_of(name: str, base: np.ndarray, finetuned: np.ndarray | None = None) -> RewardPair:
+    """:func:`pair` of arrays that somebody else made; without finetuned rewards none are there.
+
+    Raises:
+        UserError: naming the reward; another shape or type, too.
+    """
+    if finetuned is None:
+        finetuned = np.full(base.shape, np.nan, np.float32)
+    for kind, values in (("base", base), ("finetuned", finetuned)):
         if values.ndim != 3 or values.shape != base.shape or not values.size:
             raise UserError(
-                f"{path}: {key} is {values.shape}, expected (prompts, images, steps)"
-                + ("" if values is base else f" as {name}_base, {base.shape}")
+                f"{name}: {kind} rewards are {values.shape}, expected (prompts, images, steps)"
+                + ("" if values is base else f" as the base ones, {base.shape}")
             )
         if not np.issubdtype(values.dtype, np.floating):
-            raise UserError(f"{path}: {key} holds {values.dtype}, expected floating point numbers")
+            raise UserError(
+                f"{name}: {kind} rewards are {values.dtype}, expected floating point numbers"
+            )
     try:
         return pair(base.astype(np.float32), finetuned.astype(np.float32))
     except UserError as error:
-        raise UserError(f"{path}: {name}, {error}") from None
+        raise UserError(f"{name}, {error}") from None
+
+
+def _pair_in(path: Path, arrays: Mapping[str, np.ndarray], name: str) -> RewardPair:
+    try:
+        return pair_of(name, arrays[f"{name}_base"], arrays.get(f"{name}_naft"))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 def _load_run(path: Path) -> dict[str, RewardPair]:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ttsnap.stages import BaseReceipt, FinetunedReceipt, run
-from ttsnap.store.trajectories import RewardTensor
+from ttsnap.store.tensors import RewardTensor
 
 
 def main(

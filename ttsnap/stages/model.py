@@ -9,9 +9,10 @@ from typing import Annotated
 import typer
 
 from ttsnap import config
+from ttsnap.diffusion.sources import described, weight_files
 from ttsnap.stages import RuntimeOption, json_option, run
 from ttsnap.store.files import sha256_of
-from ttsnap.store.trajectories import write_receipt
+from ttsnap.store.receipts import write_receipt
 
 VERSION = 2
 
@@ -28,14 +29,12 @@ def main(
     out: Annotated[Path, typer.Option()],
 ) -> None:
     from ttsnap.diffusion import load_sampler
+    from ttsnap.diffusion.loading import settled
 
-    sampler = load_sampler(settings.model, settings.sampling, runtime)
+    model = settled(settings.model, runtime)
+    sampler = load_sampler(model, settings.sampling, runtime)
     sigmas = [float(sigma) for sigma in sampler.sigmas]
-    folder = Path(settings.model.path)
-    weights = {
-        file.relative_to(folder).as_posix(): sha256_of(file)
-        for file in sorted(folder.rglob("*.safetensors"))
-    }
+    weights = {name: sha256_of(file) for name, file in weight_files(model).items()}
     costs = sampler.costs()
     logging.info("%d steps, noise levels %.3g to %.3g", sampler.steps, sigmas[0], sigmas[-1])
     logging.info("TFLOPs: %(denoise).4g an evaluation, %(decode).4g a decode", costs)
@@ -43,7 +42,8 @@ def main(
         out,
         {
             "kind": "model",
-            "model": settings.model.path,
+            "model": described(model),
+            "dtype": model.dtype,
             "weights": weights,
             "steps": sampler.steps,
             "sigmas": sigmas,

@@ -14,7 +14,9 @@ from ttsnap import config
 from ttsnap.errors import UserError
 from ttsnap.stages import RewardName, RuntimeOption, StoreOption, json_option, run
 from ttsnap.store.files import Place, sha256_of
-from ttsnap.store.trajectories import open_store, read_table, reward_matrix, write_receipt
+from ttsnap.store.receipts import write_receipt
+from ttsnap.store.tensors import read_table, reward_matrix
+from ttsnap.store.trajectories import open_store
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from ttsnap import config
+from ttsnap.run.trained import made_for
 from ttsnap.schedule import Schedule
 from ttsnap.stages import (
     BaseReceipt,
@@ -27,6 +28,9 @@ class Settings(config.Settings):
     accounting: config.Accounting
     steps: list[int]
     seed: int
+    model: config.Model
+    sampling: config.Sampling
+    reward: config.RewardSettings
 
 
 def main(
@@ -38,19 +42,25 @@ def main(
     finetuned: FinetunedReceipt,
     out: Annotated[Path, typer.Option(help="Plan to write.")],
 ) -> None:
+    from ttsnap.simulation.experiment import Experiment
     from ttsnap.simulation.source import load_pair, read_costs
-    from ttsnap.simulation.strategies import Task, given_plan, plan, write_plan
+    from ttsnap.simulation.strategies import given_plan, plan_schedules, write_plan
 
     costs = read_costs(model, reward_cost, settings.accounting)
     rewards = load_pair(base.with_suffix(".zarr"), finetuned.with_suffix(".zarr"), costs.steps)
-    task = Task({reward: rewards}, costs)
+    experiment = Experiment({reward: rewards}, costs)
     if settings.checks is None:
-        planned = plan(task, settings.budgets, settings.seed, steps=settings.steps)
+        planned = plan_schedules(experiment, settings.budgets, settings.seed, steps=settings.steps)
     else:
         given = Schedule.of(settings.checks)
-        planned = given_plan(task, given, settings.budgets, settings.seed)
-    provenance = {"source": str(base.parent), "prompts": "val", "seed": settings.seed}
-    write_plan(out, planned, task, provenance)
+        planned = given_plan(experiment, given, settings.budgets, settings.seed)
+    provenance = {
+        "source": str(base.parent),
+        "prompts": "val",
+        "seed": settings.seed,
+        "made_for": made_for(settings.model, settings.sampling, {reward: settings.reward}),
+    }
+    write_plan(out, planned, experiment, provenance)
     for one in planned["plans"]:
         schedule = Schedule.from_json(one["checks"])
         logging.info(

@@ -14,12 +14,14 @@ import typer
 
 from ttsnap import config
 from ttsnap.config import load_config
-from ttsnap.run.status import SETTINGS, rows, standings
+from ttsnap.prompts import folder_name
+from ttsnap.run.status import SETTINGS, rows, stage_statuses
 from ttsnap.schedule import Schedule, planned_schedule, read_plan
 from ttsnap.searching.methods import METHODS
-from ttsnap.searching.setup import prunes
 from ttsnap.stages import StoreOption, json_option, run
-from ttsnap.store.trajectories import TrajectoryStore, open_store, read_receipt, write_table
+from ttsnap.store.receipts import read_receipt
+from ttsnap.store.tensors import write_table
+from ttsnap.store.trajectories import TrajectoryStore, open_store
 
 
 class Settings(config.Settings):
@@ -30,6 +32,7 @@ class Settings(config.Settings):
     reward: str
     judge_reward: str | None
     metrics: list[str]
+    curves: list[str]
     prompt_ids: list[str]
 
 
@@ -69,7 +72,7 @@ def main(
         "oracle": "oracle accuracy",
         "diversity": "diversity of finals",
     }
-    for metric in settings.metrics:
+    for metric in settings.curves:
         path = figures_folder / f"compute_{metric}.png"
         figures.against_compute(searched, metric, path, axis=axes[metric])
     stored = open_store(store)
@@ -92,16 +95,16 @@ def main(
     figures.training(histories, figures_folder / "training.png")
     figures.costs(costs, schedule, settings.budget, figures_folder / "costs.png")
 
-    took = pd.DataFrame(rows(standings(load_config(folder / SETTINGS), folder)))
+    took = pd.DataFrame(rows(stage_statuses(load_config(folder / SETTINGS), folder)))
     took = took[took.stage != "report"]
     took.to_csv(figures_folder / "stages.csv", index=False)
     figures.stages(took, figures_folder / "stages.png")
 
     _draw_trajectories(settings, schedule, stored, folder, figures_folder)
     # The last method that prunes has most to show.
-    pruning = [one for one in settings.methods if prunes(METHODS[one])]
+    pruning = [one for one in settings.methods if METHODS[one].prunes]
     last, first = [*settings.methods, *pruning][-1], settings.prompt_ids[0]
-    contact = folder / f"search/{last}/{settings.budget:g}/{first}/contact.png"
+    contact = folder / f"search/{last}/{settings.budget:g}/{folder_name(first)}/contact.png"
     shutil.copyfile(contact, figures_folder / "contact.png")
     logging.info("%d figures in %s", len(list(figures_folder.glob("*.png"))), figures_folder)
     out.write_text(json.dumps(headline(folder), indent=2) + "\n")
@@ -113,20 +116,20 @@ def _draw_gallery(
     """What every method returned for the first prompts at the largest budget."""
     from PIL import Image
 
-    from ttsnap.report import pictures
+    from ttsnap.report import galleries
     from ttsnap.report.figures import ranked_methods
 
     methods = ranked_methods(searched)
     largest = searched[searched.budget == settings.budget]
     scores = largest.pivot(index="prompt_id", columns="method", values="reward")
     texts = {prompt.id: prompt.text for prompt in store.prompts}
-    pictures.gallery(
+    galleries.gallery(
         [
             [
                 np.array(Image.open(where / method / f"{settings.budget:g}" / one / "best.png"))
                 for method in methods
             ]
-            for one in settings.prompt_ids
+            for one in map(folder_name, settings.prompt_ids)
         ],
         scores.loc[settings.prompt_ids, methods].to_numpy(),
         [texts[one] for one in settings.prompt_ids],
@@ -145,7 +148,7 @@ def _draw_trajectories(
     figures_folder: Path,
 ) -> None:
     """What the schedule would have pruned among the first candidates of the first prompts."""
-    from ttsnap.report import pictures
+    from ttsnap.report import galleries
     from ttsnap.simulation.montecarlo import replay
     from ttsnap.simulation.source import load_pair
 
@@ -165,7 +168,7 @@ def _draw_trajectories(
             for candidate in np.setdiff1d(alive, kept):
                 pruned[candidate] = check.step
             alive = kept
-        pictures.trajectories(
+        galleries.trajectories(
             images,
             final.tolist(),
             store.steps,

@@ -14,7 +14,7 @@ import typer
 
 from ttsnap import config
 from ttsnap.stages import ModelReceipt, RewardName, RuntimeOption, json_option, run
-from ttsnap.store.trajectories import read_receipt, write_receipt
+from ttsnap.store.receipts import read_receipt, write_receipt
 
 if TYPE_CHECKING:
     from ttsnap.rewards import Reward
@@ -73,7 +73,7 @@ def _seconds(settings: Settings, runtime: config.Runtime, reward: Reward) -> dic
     from ttsnap.searching.pricing import measure
 
     sampler = load_sampler(settings.model, settings.sampling, runtime)
-    return measure("seconds", sampler, reward, settings.sampling, runtime.batch_size)
+    return measure("seconds", sampler, reward, runtime.batch_size)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ import typer
 
 from ttsnap import config
 from ttsnap.stages import RewardName, RuntimeOption, StoreOption, json_option, run
-from ttsnap.store.trajectories import open_store, reward_table, write_table
+from ttsnap.store.tensors import reward_table, write_table
+from ttsnap.store.trajectories import open_store
 
 VERSION = 1
 

@@ -1,8 +1,16 @@
-"""Search live with one method on a block of test prompts, at every budget."""
+"""Search live with one method on a block of test prompts, at every budget.
+
+Each search leaves a file with its row of the table, in a folder beside the table that is removed
+when the table is written. A killed job resumes at the searches that it had not finished.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
+import shutil
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,10 +19,13 @@ import pandas as pd
 import typer
 
 from ttsnap import config
-from ttsnap.prompts import load_split, seed_of
+from ttsnap.errors import UserError
+from ttsnap.prompts import folder_name, load_split
 from ttsnap.schedule import Schedule, read_plan
 from ttsnap.stages import CostReceipt, ModelReceipt, RuntimeOption, json_option, run
-from ttsnap.store.trajectories import read_receipt, write_table
+from ttsnap.store.files import atomic
+from ttsnap.store.receipts import read_receipt
+from ttsnap.store.tensors import write_table
 
 VERSION = 3
 
@@ -52,83 +63,153 @@ def main(
         Path | None, typer.Option(help="Plan of the reward, for a method that prunes.")
     ] = None,
 ) -> None:
-    from ttsnap.diffusion import load_sampler
-    from ttsnap.progress import track
-    from ttsnap.rewards import load_judge, load_reward
-    from ttsnap.searching import METHODS, Task, run_method
-    from ttsnap.searching.setup import method_options, planned_options, sampling_for
-    from ttsnap.simulation.source import read_costs
-
-    how = METHODS[method]
-    sampling = sampling_for(how, settings.model.family, settings.sampling)
-    sampler = load_sampler(settings.model, sampling, runtime)
-    load = partial(load_reward, settings.reward, name=settings.reward_name, device=runtime.device)
-    reward = load()
-    costs = read_costs(model, reward_cost)
-    found = read_plan(plan) if plan else None
-    options = {
-        budget: method_options(
-            how,
-            (planned_options(found, how, budget, settings.reward_name, costs) if found else {})
-            | settings.options,
-        )
-        for budget in settings.budgets
-    }
-    receipts = {read_receipt(path)["step"]: path for path in checkpoint or []}
-    checked = {
-        check.step
-        for chosen in options.values()
-        for check in Schedule.parse(getattr(chosen, "schedule", "")).checks
-    }
-    verifiers = {
-        step: (load(checkpoint=receipts[step].with_suffix("")),) for step in checked & {*receipts}
-    }
-    oracle = load_judge(settings.judge) if settings.judge else None
-    judge = None
-    if settings.judge_reward and settings.judge_reward_name:
-        judge = load_reward(
-            settings.judge_reward, name=settings.judge_reward_name, device=runtime.device
-        )
-
+    inputs = [model, reward_cost, *(checkpoint or []), *([plan] if plan else [])]
+    rows = Rows(out.with_suffix(".rows"), settings, method, inputs)
     size = settings.prompts_per_job
     prompts = load_split(settings.split)[block * size : (block + 1) * size]
-    rows = []
-    for number, prompt in enumerate(track(prompts, f"{method}, prompts"), start=block * size):
-        conditioning = sampler.encode([prompt.text], [prompt.negative])
-        for budget in settings.budgets:
-            task = Task(
-                sampler=sampler,
-                conditioning=conditioning,
-                prompt=prompt.text,
-                rewards=(reward,),
-                costs=costs,
-                budget=budget,
-                seed_of=partial(seed_of, settings.seed, prompt.id),
-                verifiers=verifiers,
-                model=settings.model.path,
-                batch_size=runtime.batch_size,
+    left = [
+        (number, prompt, budget)
+        for number, prompt in enumerate(prompts, start=block * size)
+        for budget in settings.budgets
+        if (prompt.id, budget) not in rows.found
+    ]
+    refused = 0
+    if left:
+        from ttsnap.diffusion import load_sampler
+        from ttsnap.diffusion.sources import described
+        from ttsnap.progress import track
+        from ttsnap.rewards import load_judge, load_reward
+        from ttsnap.searching.budget import Budget
+        from ttsnap.searching.ledger import UnscoredError
+        from ttsnap.searching.output import row, save
+        from ttsnap.searching.request import method_named, method_options, planned_options
+        from ttsnap.searching.searcher import Searcher
+        from ttsnap.simulation.source import read_costs
+
+        how = method_named(method)
+        name, device = settings.reward_name, runtime.device
+        costs = read_costs(model, reward_cost)
+        found = read_plan(plan) if plan else None
+        options = {
+            budget: method_options(
+                how,
+                (planned_options(found, how, budget, name, costs) if found else {})
+                | settings.options,
             )
-            result = run_method(method, task, options[budget])
+            for budget in settings.budgets
+        }
+        receipts = {read_receipt(path)["step"]: path for path in checkpoint or []}
+        checked = {
+            check.step
+            for chosen in options.values()
+            for check in Schedule.parse(getattr(chosen, "schedule", "")).checks
+        }
+        load = partial(load_reward, settings.reward, name=name, device=device)
+        dtype = read_receipt(model).get("dtype", settings.model.dtype)
+        generator = settings.model.model_copy(update={"dtype": dtype})
+        searcher = Searcher(
+            load_sampler(generator, settings.sampling, runtime),
+            [load()],
+            verifiers={
+                step: (load(checkpoint=receipts[step].with_suffix("")),)
+                for step in checked & {*receipts}
+            },
+            costs=costs,
+            model=described(generator),
+            batch_size=runtime.batch_size,
+        )
+        oracle = load_judge(settings.judge) if settings.judge else None
+        judge = None
+        if settings.judge_reward and settings.judge_reward_name:
+            judge = load_reward(
+                settings.judge_reward, name=settings.judge_reward_name, device=device
+            )
+        searcher.encode([prompt for _, prompt, _ in left])
+        for number, prompt, budget in track(left, f"{method}, searches"):
+            try:
+                result = searcher.run(
+                    prompt,
+                    how,
+                    options[budget],
+                    budget=Budget(budget, costs.unit),
+                    seed=settings.seed,
+                )
+            except UnscoredError as reason:
+                logging.warning("prompt %s at %g: %s", prompt.id, budget, reason)
+                rows.add(prompt.id, budget, None)
+                refused += 1
+                continue
             image, texts = result.image[None], [prompt.text]
             judged = {
                 "held_out": float(judge.score(image, texts)[0]) if judge else None,
                 "oracle": float(oracle(image, texts)[0]) if oracle else None,
             }
-            rows.append(result.row(prompt.id, **judged))
-            result.save(
-                out.parent / f"{budget:g}" / prompt.id,
+            save(
+                result,
+                out.parent / f"{budget:g}" / folder_name(prompt.id),
                 contact=number < settings.pictured,
                 settings={"seed": settings.seed, "prompt_id": prompt.id},
             )
-    table = pd.DataFrame(rows)
+            rows.add(prompt.id, budget, row(result, prompt.id, **judged))
+    if refused:
+        raise UserError(
+            f"{refused} of {len(left)} searches could not be scored, see above; the others are "
+            "kept, and the next run goes past these"
+        )
+    keys = [(prompt.id, budget) for prompt in prompts for budget in settings.budgets]
+    table = pd.DataFrame(filter(None, map(rows.found.get, keys)))
+    if table.empty:
+        raise UserError(f"none of {len(keys)} searches could be scored by {settings.reward_name}")
     write_table(out, table)
+    rows.remove()
     for budget in settings.budgets:
-        mean = table[table.budget == budget][["reward", "spent", "n", "seconds"]].mean()
+        some = table[table.budget == budget]
+        mean = some[["reward", "spent", "n", "seconds"]].mean()
+        unit = table.unit.iloc[0]
         logging.info(
             "%s at %g %s, mean of %d prompts: %s %.4g, %.3g %s spent, N = %.4g, %.3g s",
-            *(method, budget, costs.unit, len(prompts), reward.name, mean.reward, mean.spent),
-            *(costs.unit, mean.n, mean.seconds),
+            *(method, budget, unit, len(some), settings.reward_name, mean.reward, mean.spent),
+            *(unit, mean.n, mean.seconds),
         )
+
+
+class Rows:
+    """What finished searches have found, by prompt and budget, with a file for each.
+
+    Those of a job with other settings or inputs do not count.
+    """
+
+    def __init__(
+        self, folder: Path, settings: Settings, method: str, inputs: Sequence[Path]
+    ) -> None:
+        self._folder = folder
+        digest = hashlib.sha256(f"{settings.model_dump_json()}\0{method}".encode())
+        for path in inputs:
+            digest.update(path.read_bytes())
+        self._made_from = digest.hexdigest()
+        records = [json.loads(path.read_bytes()) for path in sorted(folder.glob("*.json"))]
+        self.found: dict[tuple[str, float], dict[str, Any] | None] = {
+            (record["prompt_id"], record["budget"]): record["row"]
+            for record in records
+            if record["made_from"] == self._made_from
+        }
+        """The row of each search; None where it could not be scored."""
+
+    def add(self, prompt_id: str, budget: float, row: dict[str, Any] | None) -> None:
+        """Keep the row of a search, values exact."""
+        self.found[prompt_id, budget] = row
+        record = {
+            "made_from": self._made_from,
+            "prompt_id": prompt_id,
+            "budget": budget,
+            "row": row,
+        }
+        with atomic(self._folder / f"{prompt_id}@{budget}.json") as file:
+            file.write(json.dumps(record).encode())
+
+    def remove(self) -> None:
+        """Remove all files."""
+        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 if __name__ == "__main__":

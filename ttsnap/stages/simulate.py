@@ -39,14 +39,15 @@ def main(
     omega: Annotated[Path, typer.Option(help="Table to write.")],
 ) -> None:
     from ttsnap.schedule import read_plan
+    from ttsnap.simulation.experiment import Experiment
     from ttsnap.simulation.source import load_pair, read_costs
-    from ttsnap.simulation.strategies import Task, schedules_of, simulate
+    from ttsnap.simulation.strategies import simulate_parts
 
     costs = read_costs(model, reward_cost, settings.accounting)
     rewards = load_pair(base.with_suffix(".zarr"), finetuned.with_suffix(".zarr"), costs.steps)
-    simulated = simulate(
-        Task({reward: rewards}, costs),
-        schedules_of(read_plan(plan), reward),
+    simulated = simulate_parts(
+        Experiment({reward: rewards}, costs),
+        read_plan(plan),
         settings.budgets,
         settings.draws,
         settings.seed,

@@ -1,18 +1,35 @@
-"""Reward tensor of a split: every stored step scored by the base reward or by its checkpoint."""
+"""Reward tensor of a split: every stored step scored by the base reward or by its checkpoint.
+
+A split of many images is scored by several jobs (``--block``), and their scores put together. What
+a killed job had finished, a block of the store at a step, lies in ``<out>.parts`` and is taken up.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
+import math
+import shutil
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
 
+from ttsnap.run.weights import weight_files
 from ttsnap.stages import RewardName, RuntimeOption, StoreOption, json_option, run
 from ttsnap.stages.rewards import Settings
-from ttsnap.store.files import sha256_of
-from ttsnap.store.trajectories import RewardTensor, open_store, read_receipt, write_receipt
+from ttsnap.store.files import atomic, sha256_of
+from ttsnap.store.receipts import read_receipt, write_receipt
+from ttsnap.store.tensors import RewardTensor
+from ttsnap.store.trajectories import TrajectoryStore, open_store
+
+if TYPE_CHECKING:
+    from ttsnap.rewards import Reward
+    from ttsnap.rewards.verifiers import SharedReward
 
 VERSION = 1
 
@@ -22,46 +39,88 @@ def main(
     runtime: RuntimeOption,
     store: StoreOption,
     reward: RewardName,
-    out: Annotated[Path, typer.Option()],
+    out: Annotated[
+        Path, typer.Option(help="Receipt of the tensor; scores where --block is given.")
+    ],
     checkpoint: Annotated[
         list[Path] | None,
         typer.Option(help="Receipts of NARF checkpoints, each for its own step; none: base."),
     ] = None,
+    block: Annotated[
+        int | None, typer.Option(help="Score no more than this part of the split.", min=0)
+    ] = None,
 ) -> None:
-    from ttsnap.rewards import load_reward
-    from ttsnap.rewards.tensor import score_step
+    from ttsnap.rewards.tensor import blocks_per_job, score_steps
 
-    trajectories = open_store(store)
-    checkpoints: dict[int, Path | None] = {
-        read_receipt(path)["step"]: path.with_suffix("") for path in checkpoint or []
-    } or dict.fromkeys(trajectories.steps)
-    logging.info(
-        "%s: %d prompts x %d images at %d of %d steps to score with the %s %s",
-        *(store.name, *trajectories.seeds.shape, len(checkpoints), len(trajectories.steps)),
-        *("finetuned" if checkpoint else "base", reward),
-    )
-    values = np.full((*trajectories.seeds.shape, len(trajectories.steps)), np.nan, np.float32)
-    for position, step in enumerate(trajectories.steps):
-        if step in checkpoints:
-            model = load_reward(
-                settings.reward, name=reward, device=runtime.device, checkpoint=checkpoints[step]
-            )
-            values[:, :, position] = score_step(model, trajectories, step, runtime.batch_size)
-    tensor = RewardTensor(
-        values,
-        trajectories.steps,
-        [prompt.id for prompt in trajectories.prompts],
-        trajectories.seeds,
-        {"reward": reward, "kind": "finetuned" if checkpoint else "base"},
-    )
+    stored = open_store(store)
+    receipts = {read_receipt(path)["step"]: path for path in checkpoint or []}
+    folders = {step: path.with_suffix("") for step, path in receipts.items()}
+    kind = "finetuned" if receipts else "base"
+    steps = [step for step in stored.steps if step in receipts or not receipts]
+    prompts, images = settings.split.prompts_per_job, stored.images_per_prompt
+    per_job = blocks_per_job(prompts, images, len(stored.steps))
+    jobs = math.ceil(stored.blocks / per_job)
+
+    @cache
+    def shared() -> SharedReward:
+        from ttsnap.rewards.verifiers import SharedReward
+
+        return SharedReward(settings.reward, name=reward, device=runtime.device)
+
+    def load(step: int) -> Reward:
+        return shared().verifier(folders.get(step))
+
+    if block is None and jobs > 1:
+        parts = [out.with_suffix("") / f"block_{job:04d}.npy" for job in range(jobs)]
+        scores = np.concatenate([np.load(part) for part in parts])
+    else:
+        blocks = range(stored.blocks)[(block or 0) * per_job :][:per_job]
+        logging.info(
+            "%s, %d of %d blocks: %d images a prompt at %d of %d steps to score with the %s %s",
+            *(store.name, len(blocks), stored.blocks, images, len(steps), len(stored.steps)),
+            *(kind, reward),
+        )
+        unfinished = out.with_suffix(".parts") / _fingerprint(settings, stored, receipts)
+        scores = score_steps(load, stored, steps, blocks, unfinished, runtime.batch_size)
+    if block is not None:
+        with atomic(out) as file:
+            np.save(file, scores)
+    else:
+        _write(out, stored, steps, scores, {"reward": reward, "kind": kind})
+    shutil.rmtree(out.with_suffix(".parts"), ignore_errors=True)
+
+
+def _fingerprint(settings: Settings, store: TrajectoryStore, checkpoints: dict[int, Path]) -> str:
+    """Of what decides the scores beside the images."""
+    files = [(name, file.stat()) for name, file in weight_files(settings.reward)]
+    known = {
+        "store": store.fingerprint,
+        "reward": settings.reward.model_dump(mode="json"),
+        "version": settings.version,
+        "weights": [(name, found.st_size, found.st_mtime_ns) for name, found in files],
+        "checkpoints": {step: read_receipt(path)["files"] for step, path in checkpoints.items()},
+    }
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _write(
+    out: Path,
+    store: TrajectoryStore,
+    steps: Sequence[int],
+    scores: np.ndarray,
+    attributes: dict[str, str],
+) -> None:
+    """Write the tensor and its receipt; steps without scores are NaN."""
+    values = np.full((*store.seeds.shape, len(store.steps)), np.nan, np.float32)
+    values[:, :, [store.step_position(step) for step in steps]] = scores
     path = out.with_suffix(".zarr")
-    tensor.save(path)
+    RewardTensor(values, store.steps, store.prompt_ids, store.seeds, attributes).save(path)
     files = sorted(file for file in path.rglob("*") if file.is_file())
     write_receipt(
         out,
         {
             "kind": "tensor",
-            **tensor.attrs,
+            **attributes,
             "shape": list(values.shape),
             "files": {str(file.relative_to(path)): sha256_of(file) for file in files},
         },

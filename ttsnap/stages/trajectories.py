@@ -30,10 +30,12 @@ def main(
     from ttsnap.diffusion import load_sampler
     from ttsnap.generate import generate_block
 
-    sampler = load_sampler(settings.model, settings.sampling, runtime)
+    opened = open_store(store)
+    model = config.Model.model_validate(opened.settings["model"])
+    sampler = load_sampler(model, settings.sampling, runtime)
     generate_block(
         sampler,
-        open_store(store),
+        opened,
         block,
         receipt=out,
         batch_size=runtime.batch_size,

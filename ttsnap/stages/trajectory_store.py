@@ -13,7 +13,8 @@ from ttsnap import config
 from ttsnap.errors import UserError
 from ttsnap.prompts import load_split, prompts_hash, seed_of
 from ttsnap.stages import ModelReceipt, StoreOption, json_option, run
-from ttsnap.store.trajectories import create_store, read_receipt, store_receipt, write_receipt
+from ttsnap.store.receipts import read_receipt, write_receipt
+from ttsnap.store.trajectories import create_store, store_receipt
 
 
 class Settings(config.Settings):
@@ -37,6 +38,10 @@ def main(
         raise UserError(f"{split.file}: changed while the workflow ran; run it again")
     steps = split.stored(settings.sampling.steps)
     measured = read_receipt(model)
+    # Where the settings leave the precision open, all blocks take that of the model stage.
+    chosen = settings.model.model_copy(
+        update={"dtype": measured.get("dtype", settings.model.dtype)}
+    )
     sigmas = np.asarray(measured["sigmas"], np.float32)[steps]
     seeds = [
         [seed_of(settings.seed, prompt.id, image) for image in range(split.images)]
@@ -54,6 +59,7 @@ def main(
         block=split.prompts_per_job,
         settings={
             **settings.model_dump(mode="json", include={"model", "sampling", "version"}),
+            "model": chosen.model_dump(mode="json"),
             "weights": measured["weights"],
         },
         groups=None if negtome is None else (negtome.group, negtome.reference),

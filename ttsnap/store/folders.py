@@ -18,14 +18,8 @@ from ttsnap.errors import UserError
 from ttsnap.progress import track
 from ttsnap.prompts import Prompt
 from ttsnap.store.files import Place, atomic, atomic_folder
-from ttsnap.store.trajectories import (
-    UNKNOWN_SEED,
-    block_receipt,
-    create_store,
-    open_store,
-    store_receipt,
-    write_receipt,
-)
+from ttsnap.store.receipts import block_receipt, write_receipt
+from ttsnap.store.trajectories import UNKNOWN_SEED, create_store, open_store, store_receipt
 
 THREADS = 4
 

@@ -1,6 +1,6 @@
-"""What a run leaves on disk: trajectory stores, reward tensors, tables and receipts.
+"""Trajectory stores: the decoded Tweedie estimates of a split.
 
-Layout of a trajectory store (Zarr 3):
+Layout (Zarr 3):
 
     images  (prompt, image, step, height, width, channel) uint8
     seeds   (prompt, image) int64, sigmas (step) float32, steps (step) int64
@@ -19,138 +19,38 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import ttsnap
 from ttsnap.errors import UserError
 from ttsnap.prompts import Prompt, prompts_hash
 from ttsnap.store.files import (
     Place,
     about,
     atomic,
-    atomic_folder,
     files_under,
     is_file,
     place,
     remove_tree,
     sha256_of,
 )
+from ttsnap.store.groups import ROOT, VERSION, open_array, open_group, write_arrays
+from ttsnap.store.receipts import read_receipt
 
 if TYPE_CHECKING:
-    import pandas as pd
     import zarr
-    from zarr.abc.store import Store
     from zarr.core.buffer import Buffer
 
 TRAJECTORIES = "ttsnap.trajectories"
-REWARDS = "ttsnap.rewards"
-VERSION = 1
-ROOT = "zarr.json"
 SHARDS = "images/c/"
 
 CHUNK_BYTES = 2**20  # a chunk holds as many images of a step as fit, before compression
 SHARD_BYTES = 2**28  # bounds what writing a shard takes of memory
 UNKNOWN_SEED = -1
-
-TABLE_COLUMNS = {"prompt_id": "str", "image_id": "int64", "seed": "int64", "reward": "float32"}
-PACKAGES = ("torch", "diffusers", "transformers", "peft", "numpy", "zarr", "numcodecs")
-
-
-# Receipts
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that shape results, as far as they are installed."""
-    found = {"python": platform.python_version(), "ttsnap": ttsnap.__version__}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def write_receipt(path: Path, receipt: Mapping[str, Any]) -> None:
-    """Write ``receipt`` (JSON types only) and the versions in use; a reader sees all or nothing."""
-    text = json.dumps({**receipt, "versions": versions()}, indent=2, ensure_ascii=False)
-    with atomic(path) as file:
-        file.write(text.encode() + b"\n")
-
-
-def read_receipt(path: Path) -> dict[str, Any]:
-    """Read a receipt.
-
-    Raises:
-        UserError: if there is none, or it is not a JSON object.
-    """
-    try:
-        receipt = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise UserError(f"{path}: no receipt here") from None
-    except ValueError as error:
-        raise UserError(f"{path}: not a receipt: {error}") from None
-    if not isinstance(receipt, dict):
-        raise UserError(f"{path}: not a receipt: expected a JSON object")
-    return receipt
-
-
-def block_receipt(folder: Path, block: int) -> Path:
-    """Where the receipt of ``block`` lies among the receipts of its store."""
-    return folder / f"block_{block:04d}.json"
-
-
-# Trajectory stores
-
-
-def _zarr_store(path: Place) -> Path | Store:
-    """What Zarr is to open for a place."""
-    from zarr.storage import FsspecStore
-
-    if isinstance(path, Path):
-        return path
-    options = {**path.storage_options}
-    return FsspecStore.from_url(str(path), storage_options=options, read_only=True)
-
-
-def _open_group(path: Place, kind: str) -> zarr.Group:
-    """Open a Zarr 3 group and check what it says it is."""
-    import zarr
-
-    if not is_file(path / ROOT):
-        raise UserError(f"{path}: no store here, expected {kind}")
-    try:
-        group = zarr.open_group(_zarr_store(path), mode="r", zarr_format=3, use_consolidated=False)
-    except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
-        raise UserError(f"{path}/{ROOT}: not the metadata of a Zarr 3 group ({error})") from None
-    found = group.attrs.get("type")
-    if found != kind:
-        raise UserError(f"{path}: expected {kind}, found {found or 'a Zarr group without a type'}")
-    version = group.attrs.get("version")
-    if not isinstance(version, int) or version > VERSION:
-        raise UserError(
-            f"{path}: version {version} of {kind}, this ttsnap reads up to {VERSION}; update it"
-        )
-    return group
-
-
-def _array(group: zarr.Group, path: Place, name: str) -> zarr.Array[Any]:
-    import zarr
-
-    try:
-        array = group[name]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}/{name}: array missing or damaged ({error})") from None
-    if not isinstance(array, zarr.Array):
-        raise UserError(f"{path}/{name}: expected an array")
-    return array
 
 
 def _largest_divisor(number: int, most: int) -> int:
@@ -276,7 +176,7 @@ def create_store(
         fill_value=0,
         dimension_names=("prompt", "image", "step", "height", "width", "channel"),
     )
-    _write_arrays(group, coordinates)
+    write_arrays(group, coordinates)
     for name in files_under(path):
         ours = name in contents or name.startswith(SHARDS) or name.endswith(".partial")
         if not ours:
@@ -303,24 +203,6 @@ def _is_told_of(store: TrajectoryStore, receipts: Path) -> bool:
     return told or not any(name.startswith(SHARDS) for name in files_under(store.path))
 
 
-def _write_arrays(
-    group: zarr.Group, arrays: Mapping[str, tuple[np.ndarray, Sequence[str]]]
-) -> None:
-    """Write small arrays, each as a single checksummed chunk."""
-    import zarr
-    from zarr.codecs import ZstdCodec
-
-    with zarr.config.set({"array.write_empty_chunks": True}):
-        for name, (values, dimensions) in arrays.items():
-            group.create_array(
-                name,
-                data=values,
-                chunks=values.shape,
-                compressors=ZstdCodec(level=3, checksum=True),
-                dimension_names=dimensions,
-            )
-
-
 def open_store(path: str | Place) -> TrajectoryStore:
     """Open a trajectory store in a folder or at a URL (:func:`ttsnap.store.files.place`).
 
@@ -329,7 +211,7 @@ def open_store(path: str | Place) -> TrajectoryStore:
     """
     where = place(path) if isinstance(path, str) else path
     with about(where):
-        return TrajectoryStore(where, _open_group(where, TRAJECTORIES))
+        return TrajectoryStore(where, open_group(where, TRAJECTORIES))
 
 
 class TrajectoryStore:
@@ -353,9 +235,9 @@ class TrajectoryStore:
     def __init__(self, path: Place, group: zarr.Group) -> None:
         attributes: dict[str, Any] = dict(group.attrs)
         self.path = path
-        self.array = _array(group, path, "images")
+        self.array = open_array(group, path, "images")
         coordinates = [
-            np.asarray(_array(group, path, name)[:]) for name in ("seeds", "sigmas", "steps")
+            np.asarray(open_array(group, path, name)[:]) for name in ("seeds", "sigmas", "steps")
         ]
         self.seeds, self.sigmas, steps = coordinates
         self.steps: list[int] = steps.tolist()
@@ -472,6 +354,18 @@ class TrajectoryStore:
         ranges = -(-len(self.steps) // shards[2])
         return [f"{SHARDS}{block}/0/{i}/0/0/0" for i in range(ranges)]
 
+    def stamp(self, block: int) -> str:
+        """Another one whenever a shard of a block was written anew; quick, as it reads none.
+
+        Raises:
+            UserError: if the block is not generated yet.
+        """
+        self._require(self.block_prompts(block))
+        with about(self.path):
+            found = [(self.path / shard).stat() for shard in self.shards(block)]
+        sizes_and_times = repr([(one.st_size, one.st_mtime) for one in found])
+        return hashlib.sha256(sizes_and_times.encode()).hexdigest()[:16]
+
     def write_block(self, block: int, read: Callable[[int], np.ndarray]) -> dict[str, Any]:
         """Write the shards of a block, each of them once and whole.
 
@@ -567,279 +461,10 @@ def store_receipt(store: TrajectoryStore) -> dict[str, Any]:
         "store": store.path.name,
         "fingerprint": store.fingerprint,
         "blocks": store.blocks,
-        "files": {name: sha256_of(store.path / name) for name in _metadata_files(store.path)},
+        "files": {name: sha256_of(store.path / name) for name in metadata_files(store.path)},
     }
 
 
-def _metadata_files(path: Place) -> list[str]:
+def metadata_files(path: Place) -> list[str]:
+    """Files of a store that are not of its blocks, relative to it."""
     return [name for name in files_under(path) if not name.startswith(SHARDS)]
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Where a store and its receipts disagree; block and shard as far as they are known."""
-
-    what: str
-    block: int | None = None
-    shard: str | None = None
-
-    def __str__(self) -> str:
-        place = [f"block {self.block}"] if self.block is not None else []
-        place += [self.shard] if self.shard is not None else []
-        return ": ".join([*place, self.what])
-
-
-def verify(path: Place, receipts: Path) -> list[Problem]:
-    """Prove a trajectory store against the receipts in the folder ``receipts``.
-
-    Metadata and coordinates must be those the init job wrote, every block must have a receipt of
-    this very store, every shard must be the file its receipt tells of and decode, and nothing else
-    may lie in the store.
-
-    Returns:
-        Problems in the order of the blocks; none means the store is whole.
-    """
-    problems: list[Problem] = []
-    try:
-        files = read_receipt(receipts / "init.json")["files"]
-        present = _metadata_files(path)
-        for name in sorted({*files, *present}):
-            if name not in files:
-                problems.append(Problem("unexpected file", shard=name))
-            elif name not in present:
-                problems.append(Problem("missing", shard=name))
-            elif sha256_of(path / name) != files[name]:
-                problems.append(
-                    Problem("metadata differs from what the init job wrote", None, name)
-                )
-    except UserError as error:
-        problems.append(Problem(str(error)))
-    try:
-        store = open_store(path)
-    except UserError as error:
-        return [*problems, Problem(str(error))]
-
-    expected = {shard for block in range(store.blocks) for shard in store.shards(block)}
-    for block in range(store.blocks):
-        problems += _verify_block(store, block, block_receipt(receipts, block))
-    for shard in files_under(path):
-        if shard.startswith(SHARDS) and shard not in expected:
-            problems.append(Problem("unexpected file, part of no block", shard=shard))
-    return problems
-
-
-def _verify_block(store: TrajectoryStore, block: int, path: Path) -> list[Problem]:
-    present = [shard for shard in store.shards(block) if is_file(store.path / shard)]
-    if not path.is_file():
-        if not present:
-            return [Problem("not generated yet", block)]
-        return [Problem("has no receipt", block, shard) for shard in present]
-    try:
-        receipt = read_receipt(path)
-    except UserError as error:
-        return [Problem(str(error), block)]
-    if receipt.get("fingerprint") != store.fingerprint or receipt.get("block") != block:
-        return [Problem(f"{path}: receipt of another store or block", block)]
-    damage = [Problem(what, block, shard) for shard, what in store.damage(receipt)]
-    if damage:
-        return damage
-    prompts = store.block_prompts(block)
-    for position, step in enumerate(store.steps):
-        try:
-            store.read((slice(prompts.start, prompts.stop), slice(None), position))
-        # Codecs raise what they like
-        except Exception as error:
-            shards = store.array.shards
-            assert shards is not None
-            shard = store.shards(block)[position // shards[2]]
-            return [Problem(f"step {step} does not decode ({error})", block, shard)]
-    return []
-
-
-@dataclass(frozen=True)
-class Repair:
-    """What helps a damaged store: files to take away, and problems that this does not mend."""
-
-    files: list[Place]
-    left: list[Problem]
-
-
-def repair(path: Place, receipts: Path, problems: Sequence[Problem]) -> Repair:
-    """What to take away so that the next run makes anew what is damaged, and nothing else.
-
-    A damaged shard goes with the receipt of its block. Without the receipt the block's job runs
-    again; what it finds whole it keeps, so a receipt that was lost or damaged costs no denoising.
-    It makes the shards of a block together. Files that belong to no block just go.
-
-    Args:
-        path: a generated store; an imported one has no job to run again.
-        receipts: folder of its receipts.
-        problems: what :func:`verify` found.
-
-    Returns:
-        Files that exist, which the caller is to remove, and what only a new store mends.
-
-    Raises:
-        UserError: if the store was imported, so that no job can make it anew.
-    """
-    if problems and _is_imported(path):
-        raise UserError(f"{path}: no job made this store that could run again; import it again")
-    files: dict[Place, None] = {}
-    left = []
-    for problem in problems:
-        receipt = receipts / "init.json"
-        if problem.block is not None:
-            receipt = block_receipt(receipts, problem.block)
-            if problem.shard is not None and receipt.is_file():
-                files[path / problem.shard] = None
-            files[receipt] = None
-        elif problem.shard is not None and problem.shard.startswith(SHARDS):
-            files[path / problem.shard] = None
-        elif problem.what.startswith(str(receipt)):
-            files[receipt] = None
-        else:
-            left.append(problem)
-    return Repair([file for file in files if is_file(file)], left)
-
-
-def _is_imported(path: Place) -> bool:
-    try:
-        return "imported" in open_store(path).settings
-    except UserError:
-        return False
-
-
-# Reward tensors
-
-
-@dataclass(frozen=True, eq=False)
-class RewardTensor:
-    """Rewards of all stored trajectories at all scored steps.
-
-    Attributes:
-        values: (prompt, image, step) float32. A step without a checkpoint is NaN throughout;
-            nothing else is NaN or infinite.
-        steps: step indices of the last axis.
-        prompt_ids: of the first axis.
-        seeds: (prompt, image) int64.
-        attrs: JSON types; by custom reward, kind (base or finetuned) and split.
-    """
-
-    values: np.ndarray
-    steps: list[int]
-    prompt_ids: list[str]
-    seeds: np.ndarray
-    attrs: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.values.dtype != np.float32:
-            raise ValueError(f"rewards must be float32, not {self.values.dtype}")
-        if self.values.shape != (*self.seeds.shape, len(self.steps)):
-            raise ValueError(f"rewards {self.values.shape} do not fit seeds and steps")
-        if len(self.prompt_ids) != len(self.values):
-            raise ValueError(f"{len(self.prompt_ids)} prompt ids, {len(self.values)} prompts")
-        finite = np.isfinite(self.values).reshape(-1, len(self.steps))
-        absent = np.isnan(self.values).reshape(-1, len(self.steps))
-        for step, bad in zip(self.steps, ~(finite.all(0) | absent.all(0)), strict=True):
-            if bad:
-                raise ValueError(f"rewards at step {step} are neither all finite nor all NaN")
-
-    def at(self, step: int) -> np.ndarray:
-        """Rewards (prompt, image) at a step index."""
-        if step not in self.steps:
-            raise UserError(f"no rewards at step {step}, only at {self.steps}")
-        return np.asarray(self.values[:, :, self.steps.index(step)])
-
-    def save(self, path: Path) -> None:
-        """Write to the Zarr store ``path``, replacing what is there."""
-        import zarr
-
-        attributes = {
-            "type": REWARDS,
-            "version": VERSION,
-            "prompt_ids": self.prompt_ids,
-            "settings": self.attrs,
-        }
-        with atomic_folder(Path(path)) as folder:
-            group = zarr.create_group(folder, zarr_format=3, attributes=attributes)
-            arrays = {
-                "values": (self.values, ("prompt", "image", "step")),
-                "seeds": (np.asarray(self.seeds, np.int64), ("prompt", "image")),
-                "steps": (np.asarray(self.steps, np.int64), ("step",)),
-            }
-            _write_arrays(group, arrays)
-
-    @classmethod
-    def load(cls, path: Path) -> RewardTensor:
-        """Read what :meth:`save` wrote.
-
-        Raises:
-            UserError: if there is none, it is something else, damaged, or of a newer version.
-        """
-        path = Path(path)
-        group = _open_group(path, REWARDS)
-        attributes: dict[str, Any] = dict(group.attrs)
-        values, seeds, steps = (
-            np.asarray(_array(group, path, name)[:]) for name in ("values", "seeds", "steps")
-        )
-        return cls(values, steps.tolist(), attributes["prompt_ids"], seeds, attributes["settings"])
-
-
-# Tables
-
-
-def reward_table(prompt_ids: Sequence[str], seeds: np.ndarray, rewards: np.ndarray) -> pd.DataFrame:
-    """Rewards (prompt, image) as a tidy table: prompt_id, image_id, seed, reward."""
-    import pandas as pd
-
-    prompts, images = rewards.shape
-    return pd.DataFrame(
-        {
-            "prompt_id": np.repeat(np.asarray(prompt_ids, object), images),
-            "image_id": np.tile(np.arange(images), prompts),
-            "seed": seeds.ravel(),
-            "reward": rewards.ravel(),
-        }
-    ).astype(TABLE_COLUMNS)
-
-
-def reward_matrix(table: pd.DataFrame, prompt_ids: Sequence[str]) -> np.ndarray:
-    """The rewards of a tidy table as (prompt, image) float32, prompts as in ``prompt_ids``.
-
-    Raises:
-        UserError: if a reward is missing or given twice.
-    """
-    if table.duplicated(["prompt_id", "image_id"]).any():
-        raise UserError("reward table: some image has two rewards")
-    wide = table.pivot(index="prompt_id", columns="image_id", values="reward")
-    wide = wide.reindex(index=list(prompt_ids)).sort_index(axis=1)
-    missing = wide.index[wide.isna().any(axis=1)]
-    if len(missing):
-        raise UserError(f"reward table: prompt {missing[0]} lacks rewards")
-    return wide.to_numpy(np.float32)
-
-
-def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a table as Parquet, values exact; a reader sees all of it or nothing."""
-    with atomic(Path(path)) as file:
-        table.to_parquet(file, index=False)
-
-
-def read_table(path: Path, columns: Mapping[str, str] = TABLE_COLUMNS) -> pd.DataFrame:
-    """Read a Parquet table that has at least ``columns`` (name to dtype).
-
-    Raises:
-        UserError: if there is none, it is damaged, or lacks a column.
-    """
-    import pandas as pd
-
-    try:
-        table = pd.read_parquet(path)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no table here") from None
-    except ValueError as error:
-        raise UserError(f"{path}: not a Parquet table ({error})") from None
-    for name, dtype in columns.items():
-        if name not in table or table[name].dtype != dtype:
-            raise UserError(f"{path}: expected a column {name} of type {dtype}")
-    return table

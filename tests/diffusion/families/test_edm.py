@@ -21,8 +21,7 @@ from ttsnap.diffusion.architectures import ARCHITECTURES
 from ttsnap.diffusion.families.edm import EDMPipeline
 from ttsnap.errors import UserError
 from ttsnap.rewards.brightness import BrightnessReward
-from ttsnap.searching import METHODS
-from ttsnap.searching.setup import sampling_for
+from ttsnap.searching.searcher import noisy_scheduler
 
 LABELS = [0, 2]
 PROMPTS = ["Red", " heron "]
@@ -225,11 +224,7 @@ def test_a_search_of_the_noise_has_churn():
         progress=False,
     )
     assert found.spent <= 56
-    sampling = Sampling(scheduler=Scheduler(name="EDMHeunScheduler"))
-    noisy, plain = METHODS["eps-greedy"], METHODS["best-of-n"]
-    assert sampling_for(noisy, "edm", sampling).scheduler.options == PUBLISHED
-    assert sampling_for(plain, "edm", sampling) == sampling
-    assert sampling_for(noisy, "sdxl", sampling).scheduler.name == "DDIMScheduler"
+    assert noisy_scheduler(make(pipeline())).options == PUBLISHED
 
 
 def test_what_edm_has_not():

@@ -19,9 +19,10 @@ from ttsnap.config import RewardSettings
 from ttsnap.errors import UserError
 from ttsnap.rewards import load_reward
 from ttsnap.rewards.base import Reward
-from ttsnap.rewards.judges.grades import ASPECTS, question
 from ttsnap.rewards.judges.qwen_vl import QwenJudge
+from ttsnap.rewards.judges.rubric import RubricOptions, read_rubric
 
+RUBRIC, _ = read_rubric(RubricOptions(), "judge")
 LESSONS = {0: "2", 128: "10", 255: "1"}  # what the trained model answers to a shade of gray
 PROMPTS = ["gray", "два кота 🐈", "x"]
 
@@ -125,7 +126,7 @@ def test_the_model_reads_what_the_chat_template_says(untrained: Path) -> None:
     prompt = "a red circle\nleft of 2 squares"
     parts = [{"type": "image"}, {"type": "text", "text": prompt}]
     messages = [
-        {"role": "system", "content": question("consistency_and_cohesion")},
+        {"role": "system", "content": RUBRIC.question("consistency_and_cohesion")},
         {"role": "user", "content": parts},
     ]
     text = judge.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
@@ -148,7 +149,7 @@ def test_a_prompt_holds_no_control_tokens(untrained: Path) -> None:
 
 
 def test_each_metric_has_its_question() -> None:
-    questions = {question(metric) for metric in ASPECTS}
+    questions = {RUBRIC.question(aspect) for aspect in RUBRIC.aspects}
     assert len(questions) == 6
     assert all("one whole number from 0 to 10" in text for text in questions)
     assert not any("tenths" in text for text in questions)

@@ -1,9 +1,9 @@
 """Score by the package image-reward with random weights, and write these: ``python -m … FOLDER``.
 
 In the environment of image-reward, with the versions of other packages before it that the package
-was made for. FOLDER holds images.npy (B, H, W, 3), texts.json and med_config.json,
-and is the current folder with a tokenizer in ``bert-base-uncased``. The model is the package's own,
-but for fewer layers.
+was made for. FOLDER holds texts.json, med_config.json and images_0.npy, images_1.npy and so on,
+each (B, H, W, 3), and is the current folder with a tokenizer in ``bert-base-uncased``. The model is
+the package's own, but for fewer layers.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ def main(folder: Path) -> None:
     original = ImageReward.load(
         str(folder / "ImageReward.pt"), "cpu", med_config=str(folder / "med_config.json")
     )
-    images = np.load(folder / "images.npy")
     texts = json.loads((folder / "texts.json").read_text())
-    scores = [
-        original.score(text, Image.fromarray(image))
-        for image, text in zip(images, texts, strict=True)
-    ]
-    np.save(folder / "scores.npy", scores)
+    for file in sorted(folder.glob("images_*.npy")):
+        scores = [
+            original.score(text, Image.fromarray(image))
+            for image, text in zip(np.load(file), texts, strict=True)
+        ]
+        np.save(file.with_name(file.name.replace("images", "scores")), scores)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,9 +17,11 @@ from ttsnap.generate import generate_block
 from ttsnap.prompts import Prompt, seed_of
 from ttsnap.rewards.clip import ClipReward
 from ttsnap.schedule import CostModel, Schedule
-from ttsnap.searching import Meter, Progress, SearchResult, Task, run_method
-from ttsnap.searching.methods import Pruning
+from ttsnap.searching import METHODS, Progress, SearchResult
+from ttsnap.searching.budget import Budget
+from ttsnap.searching.methods.pruning import Pruning
 from ttsnap.searching.output import events
+from ttsnap.searching.searcher import Searcher
 from ttsnap.simulation.montecarlo import replay
 from ttsnap.store.trajectories import create_store, open_store
 
@@ -47,28 +49,34 @@ def rewards(tmp_path_factory: pytest.TempPathFactory) -> dict[int, ClipReward]:
     return {step: clip_reward(tiny_clip(folder / str(step), step)) for step in (0, 2, 4)}
 
 
+@dataclass(frozen=True)
+class Subject:
+    """What is searched with, and for how much."""
+
+    sampler: Sampler
+    rewards: dict[int, ClipReward]
+    costs: CostModel
+    budget: float
+    batch_size: int = 64
+
+    def search(self, method: str, **watched: Any) -> SearchResult:
+        searcher = Searcher(
+            self.sampler,
+            [self.rewards[4]],
+            verifiers={step: (self.rewards[step],) for step in (0, 2)},
+            costs=self.costs,
+            model="tiny",
+            batch_size=self.batch_size,
+        )
+        options = Pruning(schedule=str(SCHEDULE)) if METHODS[method].prunes else None
+        budget = Budget(self.budget, self.costs.unit)
+        return searcher.run(PROMPT, method, options, budget=budget, seed=7, **watched)
+
+
 @pytest.fixture
-def task(sampler: Sampler, rewards: dict[int, ClipReward]) -> Task:
+def subject(sampler: Sampler, rewards: dict[int, ClipReward]) -> Subject:
     costs = CostModel(denoise=1.0, decode=0.25, reward=0.125, steps=STEPS)
-    return Task(
-        sampler=sampler,
-        conditioning=sampler.encode([PROMPT.text], [PROMPT.negative]),
-        prompt=PROMPT.text,
-        rewards=(rewards[4],),
-        verifiers={step: (rewards[step],) for step in (0, 2)},
-        costs=costs,
-        budget=costs.cost(POOL, SCHEDULE),
-        seed_of=partial(seed_of, 7, PROMPT.id),
-        model="tiny",
-    )
-
-
-def ttsnap(task: Task) -> SearchResult:
-    return run_method("ttsnap", task, Pruning(schedule=str(SCHEDULE)))
-
-
-def best_of_n(task: Task) -> SearchResult:
-    return run_method("best-of-n", task)
+    return Subject(sampler, rewards, costs, costs.cost(POOL, SCHEDULE))
 
 
 def survivors(result: SearchResult) -> list[list[int]]:
@@ -114,11 +122,11 @@ def pool(
 
 
 def test_live_equals_the_replay_of_the_pool(
-    task: Task, pool: tuple[np.ndarray, np.ndarray]
+    subject: Subject, pool: tuple[np.ndarray, np.ndarray]
 ) -> None:
     images, scores = pool
     expected = replay(scores, scores[:, -1], SCHEDULE)
-    result = ttsnap(task)
+    result = subject.search("ttsnap")
     assert survivors(result) == [kept.tolist() for kept in expected.survivors]
     assert [len(kept) for kept in survivors(result)] == [6, 3]
     assert result.winner == expected.winner
@@ -131,67 +139,67 @@ def test_live_equals_the_replay_of_the_pool(
 
 
 def test_without_verifiers_the_reward_itself_prunes(
-    task: Task, rewards: dict[int, ClipReward], pool: tuple[np.ndarray, np.ndarray]
+    subject: Subject, rewards: dict[int, ClipReward], pool: tuple[np.ndarray, np.ndarray]
 ) -> None:
     images, _ = pool
     scores = np.stack(
         [rewards[4].score(images[:, step], [PROMPT.text] * POOL) for step in range(STEPS)], axis=1
     )
-    result = run_method("ttsp", task, Pruning(schedule=str(SCHEDULE)))
+    result = subject.search("ttsp")
     assert result.method == "ttsp"
     expected = replay(scores, scores[:, -1], SCHEDULE)
     assert survivors(result) == [kept.tolist() for kept in expected.survivors]
     assert result.winner == expected.winner
 
 
-def test_best_of_n_takes_the_best(task: Task, pool: tuple[np.ndarray, np.ndarray]) -> None:
+def test_best_of_n_takes_the_best(subject: Subject, pool: tuple[np.ndarray, np.ndarray]) -> None:
     images, scores = pool
-    result = best_of_n(replace(task, budget=task.costs.cost(POOL)))
+    result = replace(subject, budget=subject.costs.cost(POOL)).search("best-of-n")
     assert len(result.candidates) == POOL
     assert result.winner == int(scores[:, -1].argmax())
     np.testing.assert_array_equal(result.image, images[result.winner, -1])
     assert result.nfe == POOL * STEPS
 
 
-def test_small_batches_change_nothing(task: Task) -> None:
-    whole = ttsnap(task)
-    parts = ttsnap(replace(task, batch_size=5))
+def test_small_batches_change_nothing(subject: Subject) -> None:
+    whole = subject.search("ttsnap")
+    parts = replace(subject, batch_size=5).search("ttsnap")
     assert survivors(parts) == survivors(whole)
     assert parts.winner == whole.winner
     assert np.abs(parts.image.astype(int) - whole.image).max() <= 1
     assert parts.spent == whole.spent
 
 
-def test_the_same_twice(task: Task) -> None:
-    first, second = (ttsnap(task) for _ in range(2))
+def test_the_same_twice(subject: Subject) -> None:
+    first, second = (subject.search("ttsnap") for _ in range(2))
     np.testing.assert_array_equal(first.image, second.image)
     seen = [[{**event, "seconds": 0} for event in events(one)] for one in (first, second)]
     assert seen[0] == seen[1]
 
 
 @pytest.mark.parametrize("budget", [6.2, 11.0, 30.0])
-def test_spends_what_was_planned_and_never_more(task: Task, budget: float) -> None:
-    task = replace(task, budget=budget, costs=replace(task.costs, accounting="ttsnap"))
-    for result in (ttsnap(task), best_of_n(task)):
+def test_spends_what_was_planned_and_never_more(subject: Subject, budget: float) -> None:
+    subject = replace(subject, budget=budget, costs=replace(subject.costs, accounting="ttsnap"))
+    for result in (subject.search("ttsnap"), subject.search("best-of-n")):
         n = len(result.candidates)
         schedule = Schedule.parse(result.schedule)
-        corrected = replace(task.costs, accounting="corrected")
+        corrected = replace(subject.costs, accounting="corrected")
         assert result.spent == result.planned == corrected.cost(n, schedule)
         assert result.spent <= budget < corrected.cost(n + 1, schedule)
 
 
-def test_a_budget_for_nothing_names_the_smallest(task: Task) -> None:
+def test_a_budget_for_nothing_names_the_smallest(subject: Subject) -> None:
     with pytest.raises(UserError, match=r"budget of 5 TFLOPs: one candidate costs 5\.375"):
-        best_of_n(replace(task, budget=5.0))
-    assert len(best_of_n(replace(task, budget=5.375)).candidates) == 1
-    thirds = replace(task.costs, denoise=1 / 3)
+        replace(subject, budget=5.0).search("best-of-n")
+    assert len(replace(subject, budget=5.375).search("best-of-n").candidates) == 1
+    thirds = replace(subject.costs, denoise=1 / 3)
     with pytest.raises(UserError, match=r"costs 2\.042, the smallest"):  # 2.041666… rounded up
-        best_of_n(replace(task, budget=2.04, costs=thirds))
+        replace(subject, budget=2.04, costs=thirds).search("best-of-n")
 
 
-def test_progress_is_observed(task: Task) -> None:
+def test_progress_is_observed(subject: Subject) -> None:
     seen: list[Progress] = []
-    result = ttsnap(replace(task, observe=seen.append))
+    result = subject.search("ttsnap", observe=seen.append)
     assert [p.step for p in seen] == [0, 0, 1, 2, 2, 3, 4, 4]
     assert [p.alive for p in seen] == [12, 6, 6, 6, 3, 3, 3, 1]
     assert [p.spent for p in seen] == sorted(p.spent for p in seen)
@@ -200,27 +208,14 @@ def test_progress_is_observed(task: Task) -> None:
     assert seen[-1].spent == result.spent == seen[-1].budget
 
 
-def test_checks_see_previews_and_pay_for_them(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
-    full = ttsnap(task)
-    monkeypatch.setattr(task.sampler, "previewer", tiny_previewer(task.sampler))
-    costs = replace(task.costs, preview=0.0)
-    result = ttsnap(replace(task, costs=costs, budget=costs.cost(POOL, SCHEDULE)))
+def test_checks_see_previews_and_pay_for_them(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = subject.search("ttsnap")
+    monkeypatch.setattr(subject.sampler, "previewer", tiny_previewer(subject.sampler))
+    costs = replace(subject.costs, preview=0.0)
+    result = replace(subject, costs=costs, budget=costs.cost(POOL, SCHEDULE)).search("ttsnap")
     assert result.spent == pytest.approx(result.planned) == costs.cost(POOL, SCHEDULE)
     assert result.decodes == 3  # of those that finish
     first, before = result.candidates[0], full.candidates[0]
     assert not np.array_equal(first.thumbnails[0], before.thumbnails[0])
-
-
-def test_a_stochastic_sampler_is_refused(task: Task) -> None:
-    scheduler = Scheduler(name="DDIMScheduler", options={"eta": 1.0})
-    sampler = from_pipeline(tiny_stable_diffusion(), Sampling(steps=STEPS, scheduler=scheduler))
-    with pytest.raises(UserError, match="best-of-n: needs a deterministic scheduler"):
-        best_of_n(replace(task, sampler=sampler))
-
-
-def test_a_meter_stops_what_was_not_planned() -> None:
-    meter = Meter(CostModel(denoise=1.0, decode=0.5, reward=0.25, steps=4), budget=2.0)
-    meter.charge(evaluations=1, decodes=1, scores=2)
-    assert meter.spent == 2.0
-    with pytest.raises(RuntimeError, match="exceed the budget"):
-        meter.charge(scores=1)

@@ -17,10 +17,9 @@ import numpy as np
 import torch
 from pydantic import Field, PositiveInt
 
-from ttsnap.config import Settings
 from ttsnap.diffusion.loading import no_warnings, torch_device
 from ttsnap.errors import UserError
-from ttsnap.rewards.judges.grades import Metric, question
+from ttsnap.rewards.judges.rubric import RubricOptions, read_rubric
 from ttsnap.rewards.options import read_options, required_path
 from ttsnap.rewards.stock import load_processor, load_tokenizer
 
@@ -35,8 +34,7 @@ SURE = 0.5  # probability that the answer starts with a digit; below it, it is s
 PLACE = "\ufdd0"  # where the prompt goes in the rendered chat; Unicode reserves it for such uses
 
 
-class QwenOptions(Settings):
-    metric: Metric = Field("overall_score", description="Graded aspect that is the score.")
+class QwenOptions(RubricOptions):
     batch_size: PositiveInt = Field(4, description="Images graded at once.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Precision of the weights; auto: as they are stored."
@@ -54,13 +52,14 @@ class QwenJudge:
         """Take over a model with its tokenizer, which has a chat template, and image processor.
 
         Raises:
-            UserError: if the tokenizer is none of a Qwen-VL.
+            UserError: if the tokenizer is none of a Qwen-VL, or the rubric cannot be read.
         """
         from transformers import GenerationConfig
 
         self.name = name
-        self.scale = f"{options.metric}, 0 to 10, mean over the model's answers"
         self.options = options
+        self.rubric, self.metric = read_rubric(options, name)
+        self.scale = f"{self.metric}, 0 to 10, mean over the model's answers"
         self.model = model.eval().requires_grad_(False)
         # A checkpoint brings its own way to sample text, which would change the probabilities.
         model.generation_config = GenerationConfig(max_new_tokens=2)
@@ -188,7 +187,7 @@ class QwenJudge:
     def _chat(self) -> list[list[int]]:
         """Tokens before the image, between image and prompt, and after the prompt."""
         messages = [
-            {"role": "system", "content": question(self.options.metric)},
+            {"role": "system", "content": self.rubric.question(self.metric)},
             {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": PLACE}]},
         ]
         image = self.tokenizer.convert_ids_to_tokens(self.model.config.image_token_id)

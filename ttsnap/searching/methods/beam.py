@@ -2,65 +2,123 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from pydantic import Field, PositiveInt
 
-from ttsnap.schedule import keep_best
-from ttsnap.searching.engine import Run, check_looks, merit
+from ttsnap.errors import UserError
+from ttsnap.searching.ledger import best
+from ttsnap.searching.methods.base import Method, MethodOptions, Steps
 
 if TYPE_CHECKING:
-    from ttsnap.searching.methods import Beam
+    from ttsnap.searching.executor import Executor
 
 
-def beam(run: Run, options: Beam) -> None:
+class Beam(MethodOptions):
+    """Beam search over the noise of the steps (arXiv 2506.03164)."""
+
+    beams: PositiveInt = Field(2, description="Branches kept at every look.")
+    noises: PositiveInt = Field(4, description="Noises tried for each branch.")
+    steps: Steps | None = Field(
+        None,
+        description="Step indices of the looks, after the first; null looks after each noise.",
+    )
+
+
+class Fork(NamedTuple):
+    """Where beams branch, by the noise of a step, and where the branches are looked at."""
+
+    step: int
+    look: int
+
+
+def beam(run: Executor, options: Beam) -> None:
     """Run beam searches until the budget is spent (arXiv 2506.03164, section 4).
 
-    Before each look every beam branches by the noise of one step; the branches' next estimates
-    are scored, and the best of a search go on. Where the budget does not pay for another search
-    of full size, the largest that it does pay for follows; the smallest is one plain trajectory.
+    Before each look every beam branches by the last noise before it; the branches' estimates are
+    scored, and the best of a search go on. Where the budget does not pay for another search of
+    full size, the largest that it does pay for follows; the smallest is one plain trajectory.
     """
     run.meter.affordable()
     run.message = "beams"
-    looks = [*check_looks(options.steps or range(1, run.last), run, first=1), run.last]
+    forks = _forks(run, options)
     sizes = [(b, n) for b in range(1, options.beams + 1) for n in range(1, options.noises + 1)]
     while True:
-        costs = {size: cost(run, *size, looks) for size in sizes}
+        costs = {size: cost(run, *size, forks) for size in sizes}
         affordable = [size for size in sizes if run.meter.affords(costs[size])]
         if not affordable:
             break
         beams, noises = size = max(affordable, key=lambda size: costs[size])
         together = max(1, run.task.batch_size // (beams * noises))
-        count = max(1, min(together, int(run.meter.left / costs[size] * (1 + 1e-9))))
+        count = max(1, min(together, run.meter.count(costs[size])))
         run.planned += count * costs[size]
-        _search(run, count, beams, noises, looks)
-        run.end_round()
+        _search(run, count, beams, noises, forks)
+        run.ledger.end_round()
 
 
-def cost(run: Run, beams: int, noises: int, looks: Sequence[int], begin: int = 0) -> float:
+def _forks(run: Executor, options: Beam) -> list[Fork]:
+    """The looks, each with the last step before it whose noise has an effect.
+
+    Raises:
+        UserError: there is none after the look before.
+    """
+    if options.steps is None:
+        return [Fork(step, step + 1) for step in run.noisy]
+    forks: list[Fork] = []
+    before = 0
+    for look in run.check_looks(options.steps, first=1):
+        between = [step for step in run.noisy if before <= step < look]
+        if not between:
+            raise UserError(
+                f"method beam: steps: no noise makes candidates differ from step {before} to "
+                f"{look}; it does at steps {', '.join(map(str, run.noisy))}"
+            )
+        forks.append(Fork(between[-1], look))
+        before = look
+    return forks + [Fork(step, run.last) for step in run.noisy[-1:] if step >= before]
+
+
+def cost(run: Executor, beams: int, noises: int, forks: list[Fork], begin: int = 0) -> float:
     """Cost of one search from the evaluation of step ``begin`` on."""
     costs = run.meter.costs
-    ahead = [look for look in looks if look >= begin] if noises > 1 else [run.last]
-    evaluations = run.last + 1 - begin + (noises - 1) * len(ahead)
-    seen = noises * sum(map(run.price_of_look, ahead))
+    ahead = [fork for fork in forks if fork.look >= begin] if noises > 1 else []
+    evaluations = run.last + 1 - begin
+    evaluations += (noises - 1) * sum(fork.look - fork.step for fork in ahead)
+    seen = noises * sum(run.price_of_look(fork.look) for fork in ahead)
+    if not ahead or ahead[-1].look < run.last:
+        seen += costs.verify
     return beams * (evaluations * costs.denoise + seen)
 
 
-def _search(run: Run, count: int, beams: int, noises: int, looks: Sequence[int]) -> None:
+def _search(run: Executor, count: int, beams: int, noises: int, forks: list[Fork]) -> None:
     """``count`` searches at once."""
     run.alive = count * beams
-    group = run.start(count * beams)
-    for look in looks if noises > 1 else [run.last]:
-        begin = group.state.index + group.evaluated
-        while noises > 1 and not run.meter.affords(count * cost(run, beams, noises, looks, begin)):
+    cohort = run.start(count * beams)
+    for fork in forks:
+        begin = cohort.state.index + cohort.evaluated
+        while noises > 1 and not run.meter.affords(count * cost(run, beams, noises, forks, begin)):
             noises -= 1
-        group = run.advance(group, look - 1)
-        branches = run.branch(group, np.repeat(np.arange(len(group)), noises))
+        if noises == 1:
+            break
+        cohort = run.advance(cohort, fork.step)
+        branches = run.branch(cohort, np.repeat(np.arange(len(cohort)), noises))
         run.alive = len(branches)
-        group, values = run.reach(run.step(branches), look)
-        if look < run.last:
-            parts = np.split(np.arange(len(group)), count)
-            kept = [part[keep_best(merit(values[:, part]), beams)] for part in parts]
-            run.drop(group, np.concatenate(kept))
-            group = run.select(group, np.concatenate(kept))
+        cohort, values = run.reach(run.step(branches), fork.look)
+        if fork.look == run.last:
+            return
+        parts = np.split(np.arange(len(cohort)), count)
+        kept = np.concatenate([part[best(values[:, part], beams)] for part in parts])
+        run.drop(cohort, kept)
+        cohort = run.select(cohort, kept)
+    run.alive = len(cohort)
+    run.reach(cohort, run.last)
+
+
+METHOD = Method(
+    "beam",
+    "keep the best of many branches by the noise of every step, by their next estimates",
+    beam,
+    Beam,
+    needs_noise=True,
+)

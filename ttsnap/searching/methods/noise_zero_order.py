@@ -1,4 +1,4 @@
-"""Zero-order and epsilon-greedy search over the noise of every step."""
+"""Zero-order search over the noise of every step."""
 
 from __future__ import annotations
 
@@ -6,49 +6,63 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from ttsnap.prompts import seed_of
-from ttsnap.schedule import keep_best
-from ttsnap.searching.engine import Group, Look, Run, merit
-from ttsnap.searching.noise import step_seed
+from ttsnap.searching.ledger import best
+from ttsnap.searching.methods.base import Method, MethodOptions
 
 if TYPE_CHECKING:
-    from ttsnap.searching.methods import EpsGreedy, NoiseZeroOrder
+    from ttsnap.searching.executor import Cohort, Executor
+    from ttsnap.searching.noise import Move, Recipe
 
 
-def noise_zero_order(run: Run, options: NoiseZeroOrder) -> None:
+class NoiseZeroOrder(MethodOptions):
+    """Hill climbing over the noise of every step (arXiv 2506.03164)."""
+
+    noises: PositiveInt = Field(4, description="Noises tried around the pivot at once.")
+    iterations: PositiveInt = Field(
+        20, description="Times that the pivot may move at a step; a small budget affords fewer."
+    )
+    distance: PositiveFloat = Field(
+        0.15, description="Largest distance from the pivot, as a share of the norm of noise."
+    )
+
+    def move(self) -> Move:
+        """To another noise, within a ball around it."""
+        from ttsnap.searching.noise import ball
+
+        return ball(self.distance)
+
+
+def noise_zero_order(run: Executor, options: NoiseZeroOrder) -> None:
     """Epsilon-greedy search without fresh noises."""
-    _search(run, options, epsilon=0.0)
+    search_noises(run, options, epsilon=0.0)
 
 
-def eps_greedy(run: Run, options: EpsGreedy) -> None:
-    """Choose the noise of every step by hill climbing that also explores (arXiv 2506.03164).
+def search_noises(run: Executor, options: NoiseZeroOrder, epsilon: float) -> None:
+    """Choose the noise of every step by hill climbing that may also explore (arXiv 2506.03164).
 
-    At each step a pivot noise is compared with others near by, or, with probability epsilon, fresh,
-    by the estimates one step ahead; the best is the next pivot. A trajectory has as many of these
-    iterations per step as the budget affords, up to those asked for; then as many noises; the
-    smallest is a plain trajectory. Further trajectories follow until the budget is spent.
+    At each step whose noise has an effect, a pivot noise is compared with others near by, or, with
+    probability epsilon, fresh, by the estimates one step ahead; the best is the next pivot. A
+    trajectory has as many of these iterations per step as the budget affords, up to those asked
+    for; then as many noises; the smallest is a plain trajectory. Further trajectories follow until
+    the budget is spent.
     """
-    _search(run, options, options.epsilon)
-
-
-def _search(run: Run, options: NoiseZeroOrder, epsilon: float) -> None:
     run.meter.affordable()
     while size := next((s for s in _sizes(options) if run.meter.affords(cost(run, *s))), None):
         noises, iterations = size
         price = cost(run, *size)
         together = max(1, run.task.batch_size // max(1, noises))
-        count = max(1, min(together, int(run.meter.left / price * (1 + 1e-9))))
+        count = max(1, min(together, run.meter.count(price)))
         run.planned += count * price
         run.alive = count
-        group = run.start(count)
-        if iterations:
-            group = run.evaluate(group)
-            for _ in range(run.last):
-                group = _choose(run, group, noises, iterations, epsilon)
-        else:
-            run.reach(group, run.last)
-        run.end_round()
+        cohort = run.start(count)
+        for step in run.noisy if iterations else []:
+            cohort = _choose(run, run.advance(cohort, step), noises, iterations, epsilon)
+        if not iterations or run.noisy[-1] + 1 < run.last:
+            run.reach(cohort, run.last)
+        run.ledger.end_round()
 
 
 def _sizes(options: NoiseZeroOrder) -> Iterator[tuple[int, int]]:
@@ -58,51 +72,61 @@ def _sizes(options: NoiseZeroOrder) -> Iterator[tuple[int, int]]:
     yield 0, 0
 
 
-def cost(run: Run, noises: int, iterations: int) -> float:
+def cost(run: Executor, noises: int, iterations: int) -> float:
     """Cost of one trajectory; without iterations only its final image is looked at."""
-    costs = run.meter.costs
     if not iterations:
-        return costs.cost(1)
-    return costs.denoise + (1 + noises * iterations) * _tries(run, 1)
+        return run.meter.costs.cost(1)
+    more = sum(run.meter.costs.denoise + run.price_of_look(step + 1) for step in run.noisy)
+    return _rest(run, 0) + noises * iterations * more
 
 
-def _tries(run: Run, first: int) -> float:
-    """Cost of trying one noise at each step from ``first`` to the last."""
-    steps = range(first, run.last + 1)
-    return len(steps) * run.meter.costs.denoise + sum(map(run.price_of_look, steps))
+def _rest(run: Executor, first: int) -> float:
+    """Cost of one row from the evaluation of step ``first`` on, looked at after every noise."""
+    ahead = [step + 1 for step in run.noisy if step + 1 >= first]
+    looks = sorted({*ahead, run.last})
+    return (run.last + 1 - first) * run.meter.costs.denoise + sum(map(run.price_of_look, looks))
 
 
-def _choose(run: Run, group: Group, noises: int, iterations: int, epsilon: float) -> Group:
-    """Take an evaluated group over its step by the best noise found, and evaluate it there."""
-    step, count = group.state.index, len(group)
+def _choose(run: Executor, cohort: Cohort, noises: int, iterations: int, epsilon: float) -> Cohort:
+    """Take an evaluated cohort over its step by the best noise found, and evaluate it there."""
+    from ttsnap.searching.executor import Look
+
+    step, count = cohort.state.index, len(cohort)
     run.message = f"noise of step {step + 1}"
     rows = [row for row in range(count) for _ in range(noises)]
-    best = run.evaluate(
-        run.step(group, [(step_seed(run.candidates[i].seed, step),) for i in group.who])
-    )
-    seen = run.look(best)
+    top = run.evaluate(run.step(cohort, cohort.own_noises))
+    seen = run.look(top)
     # What trying once more costs, and with it the rest of the way without any more of that.
     once = run.meter.costs.denoise + run.price_of_look(step + 1)
-    least = count * (noises * once + _tries(run, step + 2))
+    least = count * (noises * once + (_rest(run, step + 2) if step + 1 < run.last else 0.0))
     for iteration in range(iterations):
         if not run.meter.affords(least):
             break
-        recipes = []
+        recipes: list[Recipe] = []
         for position, row in enumerate(rows):
             number = iteration * noises + position % noises
-            root = run.candidates[group.who[row]].seed
+            root = run.ledger.candidates[cohort.who[row]].seed
             seed = seed_of(root, f"move {step}", number)
             fresh = seed_of(root, f"fresh {step}", number) / 2**63 < epsilon
-            recipes.append((seed,) if fresh else (*best.noises[row][step + 1], seed))
-        tried = run.evaluate(run.step(run.select(group, rows), recipes))
+            recipes.append((seed,) if fresh else (*top.noises[row][step + 1], seed))
+        tried = run.evaluate(run.step(run.select(cohort, rows), recipes))
         look = run.look(tried)
         values = np.concatenate([seen.values, look.values], axis=1)
         images = np.concatenate([seen.images, look.images])
         chosen = []
         for row in range(count):
             rivals = [row, *range(count + row * noises, count + (row + 1) * noises)]
-            chosen.append(rivals[int(keep_best(merit(values[:, rivals]), 1)[0])])
-        best = run.select(run.concat([best, tried]), chosen)
+            chosen.append(rivals[int(best(values[:, rivals], 1)[0])])
+        top = run.select(run.concat([top, tried]), chosen)
         seen = Look(step + 1, values[:, chosen], images[chosen])
-    run.record(best, seen)
-    return best
+    run.record(top, seen)
+    return top
+
+
+METHOD = Method(
+    "noise-zero-order",
+    "at every step climb from noise to better noise near by",
+    noise_zero_order,
+    NoiseZeroOrder,
+    needs_noise=True,
+)

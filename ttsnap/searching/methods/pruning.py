@@ -1,79 +1,87 @@
-"""Best-of-N, and TTSnap (arXiv 2511.22242, section 3): prune by early estimates of the reward."""
+"""Running candidates through a pruning schedule: what several methods do, some with no checks."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import replace
 from operator import mul
 from typing import TYPE_CHECKING
 
 import numpy as np
+from pydantic import Field
 
 from ttsnap.errors import UserError
-from ttsnap.schedule import Schedule, check_steps, keep_best
-from ttsnap.searching.engine import Group, Run, merit
+from ttsnap.schedule import Schedule, affords, check_steps
+from ttsnap.searching.ledger import best
+from ttsnap.searching.methods.base import MethodOptions
 
 if TYPE_CHECKING:
-    from ttsnap.searching.methods import NoOptions, Pruning
+    from ttsnap.searching.executor import Cohort, Executor
 
 
-def best_of_n(run: Run, options: NoOptions) -> None:
-    """Finish as many candidates as the budget affords."""
-    prune(run, Schedule(), affordable(run, Schedule()), grouped=True)
+class Pruning(MethodOptions):
+    """Checks at which the worst candidates are dropped (arXiv 2511.22242, section 3)."""
+
+    schedule: str = Field(
+        description="Checks STEP:KEEP,… such as 2:0.4,6:0.4; empty prunes nothing."
+    )
+
+    def checks(self, steps: int) -> Schedule:
+        """The schedule, for a sampler of as many steps.
+
+        Raises:
+            UserError: it is none, or checks too late.
+        """
+        schedule = Schedule.parse(self.schedule)
+        check_steps(schedule, steps)
+        return schedule
 
 
-def ttsnap(run: Run, options: Pruning) -> None:
-    """Prune at the checks of a schedule, by the verifiers of their steps.
-
-    A step without a verifier is checked by the rewards themselves.
-    """
-    schedule = Schedule.parse(options.schedule)
-    check_steps(schedule, run.sampler.steps)
-    prune(run, schedule, affordable(run, schedule), grouped=True)
-
-
-def ttsp(run: Run, options: Pruning) -> None:
-    """Prune at the checks of a schedule, by the rewards themselves."""
-    run.task = replace(run.task, verifiers={})
-    ttsnap(run, options)
-
-
-def affordable(run: Run, schedule: Schedule) -> int:
-    """Largest number of candidates that the budget runs through ``schedule`` in groups.
+def affordable(run: Executor, schedule: Schedule = Schedule()) -> int:
+    """Largest number of candidates that the budget runs through ``schedule``, references included.
 
     Raises:
-        UserError: it is zero.
+        UserError: nothing is spent yet, and it is zero.
     """
-    meter = run.meter
-    n = meter.affordable(schedule)
-    while n and not meter.affords(
-        meter.costs.cost(n, schedule) + references(run, schedule, n) * meter.costs.denoise
-    ):
-        n -= 1
-    if n == 0:
+    n = largest(run, schedule, run.meter.left) if run.meter.affordable(schedule) else 0
+    if n == 0 and not run.meter.evaluations:
         raise UserError(
-            f"budget of {meter.budget:g} {meter.costs.unit}: too little for a candidate and its "
-            "reference, see sampling.negtome"
+            f"budget of {run.meter.budget:g} {run.meter.costs.unit}: too little for a candidate "
+            "and its reference, see sampling.negtome"
         )
     return n
 
 
-def references(run: Run, schedule: Schedule, n: int) -> int:
+def largest(run: Executor, schedule: Schedule, left: float) -> int:
+    """Largest number of candidates that ``left`` runs through ``schedule``; may be zero."""
+    n = run.meter.costs.largest_n(left, schedule)
+    while n and not affords(left, cost(run, schedule, n)):
+        n -= 1
+    return n
+
+
+def cost(run: Executor, schedule: Schedule, n: int) -> float:
+    """What the next ``n`` candidates cost on their way through ``schedule``, with references."""
+    costs = run.meter.costs
+    return costs.cost(n, schedule) + references(run, schedule, n) * costs.denoise
+
+
+def references(run: Executor, schedule: Schedule, n: int) -> int:
     """Most evaluations that NegToMe needs for references that are no candidates any more, or yet.
 
-    Before the first check only a last group that is not whole may lack its reference; after it,
-    every group may.
+    Before the first check only the first and the last group of the next ``n`` candidates may lack
+    their reference, where they are not whole; after it, every group may.
     """
     negtome = run.sampler.negtome
     if negtome is None:
         return 0
+    members = range(run.drawn, run.drawn + n)
+    groups = {negtome.reference_of(member) for member in members}
+    lacking = len(groups.difference(members))
     counts = schedule.counts(n)
     passed = [sum(check.step < step for check in schedule.checks) for step in run.sampler.coupled]
-    groups, lacking = math.ceil(n / negtome.group), 0 < n % negtome.group <= negtome.reference
-    return sum(min(counts[number], groups) if number else lacking for number in passed)
+    return sum(min(counts[number], len(groups)) if number else lacking for number in passed)
 
 
-def prune(run: Run, schedule: Schedule, n: int, grouped: bool = False) -> None:
+def prune(run: Executor, schedule: Schedule, n: int) -> None:
     """Run ``n`` candidates through ``schedule``; all alive reach a check before any is pruned.
 
     Where seconds are what is spent and they run short, fewer are begun or survive.
@@ -82,25 +90,22 @@ def prune(run: Run, schedule: Schedule, n: int, grouped: bool = False) -> None:
         run: the search.
         schedule: the checks.
         n: as the budget allows.
-        grouped: whether NegToMe acts, see :meth:`Run.start_grouped`.
     """
-    run.planned += run.meter.costs.cost(n, schedule)
-    if grouped:
-        run.planned += references(run, schedule, n) * run.meter.costs.denoise
+    run.planned += cost(run, schedule, n)
     run.message = "pruning" if schedule.checks else "finishing all"
-    group, scores = begin(run, schedule, n, grouped)
+    cohort, scores = begin(run, schedule, n)
     steps = [check.step for check in schedule.checks]
-    counts = schedule.counts(len(group))[1:]
+    counts = schedule.counts(len(cohort))[1:]
     for i, (following, count) in enumerate(zip([*steps[1:], run.last], counts, strict=False)):
         rest, prices = Schedule(schedule.checks[i + 1 :]), run.meter.costs.prices(steps)[i + 1 :]
         while count > 1 and not run.meter.affords(sum(map(mul, rest.counts(count), prices))):
             count -= 1
-        kept = keep_best(merit(scores), count)
-        run.drop(group, kept)
-        group, scores = run.reach(run.select(group, kept), following)
+        kept = best(scores, count)
+        run.drop(cohort, kept)
+        cohort, scores = run.reach(run.select(cohort, kept), following)
 
 
-def begin(run: Run, schedule: Schedule, n: int, grouped: bool = False) -> tuple[Group, np.ndarray]:
+def begin(run: Executor, schedule: Schedule, n: int) -> tuple[Cohort, np.ndarray]:
     """Bring ``n`` new candidates to the first check, or to the end if there is none.
 
     Where seconds are what is spent and they run short, fewer are begun. For the arguments see
@@ -111,21 +116,23 @@ def begin(run: Run, schedule: Schedule, n: int, grouped: bool = False) -> tuple[
     """
     run.alive = n
     step = [*(check.step for check in schedule.checks), run.last][0]
-    groups: list[Group] = []
+    cohorts: list[Cohort] = []
     values: list[np.ndarray] = []
     begun = 0
-    start, size = run.start, run.task.batch_size
-    if grouped and (negtome := run.sampler.negtome):
-        if size < negtome.group:
+    size, group = run.task.batch_size, 1
+    if negtome := run.sampler.negtome:
+        group = negtome.group
+        if size < group:
             raise UserError(
-                f"batches of {size} are smaller than sampling.negtome.group, {negtome.group}, "
-                "whose images run together"
+                f"batches of {size} are smaller than sampling.negtome.group, {group}, whose images "
+                "run together"
             )
-        start, size = run.start_grouped, size - size % negtome.group
+        size -= size % group
     while begun < n:
-        group, seen = run.reach(start(min(size, n - begun)), step)
-        groups.append(group)
+        # Batches end where groups do, so that no group is in two of them.
+        cohort, seen = run.reach(run.start(min(size - run.drawn % group, n - begun)), step)
+        cohorts.append(cohort)
         values.append(seen)
-        begun += len(group)
+        begun += len(cohort)
         n = min(n, max(begun, run.meter.affordable(schedule, begun)))
-    return run.concat(groups), np.concatenate(values, axis=1)
+    return run.concat(cohorts), np.concatenate(values, axis=1)

@@ -4,27 +4,44 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ttsnap.schedule import Schedule, check_steps
-from ttsnap.searching.methods.pruning import prune
-from ttsnap.searching.methods.zero_order import Pivot, climb
+from pydantic import Field
+
+from ttsnap.schedule import Schedule
+from ttsnap.searching.methods.base import Method
+from ttsnap.searching.methods.pruning import Pruning, affordable, largest, prune
+from ttsnap.searching.methods.zero_order import Climbing, Pivot, climb
 
 if TYPE_CHECKING:
-    from ttsnap.searching.engine import Run
-    from ttsnap.searching.methods import Refinement
+    from ttsnap.searching.executor import Executor
 
 
-def refine(run: Run, options: Refinement) -> None:
+class Refinement(Pruning, Climbing):
+    """Pruning, then hill climbing from the survivors, the best one first."""
+
+    share: float = Field(0.3, gt=0, lt=1, description="Share of the budget kept for climbing.")
+
+
+def refine(run: Executor, options: Refinement) -> None:
     """TTSnap with a part of the budget, then zero-order search from its finals, the best first.
 
     Neighbours are finished and compared by their final images.
     """
-    schedule = Schedule.parse(options.schedule)
-    check_steps(schedule, run.sampler.steps)
-    run.meter.affordable(schedule)
-    costs = run.meter.costs
-    prune(run, schedule, max(1, costs.largest_n((1 - options.share) * run.task.budget, schedule)))
-    run.end_round()
+    schedule = options.checks(run.sampler.steps)
+    affordable(run, schedule)
+    prune(run, schedule, max(1, largest(run, schedule, (1 - options.share) * run.task.budget)))
+    ledger = run.ledger
+    ledger.end_round()
     survivors = [
-        Pivot(i, run.candidates[i].noises[0], run.final(i)[:, None], None) for i in run.ranked()
+        Pivot(i, ledger.candidates[i].noises[0], ledger.final(i)[:, None], None)
+        for i in ledger.ranked()
     ]
     climb(run, options, Schedule(), iter(survivors))
+
+
+METHOD = Method(
+    "ttsnap+zero-order",
+    "prune first, then climb from the survivors",
+    refine,
+    Refinement,
+    negtome=True,
+)

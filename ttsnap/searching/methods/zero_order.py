@@ -7,13 +7,41 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from pydantic import Field
 
-from ttsnap.schedule import Check, Schedule, check_steps, keep_best
-from ttsnap.searching.engine import Group, Run, merit
-from ttsnap.searching.noise import Recipe
+from ttsnap.config import StepIndex
+from ttsnap.schedule import Check, Schedule, check_steps
+from ttsnap.searching.ledger import best
+from ttsnap.searching.methods.base import Method, MethodOptions
 
 if TYPE_CHECKING:
-    from ttsnap.searching.methods import Climbing, ZeroOrder
+    from ttsnap.searching.executor import Cohort, Executor
+    from ttsnap.searching.noise import Move, Recipe
+
+
+class Climbing(MethodOptions):
+    """Hill climbing over the initial noise (arXiv 2501.09732, section 4.1)."""
+
+    neighbours: int = Field(4, ge=0, description="Neighbours tried around a noise at once.")
+    threshold: float = Field(
+        0.95, gt=-1, lt=1, description="Cosine between a noise and its neighbours."
+    )
+
+    def move(self) -> Move:
+        """To a neighbour, over the sphere of all noise of the same norm."""
+        from ttsnap.searching.noise import sphere
+
+        return sphere(self.threshold)
+
+
+class ZeroOrder(Climbing):
+    """Hill climbing over the initial noise, from one fresh noise after the other."""
+
+    step: StepIndex | None = Field(
+        None,
+        description="Step index at which noises are compared, by its verifier; only the top of a "
+        "hill is finished. null compares final images.",
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,16 +52,16 @@ class Pivot:
         index: of the candidate.
         noise: recipe of its initial noise.
         values: its scores (R, 1) where candidates are compared.
-        group: the candidate evaluated there; None if its final image is already known.
+        cohort: the candidate evaluated there; None if its final image is already known.
     """
 
     index: int
     noise: Recipe
     values: np.ndarray
-    group: Group | None
+    cohort: Cohort | None
 
 
-def zero_order(run: Run, options: ZeroOrder) -> None:
+def zero_order(run: Executor, options: ZeroOrder) -> None:
     """Climb from noise to better noise until the budget is spent (arXiv 2501.09732, section 4.1).
 
     Candidates are compared by their final images, or at one earlier step, by its verifier; then
@@ -46,11 +74,11 @@ def zero_order(run: Run, options: ZeroOrder) -> None:
     climb(run, options, schedule, iter(()))
 
 
-def climb(run: Run, options: Climbing, schedule: Schedule, bases: Iterator[Pivot]) -> None:
+def climb(run: Executor, options: Climbing, schedule: Schedule, bases: Iterator[Pivot]) -> None:
     """Climb from each of ``bases``, then from fresh noise, until the budget is spent.
 
     A round tries neighbours of a noise. If one is better, it is climbed to; if not, the next base
-    is climbed from.
+    is climbed from. Neighbours keep the noises of their base's steps, where the sampler adds any.
 
     Args:
         run: the search.
@@ -63,53 +91,61 @@ def climb(run: Run, options: Climbing, schedule: Schedule, bases: Iterator[Pivot
     pivot = next(bases, None)
     while True:
         price, *rest = run.meter.costs.prices(steps)
-        count = int((run.meter.left - sum(rest)) / price * (1 + 1e-9))
+        count = run.meter.count(price, spare=sum(rest))
         if count < 1:
             break
         tried: dict[int, Recipe] = {}
         if pivot is None:
-            base = run.add()
-            tried[base] = (run.candidates[base].seed,)
+            base = run.begin()
+            tried[base] = (run.ledger.candidates[base].seed,)
         else:
             base = pivot.index
         noise = tried[base] if pivot is None else pivot.noise
         for number in range(min(options.neighbours, count - len(tried))):
-            index = run.derive(base, "neighbour", number)
-            tried[index] = (*noise, run.candidates[index].seed)
+            index = run.ledger.derive(base, "neighbour", number)
+            tried[index] = (*noise, run.ledger.candidates[index].seed)
         if tried:
             run.planned += len(tried) * price
             pivot = _try(run, pivot, tried, steps)
         if pivot is not None and pivot.index == base:
             _finish(run, pivot)
             pivot = next(bases, None)
-        run.end_round()
+        run.ledger.end_round()
     if pivot is not None:
         _finish(run, pivot)
 
 
-def _try(run: Run, pivot: Pivot | None, tried: dict[int, Recipe], steps: list[int]) -> Pivot:
+def _try(run: Executor, pivot: Pivot | None, tried: dict[int, Recipe], steps: list[int]) -> Pivot:
     """The best of a pivot and its neighbours."""
     run.alive = len(tried)
     start = run.start_from(list(tried), list(tried.values()))
-    group, values = run.reach(start, steps[0] if steps else run.last)
+    cohort, values = run.reach(start, steps[0] if steps else run.last)
     if pivot is not None:
         values = np.concatenate([pivot.values, values], axis=1)
-    best = int(keep_best(merit(values), 1)[0])
-    row = best - (pivot is not None)
+    top = int(best(values, 1)[0])
+    row = top - (pivot is not None)
     if steps:
-        run.drop(group, [row] if row >= 0 else [])
+        run.drop(cohort, [row] if row >= 0 else [])
     if pivot is not None:
         if row < 0:
             return pivot
         if steps:
-            run.candidates[pivot.index].pruned_at = steps[0]
-    index = group.who[row]
-    kept = run.select(group, [row]) if steps else None
-    return Pivot(index, tried[index], values[:, [best]], kept)
+            run.ledger.drop([pivot.index], steps[0])
+    index = cohort.who[row]
+    kept = run.select(cohort, [row]) if steps else None
+    return Pivot(index, tried[index], values[:, [top]], kept)
 
 
-def _finish(run: Run, pivot: Pivot) -> None:
-    if pivot.group is not None:
-        run.planned += sum(run.meter.costs.prices([pivot.group.state.index])[1:])
+def _finish(run: Executor, pivot: Pivot) -> None:
+    if pivot.cohort is not None:
+        run.planned += sum(run.meter.costs.prices([pivot.cohort.state.index])[1:])
         run.alive = 1
-        run.reach(pivot.group, run.last)
+        run.reach(pivot.cohort, run.last)
+
+
+METHOD = Method(
+    "zero-order",
+    "climb from noise to better noise near by, begin anew where none is better",
+    zero_order,
+    ZeroOrder,
+)

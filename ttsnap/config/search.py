@@ -1,0 +1,28 @@
+"""The live search of a run."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field, PositiveInt
+
+from ttsnap.config._base import Budgets, Settings, Text
+
+
+class Search(Settings):
+    """The search itself, run live on the test prompts."""
+
+    methods: Annotated[list[Text], Field(min_length=1)] = Field(
+        ["best-of-n", "ttsnap"],
+        description="Methods to compare at the same budgets; `ttsnap methods` lists them.",
+    )
+    options: dict[Text, dict[str, Any]] = Field(
+        {}, description="Settings of single methods, as `ttsnap methods` lists them."
+    )
+    reward: str = Field("clip", description="Name of the reward that searches.")
+    judge_reward: str | None = Field(
+        None,
+        description="Name of another reward, held out to judge what was found; null is none.",
+    )
+    budgets: Budgets = Field([0.021, 0.041], description="Compute per prompt, TFLOPs, increasing.")
+    prompts_per_job: PositiveInt = Field(80, description="Prompts per job.")

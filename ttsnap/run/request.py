@@ -1,0 +1,375 @@
+"""What to search with, from what a user says and, where that is little, from model and run.
+
+The command and any other face of the search ask here, so that they decide alike: what is said
+holds; a model of one's own says the rest of itself; a run's plan and checkpoints serve the model
+that they were made for and no other; and where there is no plan, one that ships does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ttsnap.config import Config, Costs, Model, RewardSettings, Runtime, Sampling
+from ttsnap.config import load_config as validated
+from ttsnap.errors import UserError
+from ttsnap.plans import reward_name, shipped_schedule
+from ttsnap.run.check import check
+from ttsnap.run.trained import check_made_for, checkpoints, made_by, made_for
+from ttsnap.schedule import CostModel, read_plan
+from ttsnap.searching.budget import WHOLE_IMAGES, Budget
+from ttsnap.searching.methods import METHODS, Method, MethodOptions
+from ttsnap.searching.methods.pruning import Pruning
+from ttsnap.searching.request import (
+    check_options,
+    check_plan,
+    check_reward,
+    check_scheduler,
+    method_named,
+    method_options,
+    planned_options,
+    read_reward,
+    read_scheduler,
+)
+
+if TYPE_CHECKING:
+    from ttsnap.searching.searcher import Searcher
+
+WORKFLOW_ONLY = {"splits", "narf", "simulation", "report"}
+"""Sections of a configuration that a search does not read."""
+
+BATCH = 8
+"""Candidates at once of a model whose configuration does not say."""
+
+PICKSCORE = "clip:yuvalkirstain/PickScore_v1@a4e4367c6dfa7288a00c550414478f865b875800"
+"""What judges by default: it knows pictures of any kind, the embedded world's reward its own."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A search as far as it is known before a model is loaded, and checked.
+
+    Attributes:
+        model: the generator.
+        sampling: all settings, or those that differ from what the pipeline does by itself.
+        asked_scheduler: whether the scheduler was asked for.
+        rewards: by their names, in order.
+        method: of the search.
+        options: of the method, as given; a schedule may still be missing.
+        budget: None is ``WHOLE_IMAGES`` of them, once their price is known.
+        costs: prices that are known.
+        runtime: device, batches and the like.
+        plan: of the run or given, if there is one for the method.
+        run: folder whose checkpoints verify; None where the untouched rewards do.
+        folder: where searches like this are kept.
+    """
+
+    model: Model
+    sampling: Sampling | Mapping[str, Any]
+    asked_scheduler: bool
+    rewards: dict[str, RewardSettings]
+    method: Method
+    options: dict[str, Any]
+    budget: Budget | None
+    costs: Costs
+    runtime: Runtime
+    plan: dict[str, Any] | None
+    run: Path | None
+    folder: Path
+    narf_steps: Sequence[int] = ()
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A search with its models.
+
+    Attributes:
+        searcher: ready to run.
+        model: the generator, with family and precision decided.
+        costs: prices in the unit of the budget.
+        budget: of a prompt.
+        options: of the method.
+        folders: of the checkpoints that verify, by step and reward.
+        notice: what the user should know of the schedule; empty if it is their own.
+    """
+
+    searcher: Searcher
+    model: Model
+    costs: CostModel
+    budget: Budget
+    options: MethodOptions
+    folders: dict[int, dict[str, Path]] = field(default_factory=dict)
+    notice: str = ""
+
+
+def request_of(
+    config: Config | None,
+    *,
+    model: str | None,
+    loras: Sequence[str],
+    components: str | None,
+    reward: str | None,
+    sampling: Mapping[str, Any],
+    runtime: Mapping[str, Any],
+    dtype: str | None,
+    method: str | None,
+    options: Mapping[str, Any],
+    plan: Path | None,
+    narf: bool | None,
+    budget: str | None,
+    say: Callable[[str], None],
+) -> Request:
+    """Decide what is to be searched with, and check it, without loading a model.
+
+    Args:
+        config: that was named, if one was.
+        model: as ``--model`` has it; of it the pipeline, not a config, says what is unsaid.
+        loras: as ``--lora``.
+        components: as ``--components``.
+        reward: names in the config, or ``KIND:PATH``, divided by commas.
+        sampling: given settings; None and what is left out is as the config or the model has it.
+        runtime: likewise.
+        dtype: of the model.
+        method: its name.
+        options: of the method.
+        plan: file of a plan.
+        narf: whether the run's checkpoints verify; None leaves it to the method.
+        budget: as it is written.
+        say: shows a line to the user.
+
+    Raises:
+        UserError: anything of it is unknown, impossible, or made for another model.
+    """
+    base = config or Config()
+    own = model is not None or base.model.path != Config().model.path
+    # What only the workflow reads need not fit the steps of a search.
+    settings = base.model_dump(exclude_unset=True, exclude=WORKFLOW_ONLY) if config else {}
+    sampled: dict[str, Any] = settings.get("sampling", {}) if own else base.sampling.model_dump()
+    given = {name: value for name, value in sampling.items() if value is not None}
+    if "scheduler" in given:
+        given["scheduler"] = read_scheduler(given["scheduler"]).model_dump()
+    settings["sampling"] = {**sampled, **given}
+    placed = {name: value for name, value in runtime.items() if value is not None}
+    usual = {"device": "auto", "batch_size": BATCH} if own else {}
+    settings["runtime"] = {**usual, **settings.get("runtime", {}), **placed}
+    settings["model"] = _model(base.model, model, loras, components, dtype, say)
+    names = _rewards(settings, base, own, reward, config, say)
+    whole = validated(settings)
+    check(whole)
+    chosen = {name: whole.rewards[name] for name in names}
+    for name, one in chosen.items():
+        check_reward(one, name)
+
+    run = None if model is not None and config is None else Path(whole.results, whole.run)
+    made = made_by(run) if run is not None else None
+    wanted = made_for(whole.model, whole.sampling, chosen)
+    if own:
+        # What the pipeline says of itself is known once it is loaded.
+        wanted["sampling"] = {name: wanted["sampling"][name] for name in settings["sampling"]}
+    how = _method(method, made, wanted, run, names, base.narf.steps)
+    if plan and not how.prunes:
+        raise UserError(f"method {how.name} prunes nothing; leave out --plan")
+    if narf and not how.verified:
+        raise UserError("--narf: ttsp looks by the untouched reward; with checkpoints it is ttsnap")
+    found = None
+    by = names[0] if len(names) == 1 else "joint"
+    if how.prunes and "schedule" not in options:
+        found = _plan(plan, run, names[0], made, wanted)
+        if found is not None and not own:
+            check_plan(found, how, by, whole.sampling.steps)
+    verified = how.looks_by_narf if narf is None else narf
+    if verified:
+        if run is None or made is None:
+            raise UserError(
+                f"method {how.name}: looks by NARF checkpoints, and there is no run that trained "
+                "any for this model; use --method ttsp, or name the run's --config"
+            )
+        check_made_for(f"{run}/narf", made, wanted)
+    unset = {"schedule": ""} if how.prunes else {}
+    known = method_options(how, unset | dict(options))
+    if not own:
+        check_options(known, whole.sampling.steps)
+    unit = whole.costs.unit
+    spend = Budget.parse(budget, unit) if budget else None
+    if spend is None and not (own and (config is None or "search" not in config.model_fields_set)):
+        spend = Budget(whole.search.budgets[-1], unit)
+    return Request(
+        model=whole.model,
+        sampling=settings["sampling"] if own else whole.sampling,
+        asked_scheduler="scheduler" in given,
+        rewards=chosen,
+        method=how,
+        options=dict(options),
+        budget=spend,
+        costs=whole.costs,
+        runtime=whole.runtime,
+        plan=found,
+        run=run if verified else None,
+        folder=Path(whole.results, "search") if run is None else run / "live",
+        narf_steps=base.narf.steps,
+    )
+
+
+def load(request: Request, *, keep_finals: bool = False, threads: int | None = None) -> Loaded:
+    """Load the models of a request, and decide what hangs on them: prices, budget, schedule.
+
+    Args:
+        request: of :func:`request_of`.
+        keep_finals: as of :class:`~ttsnap.searching.searcher.Searcher`.
+        threads: of the CPU; None is as many as the work is worth.
+
+    Raises:
+        UserError: a model cannot be loaded, or the schedule or the plan is not for its steps.
+    """
+    from ttsnap.diffusion import load_sampler
+    from ttsnap.diffusion.loading import settled
+    from ttsnap.diffusion.sources import described
+    from ttsnap.diffusion.threads import use_threads
+    from ttsnap.rewards import load_reward
+    from ttsnap.searching.searcher import Searcher
+
+    how, device = request.method, request.runtime.device
+    model = settled(request.model, request.runtime)
+    sampler = load_sampler(model, request.sampling, request.runtime)
+    if request.asked_scheduler:
+        check_scheduler(how, sampler)
+    use_threads(sampler, threads)
+    loaders = {
+        name: partial(load_reward, one, name=name, device=device)
+        for name, one in request.rewards.items()
+    }
+    searcher = Searcher(
+        sampler,
+        [one() for one in loaders.values()],
+        costs=request.costs,
+        model=described(model),
+        batch_size=request.runtime.batch_size,
+        keep_finals=keep_finals,
+    )
+    unit = request.budget.unit if request.budget else request.costs.unit
+    costs = searcher.prices(unit)
+    budget = request.budget or Budget(WHOLE_IMAGES * costs.cost(1), unit)
+    given, notice = dict(request.options), ""
+    by = next(iter(request.rewards)) if len(request.rewards) == 1 else "joint"
+    if request.plan is not None:
+        given |= planned_options(request.plan, how, budget.value, by, costs)
+    elif how.prunes and "schedule" not in given:
+        named = next(iter(request.rewards.values()))
+        reward = reward_name(named) if len(request.rewards) == 1 else None
+        shipped = shipped_schedule(
+            model.family, reward, sampler.sigmas.tolist(), costs, budget.value
+        )
+        given["schedule"] = str(shipped.schedule)
+        checks = f"{shipped.schedule}: " if shipped.schedule.checks else ""
+        notice = f"schedule {checks}{shipped.text}"
+    options = method_options(how, given)
+    check_options(options, sampler.steps)
+    folders: dict[int, dict[str, Path]] = {}
+    if request.run is not None:
+        steps = list(request.narf_steps)
+        if isinstance(options, Pruning):
+            steps = [check.step for check in options.checks(sampler.steps).checks]
+        folders = checkpoints(request.run, request.rewards, steps)
+    searcher.verifiers = {
+        step: tuple(loaders[name](checkpoint=path) for name, path in of.items())
+        for step, of in folders.items()
+    }
+    return Loaded(searcher, model, costs, budget, options, folders, notice)
+
+
+def _model(
+    base: Model,
+    model: str | None,
+    loras: Sequence[str],
+    components: str | None,
+    dtype: str | None,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    from ttsnap.diffusion.sources import read_lora, read_model
+
+    if model is not None:
+        precision = dtype or "auto"
+        found = read_model(model, loras=loras, dtype=precision, components=components, say=say)
+        return found.model_dump()
+    given = base.model_dump()
+    if components is not None:
+        given["components"] = components
+    if loras:
+        given["loras"] = [*given.get("loras", []), *(read_lora(one, say) for one in loras)]
+    return given | ({} if dtype is None else {"dtype": dtype})
+
+
+def _rewards(
+    settings: dict[str, Any],
+    base: Config,
+    own: bool,
+    reward: str | None,
+    config: Config | None,
+    say: Callable[[str], None],
+) -> list[str]:
+    """Names of what judges; those that the config does not have are added to ``settings``."""
+    known = base.model_dump()["rewards"]
+    if own and (config is None or "rewards" not in config.model_fields_set):
+        # The reward of the embedded world knows captions of shapes only.
+        known = {}
+        if reward is None:
+            reward = PICKSCORE
+            say(f"no --reward: PickScore judges, {PICKSCORE.partition(':')[2]}")
+    names = []
+    for text in (reward or base.search.reward).split(","):
+        name = text
+        if text not in known:
+            name, known[name] = read_reward(text)
+        if name in names:
+            raise UserError(f"--reward {reward}: {name} is listed twice")
+        names.append(name)
+    settings["rewards"] = known
+    if base.search.reward not in known:
+        settings["search"] = settings.get("search", {}) | {"reward": names[0]}
+    return names
+
+
+def _method(
+    name: str | None,
+    made: Mapping[str, Any] | None,
+    wanted: Mapping[str, Any],
+    run: Path | None,
+    rewards: Sequence[str],
+    steps: Sequence[int],
+) -> Method:
+    """The method that was asked for; else ttsnap where its verifiers are, and ttsp elsewhere."""
+    if name is not None:
+        return method_named(name)
+    if run is None or made is None:
+        return METHODS["ttsp"]
+    try:
+        check_made_for(str(run), made, wanted)
+        checkpoints(run, rewards, steps)
+    except UserError:
+        return METHODS["ttsp"]
+    return METHODS["ttsnap"]
+
+
+def _plan(
+    given: Path | None,
+    run: Path | None,
+    reward: str,
+    made: Mapping[str, Any] | None,
+    wanted: Mapping[str, Any],
+) -> dict[str, Any] | None:
+    """The plan that was given, or the run's if it was made for this; None if there is neither."""
+    if given is not None:
+        found = read_plan(given)
+        if known := found.get("provenance", {}).get("made_for"):
+            check_made_for(str(given), known, wanted)
+        return found
+    if run is None or made is None:
+        return None
+    file = run / "plan" / f"{reward}.json"
+    if not file.exists():
+        return None
+    check_made_for(str(file), made, wanted)
+    return read_plan(file)

@@ -1,0 +1,98 @@
+"""What a run has planned and trained for searches, and what model it was made for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ttsnap.config import Model, RewardSettings, Sampling
+from ttsnap.errors import UserError
+from ttsnap.run.status import SETTINGS
+
+NO_MATTER = ("dtype", "preview", "vae_tiling")
+"""Settings of a model that leave its images what they are, but for rounding."""
+
+
+def made_for(model: Model, sampling: Sampling, rewards: Mapping[str, RewardSettings]) -> dict:
+    """What a plan or a checkpoint is good for: these weights, sampled so, judged by these rewards.
+
+    Local weights are told by their place, those of the hub by their commit.
+    """
+    known = model.model_dump(mode="json", exclude={*NO_MATTER})
+    return {
+        "model": known | {"path": _place(model.path)},
+        "sampling": sampling.model_dump(mode="json"),
+        "rewards": {
+            name: reward.model_dump(mode="json") | {"path": _place(reward.path or "")}
+            for name, reward in rewards.items()
+        },
+    }
+
+
+def _place(path: str) -> str:
+    return str(Path(path).resolve()) if Path(path).exists() else path
+
+
+def check_made_for(what: str, made: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Refuse a plan or a checkpoint of another model, other sampling or another reward.
+
+    Args:
+        what: what is refused, and where it lies.
+        made: as :func:`made_for` of what it was made for, with all rewards that it knows.
+        wanted: the same of what is to be searched; parts that it lacks are not compared.
+
+    Raises:
+        UserError: naming what differs first.
+    """
+    for part, now in _leaves(wanted):
+        then: Any = made
+        for key in part:
+            then = then.get(key) if isinstance(then, Mapping) else None
+        if then != now:
+            raise UserError(
+                f"{what} was made for another model: its {'.'.join(part)} is {json.dumps(then)}, "
+                f"not {json.dumps(now)}; leave it out, for the schedule that ships, or run the "
+                "workflow for this one"
+            )
+
+
+def _leaves(nested: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[Any, Any]]:
+    for key, value in nested.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, (*path, key))
+        else:
+            yield (*path, key), value
+
+
+def made_by(run: Path) -> dict[str, Any] | None:
+    """What a run's plans and checkpoints were made for; None where no run has been."""
+    try:
+        given = json.loads((run / SETTINGS).read_bytes())
+        rewards = {name: RewardSettings(**one) for name, one in given["rewards"].items()}
+        return made_for(Model(**given["model"]), Sampling(**given["sampling"]), rewards)
+    except FileNotFoundError:
+        return None
+
+
+def checkpoints(
+    run: Path, rewards: Iterable[str], steps: Sequence[int]
+) -> dict[int, dict[str, Path]]:
+    """Folders of a run's NARF checkpoints, by step and by reward.
+
+    Raises:
+        UserError: one is missing.
+    """
+    found = {
+        step: {name: run / "narf" / name / f"step_{step:02d}" for name in rewards} for step in steps
+    }
+    for step, of in found.items():
+        for folder in of.values():
+            if not folder.is_dir():
+                raise UserError(
+                    f"{folder}: no NARF checkpoint for step {step}; run the workflow first "
+                    "(`make demo` for the default), check at one of narf.steps, or use "
+                    "--method ttsp"
+                )
+    return found

@@ -1,0 +1,194 @@
+"""From what a user writes to what a search is given; shared by command, stage and notebook.
+
+All of it is checked without loading a model.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from pydantic import ValidationError
+
+from ttsnap.config import HUB_ID, RewardSettings, Scheduler
+from ttsnap.errors import UserError
+from ttsnap.rewards import KINDS, find_kind, require_kind
+from ttsnap.schedule import CostModel, planned_schedule
+from ttsnap.searching.methods import METHODS, Method, MethodOptions
+from ttsnap.searching.methods.pruning import Pruning
+
+if TYPE_CHECKING:
+    from ttsnap.diffusion.sampler import Sampler
+
+
+def method_named(name: str) -> Method:
+    """The search method of this name.
+
+    Raises:
+        UserError: there is none; suggests the nearest.
+    """
+    if name not in METHODS:
+        near = difflib.get_close_matches(name, METHODS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(METHODS)}"
+        raise UserError(f"method {name}: unknown; {hint}")
+    return METHODS[name]
+
+
+def method_options(method: Method, given: Mapping[str, Any]) -> MethodOptions:
+    """The settings of ``method`` with ``given`` in place of their defaults.
+
+    Raises:
+        UserError: it has no such setting, one that it must have is missing, or a value is no good.
+    """
+    known = method.options.model_fields
+    try:
+        return method.options.model_validate(dict(given))
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        match first["type"]:
+            case "extra_forbidden":
+                words = f"has no option {name}; it has {', '.join(known) or 'none'}"
+            case "missing":
+                words = f"needs {name}: {known[name].description}"
+            case _:
+                words = f"{name}: {first['msg']}, not {first['input']!r}"
+        raise UserError(f"method {method.name}: {words}") from None
+
+
+def planned_options(
+    plan: Mapping[str, Any], method: Method, budget: float, reward: str, costs: CostModel
+) -> dict[str, str]:
+    """The schedule that a plan chose for a method that prunes, as an option of it.
+
+    Args:
+        plan: of :func:`ttsnap.schedule.read_plan`.
+        method: prunes.
+        budget: in the unit of ``costs``.
+        reward: that prunes, or ``joint``.
+        costs: of the sampler that is to run it.
+
+    Raises:
+        UserError: see :func:`ttsnap.schedule.planned_schedule`.
+    """
+    strategy = "ttsnap" if method.looks_by_narf else "ttsp"
+    return {"schedule": str(planned_schedule(plan, strategy, budget, reward=reward, costs=costs))}
+
+
+def check_options(options: MethodOptions, steps: int) -> None:
+    """See that a schedule fits a sampler of as many steps.
+
+    Raises:
+        UserError: it does not.
+    """
+    if isinstance(options, Pruning):
+        options.checks(steps)
+
+
+def check_scheduler(method: Method, sampler: Sampler) -> None:
+    """See that a scheduler that was asked for, not chosen for the method, is one that it can use.
+
+    Raises:
+        UserError: the method searches noise that the scheduler does not add.
+    """
+    if method.needs_noise and not sampler.stochastic:
+        raise UserError(
+            f"method {method.name}: searches the noise of the steps and needs a stochastic "
+            "scheduler; leave out the one that was asked for, or ask for another"
+        )
+
+
+def check_plan(plan: Mapping[str, Any], method: Method, reward: str, steps: int) -> None:
+    """See that a plan has something for a method, whatever the prices turn out to be.
+
+    Raises:
+        UserError: see :func:`ttsnap.schedule.planned_schedule`.
+    """
+    costs = CostModel(**plan["costs"], steps=steps)
+    planned_options(plan, method, costs.cost(1), reward, costs)
+
+
+def check_reward(settings: RewardSettings, name: str) -> None:
+    """See that a reward can be loaded and searched by, as far as that shows without loading it.
+
+    Raises:
+        UserError: its kind cannot be imported, its path is neither a folder nor a hub id, or it
+            ranks what it is given together, which is a batch and not the whole search.
+    """
+    find_kind(settings.kind, f"rewards.{name}.kind")
+    path = settings.path
+    if path is not None and not Path(path).exists() and not re.fullmatch(HUB_ID, path):
+        raise UserError(f"rewards.{name}.path: {path} is neither a local path nor a hub id")
+    if settings.kind == "ensemble" and settings.options.get("by") == "rank":
+        raise UserError(by_rank(name, settings.members))
+
+
+def by_rank(name: str, members: Iterable[str]) -> str:
+    """Why an ensemble that sums ranks cannot search."""
+    return (
+        f"reward {name}: sums ranks within a batch, which mean nothing in the next one; search by "
+        f"its members at once, --reward {','.join(members)}, whose ranks are summed over all "
+        "candidates"
+    )
+
+
+def read_options(given: Sequence[str]) -> dict[str, Any]:
+    """What ``key=value`` texts say; values are read as YAML, so that 4 is a number.
+
+    Raises:
+        UserError: one is no ``key=value``.
+    """
+    options = {}
+    for text in given:
+        key, equals, value = text.partition("=")
+        try:
+            options[key.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            equals = ""
+        if not equals:
+            raise UserError(f"{text!r}: expected KEY=VALUE")
+    return options
+
+
+def read_scheduler(text: str) -> Scheduler:
+    """The scheduler that ``NAME`` or ``NAME,key=value,…`` describes.
+
+    Raises:
+        UserError: it describes none.
+    """
+    name, *options = text.split(",")
+    try:
+        return Scheduler(name=name.strip(), options=read_options(options))
+    except ValidationError:
+        raise UserError(
+            f"scheduler {text!r}: expected a class of diffusers with its options, as in "
+            "DDIMScheduler,eta=1"
+        ) from None
+
+
+def read_reward(text: str) -> tuple[str, dict[str, Any]]:
+    """Name and settings of a reward given as ``KIND[:PATH[@COMMIT]]`` or ``MODULE:CLASS``.
+
+    The name is the last part of the path, or the kind, or the class.
+
+    Raises:
+        UserError: there is no such kind.
+    """
+    kind, _, place = text.partition(":")
+    if kind not in KINDS and place:
+        return place, {"kind": text}
+    if not place:
+        require_kind(kind, "reward")
+        return kind, {"kind": kind}
+    source = read_source(place)
+    return source["path"].rstrip("/").rpartition("/")[2], {"kind": kind, **source}
+
+
+def read_source(text: str) -> dict[str, Any]:
+    """``path`` and ``revision`` of a folder, or of ``ORG/NAME@COMMIT`` on the hub."""
+    path, _, revision = (text, "", "") if Path(text).exists() else text.partition("@")
+    return {"path": path, "revision": revision or None}
