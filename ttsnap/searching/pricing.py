@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -16,6 +15,8 @@ if TYPE_CHECKING:
     from ttsnap.config import Config
     from ttsnap.diffusion.sampler import Sampler
     from ttsnap.rewards import Reward
+
+T = TypeVar("T")
 
 
 def measure(unit: str, sampler: Sampler, reward: Reward, batch: int) -> dict[str, float]:
@@ -28,25 +29,45 @@ def measure(unit: str, sampler: Sampler, reward: Reward, batch: int) -> dict[str
         batch: candidates that run together, fewer where memory runs out; seconds are a candidate's
             share of it.
     """
-    if unit == "TFLOPs":
-        score = sampler.scored_frames * reward.tflops(sampler.height, sampler.width)
-        return sampler.costs() | {"score": score}
+    prices = measured_sampling(unit, sampler, batch)
+    return prices | {"score": measured_score(unit, sampler, reward, batch)}
 
-    from ttsnap.diffusion.backoff import Backoff
+
+def measured_sampling(unit: str, sampler: Sampler, batch: int) -> dict[str, float]:
+    """What :func:`measure` says, but for the score."""
+    if unit == "TFLOPs":
+        return sampler.costs()
     from ttsnap.diffusion.flops import seconds
 
-    prices: dict[str, float] = {}
+    return _as_memory_allows(lambda count: sampler.costs(seconds, count), batch)
 
-    def timed(rows: range) -> None:
-        if prices:
-            return  # the rest of a batch that had to be split
-        count = len(rows) * sampler.scored_frames
-        images = np.zeros((count, sampler.height, sampler.width, 3), np.uint8)
-        score = seconds(lambda: reward.score(images, [""] * count)) / len(rows)
-        prices.update(sampler.costs(seconds, len(rows)), score=score)
 
-    Backoff(batch).map(timed, batch)
-    return prices
+def measured_score(unit: str, sampler: Sampler, reward: Reward, batch: int) -> float:
+    """What :func:`measure` says of the score."""
+    height, width, frames = sampler.height, sampler.width, sampler.scored_frames
+    if unit == "TFLOPs":
+        return frames * reward.tflops(height, width)
+    from ttsnap.diffusion.flops import seconds
+
+    def timed(count: int) -> float:
+        images = np.zeros((count * frames, height, width, 3), np.uint8)
+        return seconds(lambda: reward.score(images, [""] * len(images))) / count
+
+    return _as_memory_allows(timed, batch)
+
+
+def _as_memory_allows(function: Callable[[int], T], batch: int) -> T:
+    """``function`` of the largest number up to ``batch`` that memory allows."""
+    from ttsnap.diffusion.backoff import Backoff
+
+    found: list[T] = []
+
+    def first(rows: range) -> None:
+        if not found:  # the rest of a batch that had to be split is of no interest
+            found.append(function(len(rows)))
+
+    Backoff(batch).map(first, batch)
+    return found[0]
 
 
 def cost_model(
@@ -64,16 +85,17 @@ def cost_model(
     if unit == "NFE":
         return CostModel(1.0, 0.0, 0.0, steps=sampler.steps, unit="NFE")
     known = costs if costs.unit == unit else Costs.model_validate({"unit": unit})
-    models = [_of_one(known, sampler, reward, batch) for reward in rewards]
-    return replace(models[0], reward=sum(model.reward for model in models))
-
-
-def _of_one(costs: Costs, sampler: Sampler, reward: Reward, batch: int) -> CostModel:
-    given = costs.given(reward.name, preview=sampler.previewer is not None)
+    given = known.given("", preview=sampler.previewer is not None)
+    del given["score"]
     prices = {part: price for part, price in given.items() if price is not None}
     if len(prices) < len(given):
-        prices = measure(costs.unit, sampler, reward, batch) | prices
-    return CostModel.of(prices, steps=sampler.steps, unit=costs.unit)
+        prices = measured_sampling(unit, sampler, batch) | prices
+    scores = (known.rewards.get(reward.name) for reward in rewards)
+    prices["score"] = sum(
+        measured_score(unit, sampler, reward, batch) if score is None else score
+        for reward, score in zip(rewards, scores, strict=True)
+    )
+    return CostModel.of(prices, steps=sampler.steps, unit=unit)
 
 
 def score_tflops(config: Config, reward: str, height: int, width: int) -> float:

@@ -199,10 +199,11 @@ class Searcher:
         return self._noisy_steps[id(sampler)]
 
     def _notice(self, method: Method) -> None:
-        """Say once that NegToMe is left out."""
-        if self.sampler.negtome is not None and not method.negtome and not self._noticed:
+        """Say once that NegToMe is left out, which a sampler made to add noise says itself."""
+        acts = method.negtome or method.needs_noise
+        if self.sampler.negtome is not None and not acts and not self._noticed:
             self._noticed = True
-            logger.warning("sampling.negtome is left out: it does not act in %s", method.name)
+            logger.warning("negative token merging is left out: it does not act in %s", method.name)
 
 
 def distinct(names: Sequence[str]) -> tuple[str, ...]:
@@ -237,6 +238,8 @@ def noisy_scheduler(sampler: Sampler) -> Scheduler:
 
 def with_noise(sampler: Sampler) -> Sampler:
     """The same sampler with a scheduler that adds noise, and without NegToMe."""
+    if sampler.negtome is not None:
+        logger.warning("negative token merging is left out, for steps add noise of their own")
     sampling = Sampling(
         steps=sampler.steps,
         guidance_scale=sampler.guidance_scale,
