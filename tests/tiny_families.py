@@ -269,7 +269,7 @@ def edm() -> Any:
     )
 
 
-def _umt5(size: int = 32) -> tuple[Any, Any]:
+def tiny_umt5(size: int = 32) -> tuple[Any, Any]:
     tokenizer, _ = tiny_t5()
     encoder = transformers.UMT5EncoderModel(
         transformers.UMT5Config(
@@ -320,7 +320,7 @@ def ltx(**autoencoder: Any) -> Any:
 
 
 def wan(**settings: Any) -> Any:
-    tokenizer, encoder = _umt5()
+    tokenizer, encoder = tiny_umt5()
     transformer = diffusers.WanTransformer3DModel(
         num_attention_heads=2,
         attention_head_dim=12,

@@ -15,6 +15,7 @@ from ttsnap.diffusion import schedulers
 from ttsnap.diffusion.backoff import Backoff
 from ttsnap.diffusion.coupled import CoupledState
 from ttsnap.diffusion.flops import tflops
+from ttsnap.diffusion.loading import no_warnings
 from ttsnap.diffusion.state import Conditioning, State
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def costs(sampler: Sampler, clock: Clock | None = None, batch: int = 1) -> dict[
             return coupling.cost(replace(group, coupling=coupling), ask, measure) / len(some)
 
         # All of a group are pushed but for its reference.
-        prices["denoise"] += backoff.largest(added, size - 1) * (size - 1) / size
+        prices["denoise"] += Backoff(size - 1).largest(added, size - 1) * (size - 1) / size
     return prices
 
 
@@ -92,7 +93,8 @@ def without_weights(sampler: Sampler) -> Sampler:
     if sampler.previewer is not None:
         twin.previewer = copied(sampler.previewer, lambda tensor: tensor.to(meta))
     if hasattr(twin.denoiser, "reset_attention_backend"):
-        twin.denoiser.reset_attention_backend()
+        with no_warnings():  # of an experimental feature
+            twin.denoiser.reset_attention_backend()
     twin.couple()
     return twin
 
