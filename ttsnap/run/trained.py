@@ -25,7 +25,10 @@ def made_for(
 
     Local weights are told by their place, those of the hub by their commit.
     """
-    known = {"components": None, "loras": []}  # which a dump leaves out where there are none
+    known: dict[str, Any] = {
+        "components": None,
+        "loras": [],
+    }  # which a dump leaves out where there are none
     known |= model.model_dump(mode="json", exclude={*NO_MATTER})
     return {
         "model": known | {"path": _place(model.path)},
