@@ -32,7 +32,7 @@ from ttsnap.errors import UserError
 from ttsnap.plans import reward_name, shipped_schedule
 from ttsnap.run.check import check
 from ttsnap.run.trained import OWN, checkpoints, difference, made_by, made_for
-from ttsnap.schedule import CostModel, read_plan
+from ttsnap.schedule import CostModel, Schedule, read_plan
 from ttsnap.searching.budget import WHOLE_IMAGES, Budget
 from ttsnap.searching.methods import METHODS, Method, MethodOptions
 from ttsnap.searching.methods.pruning import Pruning
@@ -51,7 +51,7 @@ from ttsnap.searching.request import (
 
 if TYPE_CHECKING:
     from ttsnap.diffusion.sampler import Sampler
-    from ttsnap.rewards import Reward
+    from ttsnap.rewards.verifiers import SharedReward
     from ttsnap.searching.searcher import Searcher
 
 WORKFLOW_ONLY = {"splits", "narf", "simulation", "report"}
@@ -260,24 +260,23 @@ def load(request: Request, *, keep_finals: bool = False, threads: int | None = N
     from ttsnap.diffusion.loading import settled
     from ttsnap.diffusion.sources import described
     from ttsnap.diffusion.threads import use_threads
-    from ttsnap.rewards import load_reward
+    from ttsnap.rewards.verifiers import SharedReward
     from ttsnap.searching.searcher import Searcher
 
     how, device = request.method, request.runtime.device
     model = settled(request.model, request.runtime)
-    loaders = {
-        name: partial(load_reward, one, name=name, device=device)
+    # Rewards are smaller than the model, and what is wrong with them is told sooner.
+    shared = {
+        name: _loaded(partial(SharedReward, one, name=name, device=device), one)
         for name, one in request.rewards.items()
     }
-    # They are smaller than the model, and what is wrong with them is told sooner.
-    rewards = [_loaded(one, request.rewards[name]) for name, one in loaders.items()]
     sampler = load_sampler(model, request.sampling, request.runtime)
     if request.asked_scheduler:
         check_scheduler(how, sampler)
     use_threads(sampler, threads)
     searcher = Searcher(
         sampler,
-        rewards,
+        [one.verifier(None) for one in shared.values()],
         costs=request.costs,
         model=described(model),
         batch_size=request.runtime.batch_size,
@@ -307,7 +306,7 @@ def load(request: Request, *, keep_finals: bool = False, threads: int | None = N
             steps = [check.step for check in options.checks(sampler.steps).checks]
         folders = checkpoints(request.run, request.rewards, steps)
     searcher.verifiers = {
-        step: tuple(loaders[name](checkpoint=path) for name, path in of.items())
+        step: tuple(shared[name].verifier(path) for name, path in of.items())
         for step, of in folders.items()
     }
     about = (
@@ -329,7 +328,9 @@ def _check_method(
 ) -> None:
     """See that options and plan are those of a method; by default it is one that prunes."""
     how = method or METHODS["ttsp"]
-    _options(how, options)
+    known = _options(how, options)
+    if isinstance(known, Pruning):
+        Schedule.parse(known.schedule)
     if plan and not how.prunes:
         raise UserError(f"method {how.name} prunes nothing; leave out --plan")
 
@@ -339,7 +340,7 @@ def _options(method: Method, given: Mapping[str, Any]) -> MethodOptions:
     return method_options(method, ({"schedule": ""} if method.prunes else {}) | dict(given))
 
 
-def _loaded(load_one: Callable[[], Reward], settings: RewardSettings) -> Reward:
+def _loaded(load_one: Callable[[], SharedReward], settings: RewardSettings) -> SharedReward:
     """A reward; where PickScore, that of every model of one's own, cannot be had, say what can."""
     try:
         return load_one()

@@ -187,8 +187,7 @@ def search(
             runtime={"device": device, "batch_size": batch_size},
             dtype=dtype,
             method=method,
-            options=read_options(option or [])
-            | ({} if schedule is None else {"schedule": schedule}),
+            options=options,
             plan=plan,
             narf=narf,
             budget=budget,
