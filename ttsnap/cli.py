@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from ttsnap import __version__
 from ttsnap.diffusion.cli import costs
 from ttsnap.errors import UserError, explain
 from ttsnap.plans.cli import plans_command
@@ -22,9 +24,7 @@ from ttsnap.simulation.import_cli import import_rewards
 from ttsnap.store import cli as store_cli
 
 app = typer.Typer(
-    help="Better images for the same compute: prune bad noise seeds early.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
@@ -51,11 +51,31 @@ console = Console()
 @app.command()
 def summary(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
     """Print the headline numbers of a run and where its report lies."""
     from ttsnap.report.summary import headline, table
 
-    console.print(table(headline(run)))
+    numbers = headline(run)
+    if as_json:
+        print(json.dumps(numbers, indent=1, default=str))
+    else:
+        console.print(table(numbers))
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"ttsnap {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Better images for the same compute: prune bad noise seeds early."""
 
 
 def main() -> None:

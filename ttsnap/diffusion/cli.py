@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,6 +24,7 @@ def costs(
     width: Annotated[int | None, typer.Option(help="Pixels.", min=8)] = None,
     guidance: Annotated[float | None, typer.Option(help="Guidance scale.", min=1)] = None,
     steps: Annotated[int | None, typer.Option(help="Denoising steps.", min=1)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
     """Count what a candidate costs, in TFLOPs with 2 per multiply-add, from configs alone.
 
@@ -69,6 +71,11 @@ def costs(
         scores = {name: score_tflops(settings, name, height, width) for name in settings.rewards}
     else:
         raise UserError(f"{model}: neither a configuration file nor {', '.join(ARCHITECTURES)}")
+    if as_json:
+        about = {"model": model, "height": height, "width": width, "frames": frames}
+        about |= {"guidance": guidance, "steps": steps, "tflops": counted, "scores": scores}
+        print(json.dumps(about, indent=1))
+        return
     title = f"{model}, {_size(width, height, frames)} pixels, guidance {guidance:g}"
     console = Console()
     console.print(title, style="bold", highlight=False)

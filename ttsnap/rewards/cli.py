@@ -16,6 +16,7 @@ def rewards(
     kind: Annotated[
         str | None, typer.Argument(help="List the options of this kind, or of MODULE:CLASS.")
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
     """List the kinds of reward that a config can name, or the options of one.
 
@@ -26,7 +27,17 @@ def rewards(
     from ttsnap.rewards.registry import ENTRY_POINTS, KINDS, find_kind
 
     if kind is not None:
-        Console().print(_options_table(kind, find_kind(kind)))
+        found = find_kind(kind)
+        if as_json:
+            options = {name: field.description for name, field in _fields(found).items()}
+            print(json.dumps({kind: options}, indent=1))
+        else:
+            Console().print(_options_table(kind, found))
+        return
+    if as_json:
+        listed = {name: known.description for name, known in KINDS.items()}
+        listed |= {one.name: one.value for one in entry_points(group=ENTRY_POINTS)}
+        print(json.dumps(listed, indent=1))
         return
     table = _table("kind", "what it scores, what it needs")
     for name, known in KINDS.items():
@@ -37,8 +48,14 @@ def rewards(
     Console().print(table)
 
 
+def _fields(found: Any) -> dict[str, Any]:
+    """The options of a kind; none of a class that names none."""
+    kind = getattr(found, "Options", None)
+    return {} if kind is None else dict(kind.model_fields)
+
+
 def _options_table(kind: str, found: Any) -> Table | str:
-    fields = getattr(found, "Options", None) and found.Options.model_fields
+    fields = _fields(found)
     if not fields:
         return f"{kind} has no options."
     table = _table("option", "default", "meaning")

@@ -23,6 +23,7 @@ def status(
     run: Annotated[
         Path, typer.Argument(help="Folder of a run, or a configuration file.")
     ] = DEFAULT_YAML,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
     """Show how far a run is: jobs done, speed, time and memory, and what is left.
 
@@ -31,7 +32,7 @@ def status(
     from rich.console import Console
 
     from ttsnap.run.check import check
-    from ttsnap.run.status import SETTINGS, stage_statuses, sum_up, table
+    from ttsnap.run.status import SETTINGS, as_rows, stage_statuses, sum_up, table
 
     if run.is_dir():
         if not (run / SETTINGS).is_file():
@@ -42,6 +43,9 @@ def status(
         check(config)
         folder = Path(config.results, config.run)
     found = stage_statuses(config, folder)
+    if as_json:
+        print(json.dumps(as_rows(found), indent=1))
+        return
     console = Console()
     console.print(table(found, str(folder)))
     console.print(sum_up(found), highlight=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -19,12 +20,16 @@ from ttsnap.config import load_config
 from ttsnap.errors import UserError
 from ttsnap.run.request import load, request_of
 from ttsnap.searching.budget import WHOLE_IMAGES
-from ttsnap.searching.request import check_whole, read_options
+from ttsnap.searching.request import check_whole, method_named, read_options
 
 if TYPE_CHECKING:
     from ttsnap.prompts import Prompt
     from ttsnap.searching import SearchResult
     from ttsnap.searching.display import SearchView
+    from ttsnap.searching.methods import Method
+
+DEFAULT = "ttsp"
+"""The method where there are no NARF checkpoints, as nowhere at first."""
 
 INTERRUPTED = 130  # exit status, as of a program that SIGINT ended
 
@@ -341,36 +346,77 @@ def _digest(record: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def methods() -> None:
-    """List the search methods, what they do, and their settings with their defaults."""
+def methods(
+    name: Annotated[str | None, typer.Argument(help="Explain this one.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """List the search methods, what they do, and their settings with their defaults.
+
+    Example: `ttsnap methods beam`
+    """
     from ttsnap.searching.methods import METHODS
 
+    chosen = METHODS if name is None else {name: method_named(name)}
+    if as_json:
+        print(json.dumps({name: _described(method) for name, method in chosen.items()}, indent=1))
+        return
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("method", no_wrap=True)
     table.add_column("noise", no_wrap=True)
     table.add_column("NegToMe", no_wrap=True)
     table.add_column("what it does; --option KEY=VALUE changes its settings")
-    for name, method in METHODS.items():
+    for title, method in chosen.items():
         marks = ["✓" if mark else "" for mark in (method.needs_noise, method.negtome)]
-        table.add_row(Text(name, "bold"), *marks, Text(method.summary, "bold"))
+        summary = Text(method.summary + (", the default" if title == DEFAULT else ""), "bold")
+        table.add_row(Text(title, "bold"), *marks, summary)
         for option, field in method.options.model_fields.items():
             default = "…" if field.is_required() else json.dumps(field.default)
             table.add_row(f"  {option}={default}", "", "", Text(field.description or "", "dim"))
     console.print(table)
+    if name is not None:
+        explained = inspect.getdoc(inspect.getmodule(method.search)) or ""
+        console.print(f"\n{explained}", highlight=False, markup=False)
     console.print(
         "\nnoise: searches the noise of the steps; where the scheduler adds none, another one is "
         "taken that does.\nNegToMe: images are pushed apart if sampling.negtome asks for that; "
-        "elsewhere it is left out.",
+        "elsewhere it is left out.\nWhere a run has NARF checkpoints for the model, ttsnap is the "
+        "default.",
         style="dim",
         highlight=False,
     )
 
 
-def models() -> None:
+def _described(method: Method) -> dict[str, Any]:
+    return {
+        "summary": method.summary,
+        "default": method.name == DEFAULT,
+        "needs_noise": method.needs_noise,
+        "negtome": method.negtome,
+        "options": {
+            option: {
+                "required": field.is_required(),
+                "default": None if field.is_required() else field.default,
+                "description": field.description,
+            }
+            for option, field in method.options.model_fields.items()
+        },
+    }
+
+
+def models(
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
     """List the families of models that can be searched, and those whose costs are known."""
     from ttsnap.diffusion import SAMPLERS
     from ttsnap.diffusion.published import ARCHITECTURES
 
+    if as_json:
+        families = {
+            name: {"pipeline": family.pipeline, "models": family.summary, "videos": family.videos}
+            for name, family in SAMPLERS.items()
+        }
+        print(json.dumps({"families": families, "costs": [*ARCHITECTURES]}, indent=1))
+        return
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("family", style="bold")
     table.add_column("any diffusers pipeline of this class")
