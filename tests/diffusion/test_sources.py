@@ -68,6 +68,13 @@ def test_a_file_that_is_none(content: bytes | None, message: str, tmp_path: Path
         read_model(str(file), say=silent)
 
 
+def test_a_pickle_is_no_model(tmp_path: Path) -> None:
+    file = tmp_path / "model.ckpt"
+    file.write_bytes(b"")
+    with pytest.raises(UserError, match=r"model\.ckpt: only \.safetensors files are read$"):
+        read_model(str(file), say=silent)
+
+
 def test_a_file_that_tells_no_family(tmp_path: Path) -> None:
     import torch
 

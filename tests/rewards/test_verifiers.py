@@ -63,13 +63,6 @@ def storages() -> dict[int, int]:
     return {storage.data_ptr(): storage.nbytes() for storage in found}
 
 
-def taken(load: Callable[[], object]) -> tuple[object, int]:
-    """What is loaded, and the bytes of its tensors."""
-    before = storages()
-    loaded = load()
-    return loaded, sum(size for where, size in storages().items() if where not in before)
-
-
 @pytest.mark.parametrize("method", ["lora", "full"])
 @pytest.mark.parametrize("make", [clip, ensemble])
 def test_each_scores_as_loaded_by_itself(
@@ -95,17 +88,19 @@ def test_what_finetuning_left_untouched_is_there_once(tmp_path: Path, method: st
     """Beside the base there is, of each checkpoint, its adapter, or the tower that was trained."""
     settings = clip(tmp_path)
     folders = finetuned(settings, tmp_path, method)
-    base, whole = taken(lambda: load_reward(settings, name="a"))
+    base = load_reward(settings, name="a").module
+    whole = sum(weight.nbytes for weight in [*base.parameters(), *base.buffers()])
     tower = sum(
         weight.nbytes
-        for name, weight in base.module.named_parameters()
+        for name, weight in base.named_parameters()
         if name.startswith(("vision_model.", "visual_projection."))
     )
     adapter = sum(
         weight.nbytes for weight in load_file(next(folders[0].glob("*.safetensors"))).values()
     )
     before = storages()
-    verifiers, together = taken(lambda: load_verifiers(settings, folders, name="a"))
+    verifiers = load_verifiers(settings, folders, name="a")
+    together = sum(size for where, size in storages().items() if where not in before)
     assert together == whole + len(folders) * {"lora": adapter, "full": tower}[method]
     assert adapter < tower / 10 or method == "full"
     # The merged weights of an adapter are there while it is the one that scores.

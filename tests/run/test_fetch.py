@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from tests.hub import COMMIT, Hub, serving
@@ -132,6 +133,32 @@ print(*missing(load_config("config.yaml")), sep="\\n")
         "model: tiny/generator@01234567 is not on this machine: run `ttsnap fetch` with this "
         "configuration\n"
     )
+
+
+def test_of_a_repository_the_variant_that_fits_is_fetched(site: Site) -> None:
+    from diffusers import StableDiffusionPipeline
+
+    folder = site.folder / "served"
+    pipe = tiny_stable_diffusion(folder).to(torch.float16)
+    pipe.save_pretrained(folder, variant="fp16")
+    (folder / "text_encoder/model.safetensors").unlink()
+    site.hub.folders["tiny/generator"] = folder
+    load = """
+from ttsnap.config import Model, Runtime, Sampling
+from ttsnap.diffusion import load_sampler
+model = Model(path="tiny/generator", revision=REVISION, dtype="float16")
+print(load_sampler(model, Sampling(steps=2), Runtime()).pipe.unet.dtype)
+"""
+    done = site.python(load.replace("REVISION", repr(COMMIT)))
+    assert done.returncode == 0, done.stderr
+    fetched = {path.name for path in (site.folder / "hub").rglob("*.safetensors")}
+    assert fetched == {"diffusion_pytorch_model.fp16.safetensors", "model.fp16.safetensors"}
+    own = StableDiffusionPipeline.from_pretrained(folder, variant="fp16", dtype=torch.float16)
+    assert done.stdout == f"{own.unet.dtype}\n"
+    site.hub.requests.clear()
+    again = site.python(load.replace("REVISION", repr(COMMIT)), offline=True)
+    assert again.returncode == 0, again.stderr
+    assert site.hub.requests == []
 
 
 def test_a_gated_model_is_one_line_before_any_download(site: Site) -> None:

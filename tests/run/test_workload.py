@@ -151,9 +151,8 @@ def test_status_imports_nothing_heavy(tmp_path: Path) -> None:
     assert done.stdout.splitlines()[-1] == "set()"
 
 
-@pytest.mark.parametrize("name", ["flux", "sdxl"])
 def test_published_rewards_are_counted_without_their_weights(
-    ttsnap, capsys: pytest.CaptureFixture[str], name: str
+    ttsnap: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert ttsnap("estimate", ROOT / f"config/{name}.yaml", "--model", name) == 0
+    assert ttsnap("estimate", ROOT / "config/sdxl.yaml", "--model", "sdxl") == 0
     assert "GPU hours" in capsys.readouterr().out

@@ -20,9 +20,9 @@ from ttsnap.errors import UserError
 from ttsnap.run.check import check
 from ttsnap.searching import METHODS
 from ttsnap.searching.budget import Budget
-from ttsnap.searching.display import Standing, interruptible
+from ttsnap.searching.display import SearchView, interruptible
 from ttsnap.searching.methods import Method
-from ttsnap.searching.setup import method_named, method_options, read_options, read_scheduler
+from ttsnap.searching.request import method_named, method_options, read_options, read_scheduler
 
 Command = Callable[..., int]
 TWO = ["a red circle", "emoji 🦊 / and \n ../.. $(date)"]
@@ -130,16 +130,16 @@ def test_ctrl_c_keeps_the_best_so_far(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The signal arrives while the second batch of the first prompt is denoised."""
-    observe = Standing.observe
+    observe = SearchView.observe
 
-    def observed(standing: Standing, progress: object) -> None:
-        observe(standing, progress)
-        if progress.n == 8 and not standing.stopping:
+    def observed(view: SearchView, progress: object) -> None:
+        observe(view, progress)
+        if progress.n == 8 and not view.stopping:
             os.kill(os.getpid(), signal.SIGINT)
 
     arguments = (*TWO, "--method", "best-of-n", "--budget", "48nfe")
     with monkeypatch.context() as patched:
-        patched.setattr(Standing, "observe", observed)
+        patched.setattr(SearchView, "observe", observed)
         assert search(*arguments) == 130
     assert "interrupted: 0 of 2 prompts finished" in capsys.readouterr().out
     (only,) = folders(tmp_path)
@@ -153,13 +153,13 @@ def test_ctrl_c_keeps_the_best_so_far(
 
 
 def test_a_second_ctrl_c_ends_it() -> None:
-    stop, standing = Event(), Standing("a", "", 4)
+    stop, view = Event(), SearchView("a", "", 4)
 
     def twice() -> None:
-        with interruptible(stop, standing):
+        with interruptible(stop, view):
             os.kill(os.getpid(), signal.SIGINT)
             assert stop.is_set()
-            assert standing.stopping
+            assert view.stopping
             os.kill(os.getpid(), signal.SIGINT)
             pytest.fail("went on after the second")
 
@@ -185,6 +185,45 @@ def test_a_search_over_noise_takes_a_stochastic_sampler(
     assert search("a", "--method", "rejection", "--out", tmp_path / "x") == 0
     settings = json.loads((tmp_path / "x/config.json").read_text())
     assert settings["sampling"]["scheduler"]["options"] == {"eta": 1.0}
+    ancestral = ("--scheduler", "EulerAncestralDiscreteScheduler")
+    assert search("a", "--method", "beam", *ancestral, "--out", tmp_path / "y") == 0
+    assert search("a", "--method", "random", *ancestral, "--out", tmp_path / "z") == 0
+
+
+JUDGE = """
+import numpy as np
+
+class Judge:
+    name, scale = "judge", "1 where it agrees to look"
+
+    @classmethod
+    def load(cls, settings, *, name, device, checkpoint):
+        return cls()
+
+    def score(self, images, prompts):
+        return np.array([np.nan if "forbidden" in text else 1.0 for text in prompts])
+
+    def tflops(self, height, width):
+        return 0.0
+"""
+
+
+def test_a_list_goes_past_a_prompt_that_the_judge_refuses(
+    search: Command, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "judging.py").write_text(JUDGE)
+    asked = ("a forbidden circle", "a red circle", "--method", "best-of-n")
+    asked += ("--reward", "judging:Judge")
+    assert search(*asked) == 1
+    said = capsys.readouterr()
+    assert "✗ a forbidden circle" in said.out
+    assert "✓ a red circle" in said.out
+    assert "1 of 2 prompts could not be scored" in said.err
+    assert said.err.count("\n") == 1
+    endings = sorted(trace(found)[-1]["event"] for found in folders(tmp_path))
+    assert endings == ["refused", "winner"]
+    assert search(*asked, "--resume") == 0
+    assert "2 of 2 prompts were finished before, 1 of them refused" in capsys.readouterr().out
 
 
 def test_a_schedule_and_seconds(search: Command, tmp_path: Path) -> None:
@@ -217,11 +256,26 @@ def test_a_schedule_and_seconds(search: Command, tmp_path: Path) -> None:
         ),
         (["a", "--method", "ttsnap", "--schedule", "1:0.5"], "no NARF checkpoint for step 1"),
         (["a"], "plan/clip.json: no plan here"),
+        (["a", "--method", "best-of-n", "--budget", "5m"], "expected a number above 0 with"),
+        (["a", "--method", "ttsp", "--schedule", "3:0.5"], "step 3 is too late"),
+        (["a", "--method", "best-of-n", "--reward", "clip:no/such/clip"], "neither a local path"),
+        (["a", "--method", "best-of-n", "--reward", "nowhere:Judge"], "nowhere:Judge cannot be"),
+        (["a", "--method", "best-of-n", "--out", "tiny.yaml/out"], "tiny.yaml is a file"),
+        (["a", "--method", "best-of-n", "--out", "other"], "holds a search with another method"),
+        (["--prompts", "tiny.yaml", "--method", "best-of-n"], "tiny.yaml"),
     ],
 )
-def test_bad_input_is_one_line(
-    search: Command, capsys: pytest.CaptureFixture[str], arguments: list[str], complaint: str
+def test_bad_input_is_one_line_before_a_model_is_loaded(
+    search: Command,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    complaint: str,
 ) -> None:
+    def load(*_: object) -> None:
+        pytest.fail("a model was loaded")
+
+    monkeypatch.setattr("ttsnap.diffusion.load_sampler", load)
     assert search(*arguments) == 1
     error = capsys.readouterr().err
     assert complaint in error

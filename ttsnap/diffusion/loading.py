@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from importlib import import_module
@@ -133,13 +134,17 @@ def download(pipeline_class: Any, repository: str, revision: str, dtype: str) ->
         revision: commit.
         dtype: precision, or auto.
     """
-    # A folder of a part that lacks the variant comes without it.
-    names = [name.rpartition("/")[2] for name in hub.files_of(repository, revision)]
+    names: dict[str, list[str]] = defaultdict(list)
+    for file in hub.files_of(repository, revision):
+        part, _, name = file.rpartition("/")
+        names[part].append(name)
+    best = [variant(files, dtype) for part, files in names.items() if part not in NOT_LOADED]
     with no_warnings():
+        # A part that lacks the variant comes without it.
         folder = pipeline_class.download(
             repository,
             revision=revision,
-            variant=variant(names, dtype) or None,
+            variant=next(filter(None, best), None),
             use_safetensors=True,
             **dict.fromkeys(NOT_LOADED),
         )
@@ -283,14 +288,13 @@ def dtype_on(device: torch.device, name: str) -> torch.dtype:
 
 
 def torch_device(name: str) -> torch.device:
-    """The torch device of this name; ``auto`` is the first GPU if there is one, else the CPU.
+    """The torch device of this name; ``auto`` is the first CUDA GPU if there is one, else the CPU.
 
     Raises:
         UserError: no such device on this machine.
     """
     if name == "auto":
-        found = [gpu for gpu in (torch.cuda, torch.mps) if gpu.is_available()]
-        name = found[0].__name__.removeprefix("torch.") if found else "cpu"
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

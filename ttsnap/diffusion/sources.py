@@ -143,6 +143,8 @@ def check_pinned(path: str, revision: str | None, place: str = "model") -> None:
     """
     if path.endswith(FILE):
         raise UserError(f"{place}.path: {path}: no such file")
+    if Path(path).is_file():
+        raise UserError(f"{place}.path: {path}: only {FILE} files are read")
     if revision is None or not re.fullmatch(HUB_ID, path):
         raise UserError(
             f"{place}.path: {path} is neither a folder nor a hub id with {place}.revision set"
@@ -249,8 +251,6 @@ def read_model(
     Raises:
         UserError: there is no such model, or the family is another one.
     """
-    from ttsnap.diffusion import SAMPLERS
-
     family, _, path = text.partition(":")
     if family not in SAMPLERS:
         family, path = "", text

@@ -1,1 +1,4 @@
-"""Noise-aware reward finetuning (NARF, arXiv 2511.22242): one student of the reward per step."""
+"""Noise-aware reward finetuning: data, losses, one step of the curriculum, evaluation.
+
+Uses trainable rewards and stores, and knows nothing of what looks by the checkpoints it writes.
+"""

@@ -71,14 +71,16 @@ class SharedReward:
             raise UserError(f"{checkpoint}: reward {self.reward.name} cannot be finetuned")
         self.take({})
         changes = read_changes(self.reward.module, checkpoint)
-        for name in changes:
+        for name in changes.keys() - self._untouched.keys():
             self._untouched[name] = self.reward.module.get_parameter(name).data.cpu()
         return changes
 
     @torch.no_grad()
     def take(self, changes: Changes) -> None:
         """Give the network the weights of a checkpoint, in place of those it has."""
-        for name in {*self._present, *changes} if changes is not self._present else ():
+        if changes is self._present:
+            return
+        for name in {*self._present, *changes}:
             weight = self.reward.module.get_parameter(name)  # type: ignore[attr-defined]
             new = self._untouched[name]
             weight.data = (changes[name](new) if name in changes else new).to(weight.device)

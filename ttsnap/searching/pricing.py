@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,20 +26,33 @@ def measure(unit: str, sampler: Sampler, reward: Reward, batch: int) -> dict[str
         reward: scores them.
         batch: candidates that run together, or as many as memory allows; seconds are their share.
     """
-    frames = sampler.scored_frames
-    if unit == "TFLOPs":
-        return sampler.costs() | {"score": frames * reward.tflops(sampler.height, sampler.width)}
+    prices = measured_sampling(unit, sampler, batch)
+    return prices | {"score": measured_score(unit, sampler, reward, batch)}
 
+
+def measured_sampling(unit: str, sampler: Sampler, batch: int) -> dict[str, float]:
+    """What :func:`measure` says, but for the score."""
+    if unit == "TFLOPs":
+        return sampler.costs()
+    from ttsnap.diffusion.flops import seconds
+
+    return sampler.costs(seconds, batch)
+
+
+def measured_score(unit: str, sampler: Sampler, reward: Reward, batch: int) -> float:
+    """What :func:`measure` says of the score."""
+    height, width, frames = sampler.height, sampler.width, sampler.scored_frames
+    if unit == "TFLOPs":
+        return frames * reward.tflops(height, width)
     from ttsnap.diffusion.backoff import Backoff
     from ttsnap.diffusion.flops import seconds
 
-    def score_some(some: range) -> float:
+    def timed(some: range) -> float:
         count = len(some) * frames
-        images = np.zeros((count, sampler.height, sampler.width, 3), np.uint8)
+        images = np.zeros((count, height, width, 3), np.uint8)
         return seconds(lambda: reward.score(images, [""] * count)) / len(some)
 
-    score = Backoff(batch).largest(score_some, batch)
-    return sampler.costs(seconds, batch) | {"score": score}
+    return Backoff(batch).largest(timed, batch)
 
 
 def cost_model(
@@ -58,16 +70,17 @@ def cost_model(
     if unit == "NFE":
         return CostModel(1.0, 0.0, 0.0, steps=sampler.steps, unit="NFE")
     known = costs if costs.unit == unit else Costs.model_validate({"unit": unit})
-    models = [_of_one(known, sampler, reward, batch) for reward in rewards]
-    return replace(models[0], reward=sum(model.reward for model in models))
-
-
-def _of_one(costs: Costs, sampler: Sampler, reward: Reward, batch: int) -> CostModel:
-    given = costs.given(reward.name, preview=sampler.previewer is not None)
+    given = known.given("", preview=sampler.previewer is not None)
+    del given["score"]
     prices = {part: price for part, price in given.items() if price is not None}
     if len(prices) < len(given):
-        prices = measure(costs.unit, sampler, reward, batch) | prices
-    return CostModel.of(prices, steps=sampler.steps, unit=costs.unit)
+        prices = measured_sampling(unit, sampler, batch) | prices
+    scores = (known.rewards.get(reward.name) for reward in rewards)
+    prices["score"] = sum(
+        measured_score(unit, sampler, reward, batch) if score is None else score
+        for reward, score in zip(rewards, scores, strict=True)
+    )
+    return CostModel.of(prices, steps=sampler.steps, unit=unit)
 
 
 def score_tflops(config: Config, reward: str, height: int, width: int) -> float:

@@ -177,10 +177,11 @@ class Searcher:
         return run.result()
 
     def _notice(self, method: Method) -> None:
-        """Say once that NegToMe is left out."""
-        if self.sampler.negtome and not (method.negtome or method.needs_noise or self._noticed):
+        """Say once that NegToMe is left out, which a sampler made to add noise says itself."""
+        acts = method.negtome or method.needs_noise
+        if self.sampler.negtome is not None and not acts and not self._noticed:
             self._noticed = True
-            logger.warning("sampling.negtome is left out: it does not act in %s", method.name)
+            logger.warning("negative token merging is left out: it does not act in %s", method.name)
 
 
 def _moved(texts: Conditioning, device: Any) -> Conditioning:
