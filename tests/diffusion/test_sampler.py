@@ -357,11 +357,6 @@ def test_latents_are_not_clipped_by_default(pipe):
             {"prediction_type": "sample"},
             "cannot use what the model predicts, prediction_type sample",
         ),
-        (
-            "LMSDiscreteScheduler",
-            {"prediction_type": "sample"},
-            "cannot use what the model predicts, prediction_type sample",
-        ),
         *(
             (
                 name,
@@ -389,6 +384,11 @@ def test_a_schedule_that_starts_at_noise_alone_has_finite_noise_levels(pipe, nam
     state, estimate = sampler.step(state)
     torch.testing.assert_close(estimate, -output, rtol=1e-2, atol=1e-2)
     assert torch.isfinite(finish(sampler, state)[0].latents).all()
+
+
+def test_heun_cannot_use_a_predicted_image(pipe):
+    with pytest.raises(UserError, match="HeunDiscreteScheduler cannot use what the model predicts"):
+        make(pipe, "HeunDiscreteScheduler", steps=7, prediction_type="sample")
 
 
 def test_impossible_sizes_and_pipelines_are_refused(pipe):
