@@ -386,9 +386,11 @@ def test_a_schedule_that_starts_at_noise_alone_has_finite_noise_levels(pipe, nam
     assert torch.isfinite(finish(sampler, state)[0].latents).all()
 
 
-def test_heun_cannot_use_a_predicted_image(pipe):
-    with pytest.raises(UserError, match="HeunDiscreteScheduler cannot use what the model predicts"):
-        make(pipe, "HeunDiscreteScheduler", steps=7, prediction_type="sample")
+def test_what_the_stock_solver_cannot_use_is_told_before_the_first_step(pipe):
+    with pytest.raises(UserError, match="PNDMScheduler cannot use what the model predicts"):
+        make(pipe, "PNDMScheduler", steps=7, prediction_type="sample", skip_prk_steps=True)
+    with pytest.raises(UserError, match="DDIMScheduler cannot use what the model predicts"):
+        make(pipe, prediction_type="flow_prediction")
 
 
 def test_impossible_sizes_and_pipelines_are_refused(pipe):
