@@ -27,7 +27,7 @@ from ttsnap.searching.methods.smc import Smc
 from ttsnap.searching.methods.ttsnap_zero_order import Refinement
 from ttsnap.searching.methods.zero_order import ZeroOrder
 from ttsnap.searching.noise import reproduce, step_seed
-from ttsnap.searching.searcher import Searcher, noisy_steps
+from ttsnap.searching.searcher import Searcher
 from ttsnap.searching.task import SearchTask
 
 STEPS = 4
@@ -139,7 +139,6 @@ class Models:
             method=name,
             options=options or OPTIONS[name],
             sampler=sampler,
-            noisy_steps=noisy_steps(sampler),
             conditioning=sampler.encode([PROMPT.text], [PROMPT.negative]),
             prompt=PROMPT.text,
             rewards=tuple(self.rewards[:1]),
