@@ -16,6 +16,7 @@ from ttsnap.rewards import Reward, load_reward
 from ttsnap.searching.budget import Budget
 from ttsnap.searching.request import (
     check_options,
+    check_reward,
     check_scheduler,
     method_named,
     method_options,
@@ -96,7 +97,7 @@ def search(
     spend = Budget.parse(str(budget))
     asked = parse_prompt({"prompt": prompt, "negative_prompt": negative_prompt})
     given = reward if isinstance(reward, list | tuple) else [reward]
-    named = [read_reward(one) if isinstance(one, str) else one for one in given]
+    named = [_named(one) if isinstance(one, str) else one for one in given]
     family = family_of(pipe)
     own = sampler_class(family).defaults(pipe)
     sampling = Sampling(
@@ -154,10 +155,17 @@ class _Function:
         return 0.0
 
 
-def _reward(given: tuple[str, dict[str, Any]] | Reward | Scorer, device: str) -> Reward:
+def _named(text: str) -> tuple[str, RewardSettings]:
+    name, given = read_reward(text)
+    settings = RewardSettings(**given)
+    check_reward(settings, name)
+    return name, settings
+
+
+def _reward(given: tuple[str, RewardSettings] | Reward | Scorer, device: str) -> Reward:
     if isinstance(given, tuple):
         name, settings = given
-        return load_reward(RewardSettings(**settings), name=name, device=device)
+        return load_reward(settings, name=name, device=device)
     if isinstance(given, Reward):
         return given
     return _Function(getattr(given, "__name__", "reward"), given)
