@@ -17,6 +17,7 @@ from ttsnap.rewards.function import FunctionReward, Scorer
 from ttsnap.searching.budget import WHOLE_IMAGES, Budget
 from ttsnap.searching.request import (
     check_options,
+    check_reward,
     check_scheduler,
     method_named,
     method_options,
@@ -105,7 +106,7 @@ def search(  # type: ignore[misc] # the settings of the overloads are those name
     texts = [prompt] if isinstance(prompt, str) else list(prompt)
     asked = [parse_prompt({"prompt": one, "negative_prompt": negative_prompt}) for one in texts]
     given = reward if isinstance(reward, list | tuple) else [reward]
-    named = [read_reward(one) if isinstance(one, str) else one for one in given]
+    named = [_named(one) if isinstance(one, str) else one for one in given]
     if isinstance(scheduler, str):
         scheduler = read_scheduler(scheduler)
     sampling = {
@@ -134,7 +135,7 @@ def search(  # type: ignore[misc] # the settings of the overloads are those name
     costs = searcher.prices(spend.unit if spend else "TFLOPs")
     spend = spend or Budget(WHOLE_IMAGES * costs.cost(1), costs.unit)
     if unplanned:
-        judge = RewardSettings(**named[0][1]) if isinstance(named[0], tuple) else None
+        judge = named[0][1] if isinstance(named[0], tuple) else None
         known = reward_name(judge) if judge and len(named) == 1 else None
         sigmas = sampler.sigmas.tolist()
         shipped = shipped_schedule(family_of(pipe), known, sigmas, costs, spend.value)
@@ -171,11 +172,18 @@ def _loaded(name: str, settings: str, device: str) -> Reward:
     return load_reward(RewardSettings.model_validate_json(settings), name=name, device=device)
 
 
-def _reward(given: tuple[str, dict[str, Any]] | Reward | Scorer, device: str) -> Reward:
+def _named(text: str) -> tuple[str, RewardSettings]:
+    name, given = read_reward(text)
+    settings = RewardSettings(**given)
+    check_reward(settings, name)
+    return name, settings
+
+
+def _reward(given: tuple[str, RewardSettings] | Reward | Scorer, device: str) -> Reward:
     if isinstance(given, tuple):
         name, settings = given
         # Calls that name the same one share it.
-        return _loaded(name, RewardSettings(**settings).model_dump_json(), device)
+        return _loaded(name, settings.model_dump_json(), device)
     if isinstance(given, Reward):
         return given
     return FunctionReward(given)
