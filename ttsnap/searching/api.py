@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from functools import lru_cache
@@ -16,17 +15,17 @@ from ttsnap.rewards import Reward, load_reward
 from ttsnap.rewards.function import FunctionReward, Scorer
 from ttsnap.searching.budget import WHOLE_IMAGES, Budget
 from ttsnap.searching.request import (
+    PICKSCORE,
     check_options,
     check_reward,
     check_scheduler,
+    check_whole,
     method_named,
     method_options,
     read_reward,
     read_scheduler,
 )
 from ttsnap.searching.result import SearchResult
-
-logger = logging.getLogger(__name__)
 
 AnyReward = str | Reward | Scorer
 
@@ -35,11 +34,11 @@ AnyReward = str | Reward | Scorer
 def search(pipe: Any, prompt: str, **settings: Any) -> SearchResult: ...
 @overload
 def search(pipe: Any, prompt: Sequence[str], **settings: Any) -> list[SearchResult]: ...
-def search(  # type: ignore[misc] # the settings of the overloads are those named here
+def search(
     pipe: Any,
     prompt: str | Sequence[str],
     *,
-    reward: AnyReward | list[AnyReward] | tuple[AnyReward, ...],
+    reward: AnyReward | list[AnyReward] | tuple[AnyReward, ...] = PICKSCORE,
     method: str | None = None,
     budget: str | float | None = None,
     seed: int = 0,
@@ -63,7 +62,7 @@ def search(  # type: ignore[misc] # the settings of the overloads are those name
         prompt: what is to be seen; or several, one after the other.
         reward: what judges: ``KIND:PATH`` such as ``clip:yuvalkirstain/PickScore_v1@COMMIT``, a
             :class:`~ttsnap.rewards.base.Reward`, or a function of images and prompts, whose work is
-            not charged. Several count alike.
+            not charged. Several count alike. By default PickScore, from the hub.
         method: one of those that ``ttsnap methods`` lists; ttsp, or ttsnap with verifiers, by
             default, with a schedule that ships where none is given.
         budget: for each prompt, such as ``400nfe``, ``2000tflops`` or ``60s``; a number is in
@@ -99,6 +98,8 @@ def search(  # type: ignore[misc] # the settings of the overloads are those name
     from ttsnap.searching.display import SearchView, interruptible, shown
     from ttsnap.searching.searcher import Searcher
 
+    check_whole("seed", seed, 0)
+    check_whole("batch_size", batch_size, 1)
     how = method_named(method or ("ttsnap" if verifiers else "ttsp"))
     unplanned = how.prunes and "schedule" not in options
     chosen = method_options(how, ({"schedule": ""} if unplanned else {}) | options)
@@ -140,7 +141,8 @@ def search(  # type: ignore[misc] # the settings of the overloads are those name
         sigmas = sampler.sigmas.tolist()
         shipped = shipped_schedule(family_of(pipe), known, sigmas, costs, spend.value)
         chosen = method_options(how, {"schedule": str(shipped.schedule), **options})
-        logger.info("schedule %s: %s", shipped.schedule, shipped.text)
+        if progress:
+            Console().print(shipped.notice, style="dim", highlight=False)
     searcher.encode(asked)
     stop, found = Event(), []
     for one in asked:

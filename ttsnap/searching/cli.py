@@ -19,7 +19,7 @@ from ttsnap.config import load_config
 from ttsnap.errors import UserError
 from ttsnap.run.request import load, request_of
 from ttsnap.searching.budget import WHOLE_IMAGES
-from ttsnap.searching.request import read_options
+from ttsnap.searching.request import check_whole, read_options
 
 if TYPE_CHECKING:
     from ttsnap.prompts import Prompt
@@ -83,10 +83,10 @@ def search(
         str | None,
         typer.Option(help="Folder or ORG/NAME[@COMMIT] with what a single file as --model lacks."),
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Denoising steps.", min=1)] = None,
-    guidance: Annotated[float | None, typer.Option(help="Guidance scale.", min=0)] = None,
-    height: Annotated[int | None, typer.Option(help="Pixels.", min=1)] = None,
-    width: Annotated[int | None, typer.Option(help="Pixels.", min=1)] = None,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="Guidance scale.")] = None,
+    height: Annotated[int | None, typer.Option(help="Pixels.")] = None,
+    width: Annotated[int | None, typer.Option(help="Pixels.")] = None,
     negative_prompt: Annotated[
         str | None, typer.Option(help="What the images are not to show.")
     ] = None,
@@ -105,13 +105,12 @@ def search(
     ] = None,
     batch_size: Annotated[
         int | None,
-        typer.Option(help="Candidates at once; fewer where memory does not bear them.", min=1),
+        typer.Option(help="Candidates at once; fewer where memory does not bear them."),
     ] = None,
     threads: Annotated[
-        int | None,
-        typer.Option(help="CPU threads; by default as the work is worth.", min=1),
+        int | None, typer.Option(help="CPU threads; by default as the work is worth.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Root of the candidates' noise seeds.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Root of the candidates' noise seeds.")] = 0,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -166,37 +165,42 @@ def search(
     """
     from ttsnap.searching.output import check_settings
 
+    check_whole("seed", seed, 0)
+    if threads is not None:
+        check_whole("threads", threads, 1)
     asked = _prompts(prompt or [], prompts, prompt_column, negative_prompt)
-    request = request_of(
-        load_config(config) if config else None,
-        model=model,
-        loras=lora or [],
-        components=components,
-        reward=reward,
-        sampling={
-            "steps": steps,
-            "guidance_scale": guidance,
-            "height": height,
-            "width": width,
-            "scheduler": scheduler,
-        },
-        runtime={"device": device, "batch_size": batch_size},
-        dtype=dtype,
-        method=method,
-        options=read_options(option or []) | ({} if schedule is None else {"schedule": schedule}),
-        plan=plan,
-        narf=narf,
-        budget=budget,
-        say=lambda line: console.print(line, style="dim", highlight=False, soft_wrap=True),
-    )
-    record: dict[str, Any] = {
-        "method": request.method.name,
-        "seed": seed,
-        "rewards": {name: one.model_dump() for name, one in request.rewards.items()},
-        "keep_finals": keep_finals,
-    }
-    check_settings(out or request.folder, record if out else {}, partly=True)
-    with console.status("loading the models"):
+    options = read_options(option or []) | ({} if schedule is None else {"schedule": schedule})
+    with console.status("looking at what is asked for") as status:
+        request = request_of(
+            load_config(config) if config else None,
+            model=model,
+            loras=lora or [],
+            components=components,
+            reward=reward,
+            sampling={
+                "steps": steps,
+                "guidance_scale": guidance,
+                "height": height,
+                "width": width,
+                "scheduler": scheduler,
+            },
+            runtime={"device": device, "batch_size": batch_size},
+            dtype=dtype,
+            method=method,
+            options=options,
+            plan=plan,
+            narf=narf,
+            budget=budget,
+            say=_say,
+        )
+        record: dict[str, Any] = {
+            "method": request.method.name,
+            "seed": seed,
+            "rewards": {name: one.model_dump() for name, one in request.rewards.items()},
+            "keep_finals": keep_finals,
+        }
+        check_settings(out or request.folder, record if out else {}, partly=True)
+        status.update("loading the models")
         found = load(request, keep_finals=keep_finals, threads=threads)
         found.searcher.encode(asked)
     searcher, how, costs = found.searcher, request.method, found.costs
@@ -210,8 +214,8 @@ def search(
     }
     folder = out or request.folder / f"{how.name}-{_digest(record)}"
     check_settings(folder, record)
-    if found.notice:
-        console.print(found.notice, style="dim", highlight=False, soft_wrap=True)
+    for line in filter(None, (found.about, found.notice)):
+        _say(line)
 
     def search_one(one: Prompt, view: SearchView, stop: Event) -> SearchResult:
         return searcher.run(
@@ -326,6 +330,10 @@ def _prompts(
     if negative is not None:
         found = [replace(one, negative=one.negative or negative) for one in found]
     return list({one.id: one for one in found}.values())
+
+
+def _say(line: str) -> None:
+    console.print(line, style="dim", highlight=False, markup=False, soft_wrap=True)
 
 
 def _digest(record: dict[str, Any]) -> str:
