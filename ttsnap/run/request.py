@@ -21,7 +21,7 @@ from ttsnap.run.check import check
 from ttsnap.run.trained import check_made_for, checkpoints, made_by, made_for
 from ttsnap.schedule import CostModel, read_plan
 from ttsnap.searching.budget import WHOLE_IMAGES, Budget
-from ttsnap.searching.methods import METHODS, Method, MethodOptions
+from ttsnap.searching.methods import DEFAULT, METHODS, Method, MethodOptions
 from ttsnap.searching.methods.pruning import Pruning
 from ttsnap.searching.request import (
     check_options,
@@ -226,7 +226,6 @@ def load(request: Request, *, keep_finals: bool = False, threads: int | None = N
     """
     from ttsnap.diffusion import load_sampler
     from ttsnap.diffusion.loading import settled
-    from ttsnap.diffusion.sources import described
     from ttsnap.diffusion.threads import use_threads
     from ttsnap.rewards import load_reward
     from ttsnap.searching.searcher import Searcher
@@ -245,7 +244,7 @@ def load(request: Request, *, keep_finals: bool = False, threads: int | None = N
         sampler,
         [one() for one in loaders.values()],
         costs=request.costs,
-        model=described(model),
+        model=model,
         batch_size=request.runtime.batch_size,
         keep_finals=keep_finals,
     )
@@ -344,12 +343,12 @@ def _method(
     if name is not None:
         return method_named(name)
     if run is None or made is None:
-        return METHODS["ttsp"]
+        return METHODS[DEFAULT]
     try:
         check_made_for(str(run), made, wanted)
         checkpoints(run, rewards, steps)
     except UserError:
-        return METHODS["ttsp"]
+        return METHODS[DEFAULT]
     return METHODS["ttsnap"]
 
 

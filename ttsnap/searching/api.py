@@ -15,6 +15,7 @@ from ttsnap.prompts import parse_prompt
 from ttsnap.rewards import Reward, load_reward
 from ttsnap.rewards.function import FunctionReward, Scorer
 from ttsnap.searching.budget import WHOLE_IMAGES, Budget
+from ttsnap.searching.methods import DEFAULT
 from ttsnap.searching.request import (
     check_options,
     check_scheduler,
@@ -98,7 +99,7 @@ def search(  # type: ignore[misc] # the settings of the overloads are those name
     from ttsnap.searching.display import SearchView, interruptible, shown
     from ttsnap.searching.searcher import Searcher
 
-    how = method_named(method or ("ttsnap" if verifiers else "ttsp"))
+    how = method_named(method or ("ttsnap" if verifiers else DEFAULT))
     unplanned = how.prunes and "schedule" not in options
     chosen = method_options(how, ({"schedule": ""} if unplanned else {}) | options)
     spend = None if budget is None else Budget.parse(str(budget))
@@ -127,7 +128,6 @@ def search(  # type: ignore[misc] # the settings of the overloads are those name
             step: one if isinstance(one, tuple) else (one,)
             for step, one in (verifiers or {}).items()
         },
-        model=pipe.name_or_path,
         batch_size=batch_size,
         keep_finals=keep_finals,
     )
