@@ -49,8 +49,10 @@ def search(ttsnap: Command, tmp_path: Path) -> Callable[..., Path]:
     """Search on a tiny model, a candidate at a time, by brightness; gives the prompt's folder."""
 
     def command(model: str, method: str, *arguments: object, prompt: str = PROMPT) -> Path:
-        options = OPTIONS[method].model_dump(exclude_unset=True).items()
-        given = [part for key, value in options for part in ("--option", f"{key}={value}")]
+        options = OPTIONS[method].model_dump(exclude_unset=True)
+        given = ["--schedule", options.pop("schedule")] if "schedule" in options else []
+        given += [part for item in options.items() for part in ("--option", "{}={}".format(*item))]
+        given += ["--no-narf"] if METHODS[method].looks_by_narf else []
         common = ("--reward", "brightness", "--budget", "32nfe", "--out", tmp_path / "out")
         sizes = ("--height", 32, "--width", 32, "--steps", 4, "--batch-size", 1)
         status = ttsnap(
@@ -128,7 +130,7 @@ def test_with_negtome_in_batches(
     folder: Path, ttsnap: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A candidate's reference runs along; where others did too, rounding may differ."""
-    negtome = {"alpha": 2.5, "threshold": -1.0, "t_end": 500.0, "min_width": 2, "group": 4}
+    negtome = {"alpha": 2.5, "threshold": -1.0, "t_end": 500.0, "min_width": 2, "group": 2}
     settings = {
         "model": {"path": "sd"},
         "sampling": {
@@ -154,7 +156,7 @@ def test_with_negtome_in_batches(
         apart = np.abs(pixels(again).astype(int) - pixels(picture))
         assert apart.max() <= 1
     others = [pixels(one).astype(int) for one in pictures]
-    assert np.abs(others[0] - others[2]).max() > 10
+    assert np.abs(others[0] - others[1]).max() > 10
 
 
 def test_the_text_says_it_to_people_and_to_programs(search: Callable[..., Path]) -> None:
