@@ -19,16 +19,11 @@ def print_json(value: Any) -> None:
     print(dumps(value, indent=1))
 
 
-def plain_table(*columns: str, **look: Any) -> Table:
-    """A table without lines, whose first column stands out.
-
-    Args:
-        columns: their headings; the last one's text may be broken.
-        look: of rich's ``Table``.
-    """
+def plain_table(*columns: str) -> Table:
+    """A table without lines, whose first column stands out, and whose last may break its text."""
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), **look)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for number, column in enumerate(columns):
         style = "bold" if number == 0 else None
         table.add_column(column, style=style, no_wrap=column != columns[-1])
