@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ttsnap.config import Sampling
+from ttsnap.config import Model, Sampling
 from ttsnap.diffusion.sampler import Sampler
 from ttsnap.prompts import Prompt, seed_of
 from ttsnap.rewards import Reward
@@ -58,7 +58,8 @@ OPTIONS: dict[str, MethodOptions] = {
 
 def generator() -> Generator:
     """What drew pictures that no sampler drew."""
-    return Generator(model=None, pipeline=True, sampling=Sampling(), machine={"device": "cpu"})
+    model, machine = Model(path="tiny"), {"device": "cpu"}
+    return Generator(model=model, pipeline=False, sampling=Sampling(), machine=machine)
 
 
 class Function:

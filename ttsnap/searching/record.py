@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError
 import ttsnap
 from ttsnap import config, strict_json
 from ttsnap.config import Settings
+from ttsnap.diffusion.sources import described
 from ttsnap.errors import UserError
 from ttsnap.rewards.frames import still
 from ttsnap.store.videos import write_mp4
@@ -59,18 +60,14 @@ class Record(Settings):
         """The text of the PNG: what a person looks for, key by key, and all of it as ``ttsnap``."""
         sampling, model = self.generator.sampling, self.generator.model
         scheduler = [f"{key}={value}" for key, value in sampling.scheduler.options.items()]
-        loras = [f"{lora.path}:{lora.scale:g}" for lora in model.loras] if model else []
         reward = next(iter(self.rewards))
         size = f"{sampling.width}x{sampling.height}"
         return {
             "prompt": self.prompt,
             **({"negative_prompt": self.negative_prompt} if self.negative_prompt else {}),
             "seed": str(self.seed),
-            "model": model.path if model else "",
-            **({"revision": model.revision} if model and model.revision else {}),
+            **({"model": described(model), "dtype": model.dtype} if model else {}),
             **({"components": model.components} if model and model.components else {}),
-            **({"loras": ", ".join(loras)} if loras else {}),
-            **({"dtype": model.dtype} if model else {}),
             "scheduler": ",".join([sampling.scheduler.name, *scheduler]),
             "steps": str(sampling.steps),
             "guidance_scale": f"{sampling.guidance_scale:g}",
