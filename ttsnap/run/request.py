@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -227,7 +226,7 @@ def load(request: Request, *, keep_finals: bool = False, threads: int | None = N
     from ttsnap.diffusion import load_sampler
     from ttsnap.diffusion.loading import settled
     from ttsnap.diffusion.threads import use_threads
-    from ttsnap.rewards import load_reward
+    from ttsnap.rewards.verifiers import SharedReward
     from ttsnap.searching.searcher import Searcher
 
     how, device = request.method, request.runtime.device
@@ -236,13 +235,12 @@ def load(request: Request, *, keep_finals: bool = False, threads: int | None = N
     if request.asked_scheduler:
         check_scheduler(how, sampler)
     use_threads(sampler, threads)
-    loaders = {
-        name: partial(load_reward, one, name=name, device=device)
-        for name, one in request.rewards.items()
+    shared = {
+        name: SharedReward(one, name=name, device=device) for name, one in request.rewards.items()
     }
     searcher = Searcher(
         sampler,
-        [one() for one in loaders.values()],
+        [one.verifier(None) for one in shared.values()],
         costs=request.costs,
         model=model,
         batch_size=request.runtime.batch_size,
@@ -273,7 +271,7 @@ def load(request: Request, *, keep_finals: bool = False, threads: int | None = N
             steps = [check.step for check in options.checks(sampler.steps).checks]
         folders = checkpoints(request.run, request.rewards, steps)
     searcher.verifiers = {
-        step: tuple(loaders[name](checkpoint=path) for name, path in of.items())
+        step: tuple(shared[name].verifier(path) for name, path in of.items())
         for step, of in folders.items()
     }
     return Loaded(searcher, model, costs, budget, options, folders, notice)

@@ -11,7 +11,6 @@ import json
 import logging
 import shutil
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -78,6 +77,7 @@ def main(
         from ttsnap.diffusion import load_sampler
         from ttsnap.progress import track
         from ttsnap.rewards import load_judge, load_reward
+        from ttsnap.rewards.verifiers import SharedReward
         from ttsnap.searching.budget import Budget
         from ttsnap.searching.ledger import UnscoredError
         from ttsnap.searching.output import row, save
@@ -103,14 +103,14 @@ def main(
             for chosen in options.values()
             for check in Schedule.parse(getattr(chosen, "schedule", "")).checks
         }
-        load = partial(load_reward, settings.reward, name=name, device=device)
+        shared = SharedReward(settings.reward, name=name, device=device)
         dtype = read_receipt(model).get("dtype", settings.model.dtype)
         generator = settings.model.model_copy(update={"dtype": dtype})
         searcher = Searcher(
             load_sampler(generator, settings.sampling, runtime),
-            [load()],
+            [shared.verifier(None)],
             verifiers={
-                step: (load(checkpoint=receipts[step].with_suffix("")),)
+                step: (shared.verifier(receipts[step].with_suffix("")),)
                 for step in checked & {*receipts}
             },
             costs=costs,

@@ -21,7 +21,6 @@ from ttsnap.diffusion.architectures import ARCHITECTURES
 from ttsnap.diffusion.families.edm import EDMPipeline
 from ttsnap.errors import UserError
 from ttsnap.rewards.brightness import BrightnessReward
-from ttsnap.searching.searcher import noisy_scheduler
 
 LABELS = [0, 2]
 PROMPTS = ["Red", " heron "]
@@ -224,7 +223,7 @@ def test_a_search_of_the_noise_has_churn():
         progress=False,
     )
     assert found.spent <= 56
-    assert noisy_scheduler(make(pipeline())).options == PUBLISHED
+    assert make(pipeline()).with_noise().sampling.scheduler.options == PUBLISHED
 
 
 def test_what_edm_has_not():
