@@ -14,6 +14,7 @@ from ttsnap.prompts import parse_prompt
 from ttsnap.rewards import Reward, load_reward
 from ttsnap.rewards.function import FunctionReward, Scorer
 from ttsnap.searching.budget import WHOLE_IMAGES, Budget
+from ttsnap.searching.methods import DEFAULT
 from ttsnap.searching.request import (
     PICKSCORE,
     check_options,
@@ -100,7 +101,7 @@ def search(
 
     check_whole("seed", seed, 0)
     check_whole("batch_size", batch_size, 1)
-    how = method_named(method or ("ttsnap" if verifiers else "ttsp"))
+    how = method_named(method or ("ttsnap" if verifiers else DEFAULT))
     unplanned = how.prunes and "schedule" not in options
     chosen = method_options(how, ({"schedule": ""} if unplanned else {}) | options)
     spend = None if budget is None else Budget.parse(str(budget))
@@ -129,7 +130,6 @@ def search(
             step: one if isinstance(one, tuple) else (one,)
             for step, one in (verifiers or {}).items()
         },
-        model=pipe.name_or_path,
         batch_size=batch_size,
         keep_finals=keep_finals,
     )

@@ -1,4 +1,4 @@
-"""The commands ``ttsnap search``, ``ttsnap methods`` and ``ttsnap models``."""
+"""The commands ``ttsnap search`` and ``ttsnap again``."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from ttsnap.config import load_config
 from ttsnap.errors import UserError
@@ -341,46 +339,38 @@ def _digest(record: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def methods() -> None:
-    """List the search methods, what they do, and their settings with their defaults."""
-    from ttsnap.searching.methods import METHODS
+def again(
+    picture: Annotated[
+        Path, typer.Argument(help="PNG of a search: best.png, or one below rounds/ or finals/.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="PNG to write; by default beside the picture, as NAME-again.png."),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help="auto, cpu, mps, cuda, …; by default what drew it, if that is here."),
+    ] = None,
+) -> None:
+    """Draw a picture of a search again, from what its PNG says, and compare the two.
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("method", no_wrap=True)
-    table.add_column("noise", no_wrap=True)
-    table.add_column("NegToMe", no_wrap=True)
-    table.add_column("what it does; --option KEY=VALUE changes its settings")
-    for name, method in METHODS.items():
-        marks = ["✓" if mark else "" for mark in (method.needs_noise, method.negtome)]
-        table.add_row(Text(name, "bold"), *marks, Text(method.summary, "bold"))
-        for option, field in method.options.model_fields.items():
-            default = "…" if field.is_required() else json.dumps(field.default)
-            table.add_row(f"  {option}={default}", "", "", Text(field.description or "", "dim"))
-    console.print(table)
-    console.print(
-        "\nnoise: searches the noise of the steps; where the scheduler adds none, another one is "
-        "taken that does.\nNegToMe: images are pushed apart if sampling.negtome asks for that; "
-        "elsewhere it is left out.",
-        style="dim",
-        highlight=False,
-    )
+    The noises are those of that picture alone, so that nothing is searched. The same device and
+    versions give the same pixels, but for rounding where others were drawn in the same batch.
 
+    Example: `ttsnap again found/p0123456789a/best.png`
+    """
+    from ttsnap.searching.again import compared, draw_again
+    from ttsnap.searching.record import read_picture, save_picture
 
-def models() -> None:
-    """List the families of models that can be searched, and those whose costs are known."""
-    from ttsnap.diffusion import SAMPLERS
-    from ttsnap.diffusion.published import ARCHITECTURES
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("family", style="bold")
-    table.add_column("any diffusers pipeline of this class")
-    table.add_column("such as", style="dim")
-    for name, family in SAMPLERS.items():
-        table.add_row(name, family.pipeline, family.summary)
-    console.print(table)
-    console.print(
-        "\n--model takes a folder, a .safetensors file or a hub id; its files say the family.\n"
-        f"`ttsnap costs` knows {', '.join(ARCHITECTURES)} without their weights.",
-        style="dim",
-        highlight=False,
-    )
+    out = out or picture.with_name(f"{picture.stem}-again.png")
+    if out.suffix != ".png" or out.is_dir():
+        raise UserError(f"--out {out}: expected the name of a .png file")
+    before, record = read_picture(picture)
+    try:
+        with console.status("drawing"):
+            now = draw_again(record, device=device, say=_say)
+    except UserError as error:
+        raise UserError(f"{picture}: {error}") from None
+    drawn = record.model_copy(update={"generator": now.generator})
+    save_picture(out, now.image, drawn, now.frame_rate)
+    console.print(f"{out}: {compared(before, record, now)}", highlight=False, soft_wrap=True)

@@ -75,7 +75,6 @@ def main(
     refused = 0
     if left:
         from ttsnap.diffusion import load_sampler
-        from ttsnap.diffusion.sources import described
         from ttsnap.progress import track
         from ttsnap.rewards import load_judge, load_reward
         from ttsnap.rewards.verifiers import SharedReward
@@ -115,7 +114,7 @@ def main(
                 for step in checked & {*receipts}
             },
             costs=costs,
-            model=described(generator),
+            model=generator,
             batch_size=runtime.batch_size,
         )
         oracle = load_judge(settings.judge) if settings.judge else None
