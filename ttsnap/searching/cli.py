@@ -194,7 +194,7 @@ def search(
             step: tuple(load[name](checkpoint=path) for name, path in of.items())
             for step, of in folders.items()
         }
-        searcher.encode(asked)
+        searcher.expect(asked)
     chosen = searcher.scheduler_for(how) or sampling.scheduler
     record |= {
         "options": options.model_dump(),
