@@ -116,7 +116,7 @@ def test_noise_without_any_effect_is_refused(models: Models) -> None:
     scheduler = Scheduler(name="DDIMScheduler", options={"eta": 1.0, "timestep_spacing": "leading"})
     sampling = Sampling(steps=2, guidance_scale=1.0, scheduler=scheduler)
     sampler = from_pipeline(models.plain.pipe, sampling)
-    sampler._eta = 0.0
+    sampler.noisy_steps = ()
     searcher = Searcher(sampler, models.rewards[:1], costs=replace(COSTS, steps=2))
     with pytest.raises(UserError, match="method beam: searches the noise of the steps, but none"):
         searcher.run(PROMPT, "beam", budget=TFLOPS)
@@ -142,7 +142,7 @@ def test_two_functions_of_one_name_are_two_rewards(models: Models) -> None:
 
 def test_ranks_within_a_batch_do_not_search(models: Models) -> None:
     ensemble = Ensemble([Member(models.rewards[0]), Member(BrightnessReward())], "rank", "both")
-    with pytest.raises(UserError, match=r"both: sums ranks within a batch.*--reward clip0,b"):
+    with pytest.raises(UserError, match=r"both: ranks images that are scored together"):
         Searcher(models.plain, [ensemble])
 
 
