@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+import ttsnap
 from ttsnap.diffusion.cli import costs
 from ttsnap.errors import UserError, explain
 from ttsnap.plans.cli import plans_command
@@ -16,21 +17,22 @@ from ttsnap.progress import quiet_libraries
 from ttsnap.rewards.cli import rewards
 from ttsnap.run import cli as run_cli
 from ttsnap.searching import cli as search_cli
+from ttsnap.searching import lists_cli
 from ttsnap.shapes.cli import app as shapes
 from ttsnap.simulation import cli as simulation_cli
 from ttsnap.simulation.import_cli import import_rewards
 from ttsnap.store import cli as store_cli
+from ttsnap.table_cli import AsJson, print_json
 
 app = typer.Typer(
-    help="Better images for the same compute: prune bad noise seeds early.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
 app.command()(search_cli.search)
-app.command()(search_cli.methods)
-app.command()(search_cli.models)
+app.command()(search_cli.again)
+app.command()(lists_cli.methods)
+app.command()(lists_cli.models)
 app.add_typer(shapes, name="shapes")
 app.command("simulate")(simulation_cli.simulate_command)
 app.command("plan")(simulation_cli.plan_command)
@@ -48,14 +50,34 @@ app.command("import")(store_cli.import_store)
 console = Console()
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"ttsnap {ttsnap.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def ttsnap_command(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Better images for the same compute: prune bad noise seeds early."""
+
+
 @app.command()
 def summary(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    as_json: AsJson = False,
 ) -> None:
     """Print the headline numbers of a run and where its report lies."""
     from ttsnap.report.summary import headline, table
 
-    console.print(table(headline(run)))
+    numbers = headline(run)
+    if as_json:
+        print_json(numbers)
+    else:
+        console.print(table(numbers))
 
 
 def main() -> None:

@@ -26,7 +26,22 @@ Clock = Callable[[Callable[[], object]], float]
 
 
 def costs(sampler: Sampler, clock: Clock | None = None, batch: int = 1) -> dict[str, float]:
-    """Costs of one candidate, see :meth:`Sampler.costs`."""
+    """Costs of one candidate.
+
+    Args:
+        sampler: draws it.
+        clock: measures a call that runs, as :func:`ttsnap.diffusion.flops.seconds` does; by
+            default TFLOPs are counted, on shapes alone and in no memory.
+        batch: candidates that run together, or as many as memory allows; the cost is their share.
+
+    Returns:
+        ``denoise``, an evaluation with its guidance and, on average over the steps of a
+        trajectory and the images of a group, what NegToMe adds to it; ``decode``; and
+        ``preview``, if the model has a preview decoder.
+
+    Raises:
+        UserError: memory runs out with a single candidate.
+    """
     conditioning = sampler.encode([sampler.any_prompt], [""])
     worker, measure = sampler, clock or tflops
     decode: Callable[[torch.Tensor], object] = sampler.decode

@@ -252,7 +252,7 @@ def read_model(
         UserError: there is no such model, or the family is another one.
     """
     family, _, path = text.partition(":")
-    if family not in SAMPLERS:
+    if family not in SAMPLERS or not path:  # a folder may be called as a family is
         family, path = "", text
     path, revision = pinned(path, say)
     if path.endswith(FILE) and components is None:

@@ -92,6 +92,7 @@ class Verifier:
 
     def __init__(self, shared: SharedReward, changes: Changes) -> None:
         self.name, self.scale = shared.reward.name, shared.reward.scale
+        self.relative = getattr(shared.reward, "relative", False)
         self._shared, self._changes = shared, changes
 
     def score(self, images: NDArray[np.uint8], prompts: Sequence[str]) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""The commands ``ttsnap search``, ``ttsnap methods`` and ``ttsnap models``."""
+"""The commands ``ttsnap search`` and ``ttsnap again``."""
 
 from __future__ import annotations
 
@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from ttsnap.config import load_config
 from ttsnap.errors import UserError
 from ttsnap.run.request import load, request_of
 from ttsnap.searching.budget import WHOLE_IMAGES
-from ttsnap.searching.request import read_options
+from ttsnap.searching.request import check_whole, read_options
 
 if TYPE_CHECKING:
     from ttsnap.prompts import Prompt
@@ -83,10 +81,10 @@ def search(
         str | None,
         typer.Option(help="Folder or ORG/NAME[@COMMIT] with what a single file as --model lacks."),
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Denoising steps.", min=1)] = None,
-    guidance: Annotated[float | None, typer.Option(help="Guidance scale.", min=0)] = None,
-    height: Annotated[int | None, typer.Option(help="Pixels.", min=1)] = None,
-    width: Annotated[int | None, typer.Option(help="Pixels.", min=1)] = None,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="Guidance scale.")] = None,
+    height: Annotated[int | None, typer.Option(help="Pixels.")] = None,
+    width: Annotated[int | None, typer.Option(help="Pixels.")] = None,
     negative_prompt: Annotated[
         str | None, typer.Option(help="What the images are not to show.")
     ] = None,
@@ -105,13 +103,12 @@ def search(
     ] = None,
     batch_size: Annotated[
         int | None,
-        typer.Option(help="Candidates at once; fewer where memory does not bear them.", min=1),
+        typer.Option(help="Candidates at once; fewer where memory does not bear them."),
     ] = None,
     threads: Annotated[
-        int | None,
-        typer.Option(help="CPU threads; by default as the work is worth.", min=1),
+        int | None, typer.Option(help="CPU threads; by default as the work is worth.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Root of the candidates' noise seeds.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Root of the candidates' noise seeds.")] = 0,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -166,37 +163,42 @@ def search(
     """
     from ttsnap.searching.output import check_settings
 
+    check_whole("seed", seed, 0)
+    if threads is not None:
+        check_whole("threads", threads, 1)
     asked = _prompts(prompt or [], prompts, prompt_column, negative_prompt)
-    request = request_of(
-        load_config(config) if config else None,
-        model=model,
-        loras=lora or [],
-        components=components,
-        reward=reward,
-        sampling={
-            "steps": steps,
-            "guidance_scale": guidance,
-            "height": height,
-            "width": width,
-            "scheduler": scheduler,
-        },
-        runtime={"device": device, "batch_size": batch_size},
-        dtype=dtype,
-        method=method,
-        options=read_options(option or []) | ({} if schedule is None else {"schedule": schedule}),
-        plan=plan,
-        narf=narf,
-        budget=budget,
-        say=lambda line: console.print(line, style="dim", highlight=False, soft_wrap=True),
-    )
-    record: dict[str, Any] = {
-        "method": request.method.name,
-        "seed": seed,
-        "rewards": {name: one.model_dump() for name, one in request.rewards.items()},
-        "keep_finals": keep_finals,
-    }
-    check_settings(out or request.folder, record if out else {}, partly=True)
-    with console.status("loading the models"):
+    options = read_options(option or []) | ({} if schedule is None else {"schedule": schedule})
+    with console.status("looking at what is asked for") as status:
+        request = request_of(
+            load_config(config) if config else None,
+            model=model,
+            loras=lora or [],
+            components=components,
+            reward=reward,
+            sampling={
+                "steps": steps,
+                "guidance_scale": guidance,
+                "height": height,
+                "width": width,
+                "scheduler": scheduler,
+            },
+            runtime={"device": device, "batch_size": batch_size},
+            dtype=dtype,
+            method=method,
+            options=options,
+            plan=plan,
+            narf=narf,
+            budget=budget,
+            say=_say,
+        )
+        record: dict[str, Any] = {
+            "method": request.method.name,
+            "seed": seed,
+            "rewards": {name: one.model_dump() for name, one in request.rewards.items()},
+            "keep_finals": keep_finals,
+        }
+        check_settings(out or request.folder, record if out else {}, partly=True)
+        status.update("loading the models")
         found = load(request, keep_finals=keep_finals, threads=threads)
         found.searcher.encode(asked)
     searcher, how, costs = found.searcher, request.method, found.costs
@@ -210,8 +212,8 @@ def search(
     }
     folder = out or request.folder / f"{how.name}-{_digest(record)}"
     check_settings(folder, record)
-    if found.notice:
-        console.print(found.notice, style="dim", highlight=False, soft_wrap=True)
+    for line in filter(None, (found.about, found.notice)):
+        _say(line)
 
     def search_one(one: Prompt, view: SearchView, stop: Event) -> SearchResult:
         return searcher.run(
@@ -328,51 +330,47 @@ def _prompts(
     return list({one.id: one for one in found}.values())
 
 
+def _say(line: str) -> None:
+    console.print(line, style="dim", highlight=False, markup=False, soft_wrap=True)
+
+
 def _digest(record: dict[str, Any]) -> str:
     """Eight letters that tell searches with different settings apart."""
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def methods() -> None:
-    """List the search methods, what they do, and their settings with their defaults."""
-    from ttsnap.searching.methods import METHODS
+def again(
+    picture: Annotated[
+        Path, typer.Argument(help="PNG of a search: best.png, or one below rounds/ or finals/.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="PNG to write; by default beside the picture, as NAME-again.png."),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help="auto, cpu, mps, cuda, …; by default what drew it, if that is here."),
+    ] = None,
+) -> None:
+    """Draw a picture of a search again, from what its PNG says, and compare the two.
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("method", no_wrap=True)
-    table.add_column("noise", no_wrap=True)
-    table.add_column("NegToMe", no_wrap=True)
-    table.add_column("what it does; --option KEY=VALUE changes its settings")
-    for name, method in METHODS.items():
-        marks = ["✓" if mark else "" for mark in (method.needs_noise, method.negtome)]
-        table.add_row(Text(name, "bold"), *marks, Text(method.summary, "bold"))
-        for option, field in method.options.model_fields.items():
-            default = "…" if field.is_required() else json.dumps(field.default)
-            table.add_row(f"  {option}={default}", "", "", Text(field.description or "", "dim"))
-    console.print(table)
-    console.print(
-        "\nnoise: searches the noise of the steps; where the scheduler adds none, another one is "
-        "taken that does.\nNegToMe: images are pushed apart if sampling.negtome asks for that; "
-        "elsewhere it is left out.",
-        style="dim",
-        highlight=False,
-    )
+    The noises are those of that picture alone, so that nothing is searched. The same device and
+    versions give the same pixels, but for rounding where others were drawn in the same batch.
 
+    Example: `ttsnap again found/p0123456789a/best.png`
+    """
+    from ttsnap.searching.again import compared, draw_again
+    from ttsnap.searching.record import read_picture, save_picture
 
-def models() -> None:
-    """List the families of models that can be searched, and those whose costs are known."""
-    from ttsnap.diffusion import SAMPLERS
-    from ttsnap.diffusion.published import ARCHITECTURES
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("family", style="bold")
-    table.add_column("any diffusers pipeline of this class")
-    table.add_column("such as", style="dim")
-    for name, family in SAMPLERS.items():
-        table.add_row(name, family.pipeline, family.summary)
-    console.print(table)
-    console.print(
-        "\n--model takes a folder, a .safetensors file or a hub id; its files say the family.\n"
-        f"`ttsnap costs` knows {', '.join(ARCHITECTURES)} without their weights.",
-        style="dim",
-        highlight=False,
-    )
+    out = out or picture.with_name(f"{picture.stem}-again.png")
+    if out.suffix != ".png" or out.is_dir():
+        raise UserError(f"--out {out}: expected the name of a .png file")
+    before, record = read_picture(picture)
+    try:
+        with console.status("drawing"):
+            now = draw_again(record, device=device, say=_say)
+    except UserError as error:
+        raise UserError(f"{picture}: {error}") from None
+    drawn = record.model_copy(update={"generator": now.generator})
+    save_picture(out, now.image, drawn, now.frame_rate)
+    console.print(f"{out}: {compared(before, record, now)}", highlight=False, soft_wrap=True)

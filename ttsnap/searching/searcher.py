@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ttsnap.config import Costs
+from ttsnap.config import Costs, Model
 from ttsnap.diffusion.backoff import Backoff
 from ttsnap.diffusion.sampler import Conditioning, Sampler
+from ttsnap.diffusion.sources import described
 from ttsnap.errors import UserError
 from ttsnap.prompts import Prompt, seed_of
 from ttsnap.rewards.base import Reward
@@ -21,6 +22,7 @@ from ttsnap.schedule import CostModel
 from ttsnap.searching.budget import Budget
 from ttsnap.searching.executor import Backoffs, Executor, Interrupted
 from ttsnap.searching.pricing import cost_model
+from ttsnap.searching.record import generator_of
 from ttsnap.searching.request import method_named, method_options
 from ttsnap.searching.result import SearchResult
 from ttsnap.searching.task import Progress, SearchTask
@@ -54,7 +56,7 @@ class Searcher:
         *,
         verifiers: Mapping[int, tuple[Reward, ...]] | None = None,
         costs: Costs | CostModel = Costs(),
-        model: str = "",
+        model: Model | None = None,
         batch_size: int = 64,
         keep_finals: bool = False,
     ) -> None:
@@ -65,7 +67,8 @@ class Searcher:
             rewards: score final images and pick the winner; several by the sum of their ranks.
             verifiers: see above; none by default.
             costs: prices that are known, the others are measured; or all prices in their unit.
-            model: name of the model, for the records.
+            model: that the sampler's pipeline was loaded as, for the records; None where it was not
+                loaded by ttsnap, and only its path is known.
             batch_size: candidates denoised at once, fewer where memory runs out; changes images by
                 rounding at most.
             keep_finals: whether results keep every final image.
@@ -152,13 +155,15 @@ class Searcher:
             sampler=sampler,
             conditioning=_moved(self._encoded[prompt.text, prompt.negative], sampler.device),
             prompt=prompt.text,
+            negative_prompt=prompt.negative,
             rewards=self.rewards,
             names=self.names,
             verifiers=self.verifiers if how.verified else {},
             costs=self.prices(budget.unit),
             budget=budget.value,
             seed_of=partial(seed_of, seed, prompt.id),
-            model=self._model,
+            generator=generator_of(sampler, self._model),
+            model=described(self._model) if self._model else str(sampler.pipe.name_or_path or ""),
             batch_size=self._batch_size,
             keep_finals=self._keep_finals,
             observe=observe,

@@ -11,7 +11,6 @@ import json
 import logging
 import shutil
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -76,9 +75,9 @@ def main(
     refused = 0
     if left:
         from ttsnap.diffusion import load_sampler
-        from ttsnap.diffusion.sources import described
         from ttsnap.progress import track
         from ttsnap.rewards import load_judge, load_reward
+        from ttsnap.rewards.verifiers import SharedReward
         from ttsnap.searching.budget import Budget
         from ttsnap.searching.ledger import UnscoredError
         from ttsnap.searching.output import row, save
@@ -104,18 +103,18 @@ def main(
             for chosen in options.values()
             for check in Schedule.parse(getattr(chosen, "schedule", "")).checks
         }
-        load = partial(load_reward, settings.reward, name=name, device=device)
+        shared = SharedReward(settings.reward, name=name, device=device)
         dtype = read_receipt(model).get("dtype", settings.model.dtype)
         generator = settings.model.model_copy(update={"dtype": dtype})
         searcher = Searcher(
             load_sampler(generator, settings.sampling, runtime),
-            [load()],
+            [shared.verifier(None)],
             verifiers={
-                step: (load(checkpoint=receipts[step].with_suffix("")),)
+                step: (shared.verifier(receipts[step].with_suffix("")),)
                 for step in checked & {*receipts}
             },
             costs=costs,
-            model=described(generator),
+            model=generator,
             batch_size=runtime.batch_size,
         )
         oracle = load_judge(settings.judge) if settings.judge else None

@@ -21,7 +21,6 @@ from ttsnap.diffusion.architectures import ARCHITECTURES
 from ttsnap.diffusion.families.edm import EDMPipeline
 from ttsnap.errors import UserError
 from ttsnap.rewards.brightness import BrightnessReward
-from ttsnap.searching.searcher import noisy_scheduler
 
 LABELS = [0, 2]
 PROMPTS = ["Red", " heron "]
@@ -204,7 +203,13 @@ def test_costs_count_a_class():
 def test_a_pipeline_in_hand_is_searched():
     reward = BrightnessReward()
     found = search(
-        pipeline(), "heron", reward=reward, budget="70nfe", keep_finals=True, progress=False
+        pipeline(),
+        "heron",
+        reward=reward,
+        method="best-of-n",
+        budget="70nfe",
+        keep_finals=True,
+        progress=False,
     )
     assert found.image.shape == (32, 32, 3)
     assert len(found.finals) == 2
@@ -219,12 +224,12 @@ def test_a_search_of_the_noise_has_churn():
         "heron",
         reward=BrightnessReward(),
         method="eps-greedy",
-        steps=7,
+        num_inference_steps=7,
         budget="56nfe",
         progress=False,
     )
     assert found.spent <= 56
-    assert noisy_scheduler(make(pipeline())).options == PUBLISHED
+    assert make(pipeline()).with_noise().sampling.scheduler.options == PUBLISHED
 
 
 def test_what_edm_has_not():
