@@ -259,6 +259,7 @@ def _search_all(
     """
     from ttsnap.prompts import folder_name
     from ttsnap.searching.display import SearchView, interruptible, refuse, shown, tell
+    from ttsnap.errors import JudgeRefused
     from ttsnap.searching.ledger import UnscoredError
     from ttsnap.searching.output import (
         is_finished,
@@ -287,7 +288,7 @@ def _search_all(
             try:
                 with shown(view, console), interruptible(stop, view):
                     result = search_one(one, view, stop)
-            except UnscoredError as reason:
+            except (UnscoredError, JudgeRefused) as reason:
                 write_settings(folder, settings)
                 save_refusal(folder / folder_name(one.id), one.text, str(reason))
                 refuse(one.text, str(reason), console)

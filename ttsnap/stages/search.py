@@ -86,6 +86,7 @@ def main(
         from ttsnap.rewards import load_judge, load_reward
         from ttsnap.rewards.verifiers import SharedReward
         from ttsnap.searching.budget import Budget
+        from ttsnap.errors import JudgeRefused
         from ttsnap.searching.ledger import UnscoredError
         from ttsnap.searching.output import row, save
         from ttsnap.searching.request import method_named, method_options, planned_options
@@ -140,7 +141,7 @@ def main(
                     budget=Budget(budget, costs.unit),
                     seed=settings.seed,
                 )
-            except UnscoredError as reason:
+            except (UnscoredError, JudgeRefused) as reason:
                 logging.warning("prompt %s at %g: %s", prompt.id, budget, reason)
                 rows.add(prompt.id, budget, None)
                 refused += 1
