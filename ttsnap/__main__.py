@@ -1,6 +1,4 @@
-"""``python -m ttsnap`` is the command ``ttsnap``."""
-
-from __future__ import annotations
+"""``python -m ttsnap``."""
 
 from ttsnap.cli import main
 

@@ -52,7 +52,7 @@ def test_texts_are_encoded_at_once_and_wait_in_main_memory(
     sampler.release_text_encoders = True
     moves = counted(monkeypatch, pipe.text_encoder, "to")
     searcher = Searcher(sampler, models.rewards[:1], costs=COSTS)
-    searcher.encode(PROMPTS)
+    searcher.expect(PROMPTS)
     found = [searcher.run(prompt, "best-of-n", budget=TFLOPS, seed=SEED) for prompt in PROMPTS]
     assert len(moves) == 2
     alone = Searcher(sampler, models.rewards[:1], costs=COSTS)

@@ -97,7 +97,16 @@ def workflow(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
     settings = {
         "run": "tiny",
         "model": {"path": "generator"},
-        "sampling": {"steps": 4},
+        "sampling": {
+            "steps": 4,
+            "guidance_scale": 1.5,
+            "height": 32,
+            "width": 32,
+            "scheduler": {
+                "name": "EulerDiscreteScheduler",
+                "options": {"timestep_spacing": "linspace", "use_exponential_sigmas": True},
+            },
+        },
         "splits": {
             "train": {**split, "start": 0, "stop": 6, "images": 2, "steps": [1, 2]},
             "val": {**split, "start": 6, "stop": 9, "images": 8, "steps": None},

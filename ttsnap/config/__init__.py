@@ -35,7 +35,7 @@ from ttsnap.config.report import Report
 from ttsnap.config.rewards import RewardSettings
 from ttsnap.config.run import Config
 from ttsnap.config.runtime import Runtime
-from ttsnap.config.sampling import NegToMe, Sampling, Scheduler
+from ttsnap.config.sampling import WORLD, NegToMe, Sampling, Scheduler
 from ttsnap.config.search import Search
 from ttsnap.config.simulation import CheckSettings, Costs, Simulation
 from ttsnap.config.splits import Splits, SplitSettings
@@ -46,6 +46,7 @@ __all__ = [
     "FILE",
     "HUB_ID",
     "ROOT",
+    "WORLD",
     "Accounting",
     "Budgets",
     "CheckSettings",

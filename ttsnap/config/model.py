@@ -60,8 +60,8 @@ class Model(Settings):
 
     @model_validator(mode="before")
     @classmethod
-    def find_family(cls, given: Any) -> Any:
-        """Leave the family of a path that is given without one to its files."""
+    def find_out(cls, given: Any) -> Any:
+        """Leave to files and machine what is not said of a path that is given."""
         if isinstance(given, Mapping) and "path" in given:
-            return {"family": "auto"} | dict(given)
+            return {"family": "auto", "dtype": "auto"} | dict(given)
         return given

@@ -57,6 +57,9 @@ class NegToMe(Settings):
 
 STEPS = 12
 
+WORLD = ("steps", "guidance_scale", "height", "width", "scheduler")
+"""Settings whose defaults are those of the embedded world; another model has its own."""
+
 
 class Sampling(Settings):
     """How the model is sampled."""

@@ -89,6 +89,12 @@ class Shipped:
     origin: str
     text: str
 
+    @property
+    def notice(self) -> str:
+        """What a search says of it."""
+        checks = f"{self.schedule}: " if self.schedule.checks else ""
+        return f"schedule {checks}{self.text}"
+
 
 @cache
 def templates() -> dict[str, Template]:
@@ -133,7 +139,7 @@ def shipped_schedule(
         runs = budget / costs.cost(1)
         nearest = min(template.plans, key=lambda plan: abs(math.log(plan["runs"] / runs)))
         schedule = at_noise_levels(nearest["checks"], sigmas)
-        words = f"template {template.name}, planned on {template.measured_on}; there"
+        words = f"template {template.name}, planned on {template.measured_on}"
     else:
         schedule = default_schedule(len(sigmas))
         words = f"default schedule, planned for no model; on {template.measured_on}"
@@ -141,7 +147,7 @@ def shipped_schedule(
         words = "no checks, best-of-N: the budget is too small to start more candidates"
         return Shipped(Schedule(), template.name, words)
     share, low, high = (100 * value for value in template.compute)
-    words += f" best-of-N's reward took {share:.0f} % [{low:.0f}, {high:.0f}] of the compute"
+    words += f", best-of-N's reward took {share:.0f} % [{low:.0f}, {high:.0f}] of the compute"
     return Shipped(schedule, template.name, f"{words}, on prompts not planned on")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from ttsnap.config import WORLD, Config
 from ttsnap.diffusion import SAMPLERS, VIDEOS
 from ttsnap.errors import UserError, did_you_mean
 from ttsnap.rewards import KINDS, is_trainable, require_kind
@@ -17,7 +18,7 @@ from ttsnap.searching.methods import METHODS
 from ttsnap.searching.request import method_options
 
 if TYPE_CHECKING:
-    from ttsnap.config import CheckSettings, Config, RewardSettings, Scheduler
+    from ttsnap.config import CheckSettings, RewardSettings, Scheduler
 
 
 def names() -> dict[str, list[str]]:
@@ -96,6 +97,12 @@ def _not_in_a_workflow(config: Config) -> Iterator[str]:
             "search them live by `ttsnap search`"
         )
         return
+    own = config.model.path != Config().model.path
+    if own and (unsaid := [name for name in WORLD if name not in config.sampling.model_fields_set]):
+        yield (
+            f"sampling: lacks {', '.join(unsaid)}; a workflow with a model of your own must be "
+            "told, for the defaults are those of the shapes world (`ttsnap search` asks the model)"
+        )
     if _draws_noise(config.sampling.scheduler):
         yield (
             f"sampling.scheduler: {config.sampling.scheduler.name} adds noise at every step with "
@@ -128,7 +135,7 @@ def _draws_noise(scheduler: Scheduler) -> bool:
     """Whether the settings alone say that a scheduler is stochastic."""
     options = scheduler.options
     return (
-        "Ancestral" in scheduler.name
+        any(word in scheduler.name for word in ("Ancestral", "LCM", "SDE"))
         or str(options.get("algorithm_type")).startswith("sde-")
         or any(options.get(name) for name in ("eta", "S_churn", "stochastic_sampling"))
     )

@@ -9,20 +9,35 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ttsnap.config import Config, Costs, Model, RewardSettings, Runtime, Sampling
+from pydantic import ValidationError
+
+from ttsnap.config import (
+    WORLD,
+    Config,
+    Costs,
+    Model,
+    RewardSettings,
+    Runtime,
+    Sampling,
+    Settings,
+    explain,
+    is_hub_id,
+)
 from ttsnap.config import load_config as validated
 from ttsnap.errors import UserError
 from ttsnap.plans import reward_name, shipped_schedule
 from ttsnap.run.check import check
-from ttsnap.run.trained import check_made_for, checkpoints, made_by, made_for
-from ttsnap.schedule import CostModel, read_plan
+from ttsnap.run.trained import OWN, checkpoints, difference, made_by, made_for
+from ttsnap.schedule import CostModel, Schedule, read_plan
 from ttsnap.searching.budget import WHOLE_IMAGES, Budget
 from ttsnap.searching.methods import DEFAULT, METHODS, Method, MethodOptions
 from ttsnap.searching.methods.pruning import Pruning
 from ttsnap.searching.request import (
+    PICKSCORE,
     check_options,
     check_plan,
     check_reward,
@@ -35,16 +50,18 @@ from ttsnap.searching.request import (
 )
 
 if TYPE_CHECKING:
+    from ttsnap.diffusion.sampler import Sampler
+    from ttsnap.rewards.verifiers import SharedReward
     from ttsnap.searching.searcher import Searcher
 
 WORKFLOW_ONLY = {"splits", "narf", "simulation", "report"}
 """Sections of a configuration that a search does not read."""
 
+OF_A_MODEL = {"denoise", "decode", "preview"}
+"""Prices that hold for one model, sampled in one way."""
+
 BATCH = 8
 """Candidates at once of a model whose configuration does not say."""
-
-PICKSCORE = "clip:yuvalkirstain/PickScore_v1@a4e4367c6dfa7288a00c550414478f865b875800"
-"""What judges by default: it knows pictures of any kind, the embedded world's reward its own."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +109,7 @@ class Loaded:
         budget: of a prompt.
         options: of the method.
         folders: of the checkpoints that verify, by step and reward.
+        about: what a model of one's own has decided, in a line; empty of the embedded world.
         notice: what the user should know of the schedule; empty if it is their own.
     """
 
@@ -101,6 +119,7 @@ class Loaded:
     budget: Budget
     options: MethodOptions
     folders: dict[int, dict[str, Path]] = field(default_factory=dict)
+    about: str = ""
     notice: str = ""
 
 
@@ -144,18 +163,33 @@ def request_of(
     """
     base = config or Config()
     own = model is not None or base.model.path != Config().model.path
+    given = {name: value for name, value in sampling.items() if value is not None}
+    placed = {name: value for name, value in runtime.items() if value is not None}
+    asked_scheduler = "scheduler" in given
+    if asked_scheduler:
+        given["scheduler"] = read_scheduler(given["scheduler"]).model_dump()
+    for kind, said in (
+        (Sampling, given),
+        (Runtime, placed),
+        (Model, {} if dtype is None else {"dtype": dtype}),
+    ):
+        _check_values(kind, said)
+    spend = None if budget is None else Budget.parse(budget, base.costs.unit)
+    asked = None if method is None else method_named(method)
+    _check_method(asked, options, plan, narf)
+
     # What only the workflow reads need not fit the steps of a search.
     settings = base.model_dump(exclude_unset=True, exclude=WORKFLOW_ONLY) if config else {}
     sampled: dict[str, Any] = settings.get("sampling", {}) if own else base.sampling.model_dump()
-    given = {name: value for name, value in sampling.items() if value is not None}
-    if "scheduler" in given:
-        given["scheduler"] = read_scheduler(given["scheduler"]).model_dump()
     settings["sampling"] = {**sampled, **given}
-    placed = {name: value for name, value in runtime.items() if value is not None}
     usual = {"device": "auto", "batch_size": BATCH} if own else {}
     settings["runtime"] = {**usual, **settings.get("runtime", {}), **placed}
-    settings["model"] = _model(base.model, model, loras, components, dtype, say)
+    if "costs" in settings and (model is not None or given):
+        settings["costs"] = {
+            key: price for key, price in settings["costs"].items() if key not in OF_A_MODEL
+        }
     names = _rewards(settings, base, own, reward, config, say)
+    settings["model"] = _model(base.model, model, loras, components, dtype, say)
     whole = validated(settings)
     check(whole)
     chosen = {name: whole.rewards[name] for name in names}
@@ -166,19 +200,17 @@ def request_of(
     made = made_by(run) if run is not None else None
     wanted = made_for(whole.model, whole.sampling, chosen)
     if own:
-        # What the pipeline says of itself is known once it is loaded.
-        wanted["sampling"] = {name: wanted["sampling"][name] for name in settings["sampling"]}
-    how = _method(method, made, wanted, run, names, base.narf.steps)
-    if plan and not how.prunes:
-        raise UserError(f"method {how.name} prunes nothing; leave out --plan")
+        wanted["sampling"] |= {name: OWN for name in WORLD if name not in settings["sampling"]}
+    how = asked or _usual_method(made, wanted, run, names, base.narf.steps, narf)
     if narf and not how.verified:
         raise UserError("--narf: ttsp looks by the untouched reward; with checkpoints it is ttsnap")
+    steps = settings["sampling"].get("steps")
     found = None
-    by = names[0] if len(names) == 1 else "joint"
     if how.prunes and "schedule" not in options:
-        found = _plan(plan, run, names[0], made, wanted)
-        if found is not None and not own:
-            check_plan(found, how, by, whole.sampling.steps)
+        found = _plan(plan, run, names[0], made, wanted, say)
+        if found is not None:
+            by = names[0] if len(names) == 1 else "joint"
+            check_plan(found, how, by, steps or found["steps"])
     verified = how.looks_by_narf if narf is None else narf
     if verified:
         if run is None or made is None:
@@ -186,19 +218,20 @@ def request_of(
                 f"method {how.name}: looks by NARF checkpoints, and there is no run that trained "
                 "any for this model; use --method ttsp, or name the run's --config"
             )
-        check_made_for(f"{run}/narf", made, wanted)
-    unset = {"schedule": ""} if how.prunes else {}
-    known = method_options(how, unset | dict(options))
-    if not own:
-        check_options(known, whole.sampling.steps)
-    unit = whole.costs.unit
-    spend = Budget.parse(budget, unit) if budget else None
-    if spend is None and not (own and (config is None or "search" not in config.model_fields_set)):
-        spend = Budget(whole.search.budgets[-1], unit)
+        if other := difference(made, wanted):
+            raise UserError(
+                f"{run}/narf: was made for another search: {other}; use --method ttsp, or run the "
+                "workflow for this one"
+            )
+    if steps is not None:
+        check_options(_options(how, options), steps)
+    searched = "search" in base.model_fields_set and "budgets" in base.search.model_fields_set
+    if spend is None and (searched or not own):
+        spend = Budget(whole.search.budgets[-1], whole.costs.unit)
     return Request(
         model=whole.model,
         sampling=settings["sampling"] if own else whole.sampling,
-        asked_scheduler="scheduler" in given,
+        asked_scheduler=asked_scheduler,
         rewards=chosen,
         method=how,
         options=dict(options),
@@ -231,13 +264,15 @@ def load(request: Request, *, keep_finals: bool = False, threads: int | None = N
 
     how, device = request.method, request.runtime.device
     model = settled(request.model, request.runtime)
+    # Rewards are smaller than the model, and what is wrong with them is told sooner.
+    shared = {
+        name: _loaded(partial(SharedReward, one, name=name, device=device), one)
+        for name, one in request.rewards.items()
+    }
     sampler = load_sampler(model, request.sampling, request.runtime)
     if request.asked_scheduler:
         check_scheduler(how, sampler)
     use_threads(sampler, threads)
-    shared = {
-        name: SharedReward(one, name=name, device=device) for name, one in request.rewards.items()
-    }
     searcher = Searcher(
         sampler,
         [one.verifier(None) for one in shared.values()],
@@ -260,8 +295,7 @@ def load(request: Request, *, keep_finals: bool = False, threads: int | None = N
             model.family, reward, sampler.sigmas.tolist(), costs, budget.value
         )
         given["schedule"] = str(shipped.schedule)
-        checks = f"{shipped.schedule}: " if shipped.schedule.checks else ""
-        notice = f"schedule {checks}{shipped.text}"
+        notice = shipped.notice
     options = method_options(how, given)
     check_options(options, sampler.steps)
     folders: dict[int, dict[str, Path]] = {}
@@ -274,7 +308,61 @@ def load(request: Request, *, keep_finals: bool = False, threads: int | None = N
         step: tuple(shared[name].verifier(path) for name, path in of.items())
         for step, of in folders.items()
     }
-    return Loaded(searcher, model, costs, budget, options, folders, notice)
+    about = (
+        "" if isinstance(request.sampling, Sampling) else _about(model, searcher.sampler_for(how))
+    )
+    return Loaded(searcher, model, costs, budget, options, folders, about, notice)
+
+
+def _check_values(kind: type[Settings], said: Mapping[str, Any]) -> None:
+    """Refuse a value that a setting cannot have, whatever the others are."""
+    try:
+        kind.model_validate(said)
+    except ValidationError as error:
+        raise UserError(explain(error.errors()[0], kind)) from None
+
+
+def _check_method(
+    method: Method | None, options: Mapping[str, Any], plan: Path | None, narf: bool | None
+) -> None:
+    """See that options and plan are those of a method; by default it is one that prunes."""
+    how = method or METHODS["ttsp"]
+    known = _options(how, options)
+    if isinstance(known, Pruning):
+        Schedule.parse(known.schedule)
+    if plan and not how.prunes:
+        raise UserError(f"method {how.name} prunes nothing; leave out --plan")
+
+
+def _options(method: Method, given: Mapping[str, Any]) -> MethodOptions:
+    """Settings of a method whose schedule may be still to come."""
+    return method_options(method, ({"schedule": ""} if method.prunes else {}) | dict(given))
+
+
+def _loaded(load_one: Callable[[], SharedReward], settings: RewardSettings) -> SharedReward:
+    """A reward; where PickScore, that of every model of one's own, cannot be had, say what can."""
+    try:
+        return load_one()
+    except UserError as error:
+        path = settings.path or ""
+        if f"{settings.kind}:{path}@{settings.revision}" != PICKSCORE or not is_hub_id(path):
+            raise
+        raise UserError(
+            f"PickScore, {path}, is not in the cache and the hub cannot be reached: fetch it where "
+            "there is internet, or give another --reward KIND:PATH, such as clip:FOLDER; "
+            "`ttsnap rewards` lists the kinds"
+        ) from error
+
+
+def _about(model: Model, sampler: Sampler) -> str:
+    """How a model of one's own is sampled, in a line."""
+    sampling = sampler.sampling
+    frames = f" x {sampling.frames} frames" if sampling.frames > 1 else ""
+    return (
+        f"{model.family}, {sampling.width} x {sampling.height} pixels{frames}, {sampling.steps} "
+        f"steps, guidance {sampling.guidance_scale:g}, {sampling.scheduler.name}; {model.dtype} on "
+        f"{sampler.device}"
+    )
 
 
 def _model(
@@ -285,7 +373,7 @@ def _model(
     dtype: str | None,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    from ttsnap.diffusion.sources import read_lora, read_model
+    from ttsnap.diffusion.sources import read_lora, read_model, with_family
 
     if model is not None:
         precision = dtype or "auto"
@@ -296,7 +384,8 @@ def _model(
         given["components"] = components
     if loras:
         given["loras"] = [*given.get("loras", []), *(read_lora(one, say) for one in loras)]
-    return given | ({} if dtype is None else {"dtype": dtype})
+    given |= {} if dtype is None else {"dtype": dtype}
+    return with_family(Model.model_validate(given)).model_dump()
 
 
 def _rewards(
@@ -329,25 +418,24 @@ def _rewards(
     return names
 
 
-def _method(
-    name: str | None,
+def _usual_method(
     made: Mapping[str, Any] | None,
     wanted: Mapping[str, Any],
     run: Path | None,
     rewards: Sequence[str],
     steps: Sequence[int],
+    narf: bool | None,
 ) -> Method:
-    """The method that was asked for; else ttsnap where its verifiers are, and ttsp elsewhere."""
-    if name is not None:
-        return method_named(name)
-    if run is None or made is None:
-        return METHODS[DEFAULT]
-    try:
-        check_made_for(str(run), made, wanted)
-        checkpoints(run, rewards, steps)
-    except UserError:
-        return METHODS[DEFAULT]
-    return METHODS["ttsnap"]
+    """ttsnap where its verifiers are, or are asked for, and ttsp elsewhere."""
+    if narf:
+        return METHODS["ttsnap"]
+    if narf is None and run is not None and made is not None and difference(made, wanted) is None:
+        try:
+            checkpoints(run, rewards, steps)
+            return METHODS["ttsnap"]
+        except UserError:
+            pass
+    return METHODS[DEFAULT]
 
 
 def _plan(
@@ -356,17 +444,24 @@ def _plan(
     reward: str,
     made: Mapping[str, Any] | None,
     wanted: Mapping[str, Any],
+    say: Callable[[str], None],
 ) -> dict[str, Any] | None:
     """The plan that was given, or the run's if it was made for this; None if there is neither."""
     if given is not None:
         found = read_plan(given)
-        if known := found.get("provenance", {}).get("made_for"):
-            check_made_for(str(given), known, wanted)
+        known = found.get("provenance", {}).get("made_for")
+        if known is None:
+            say(f"{given}: does not tell its model and reward; taken as made for these")
+        elif other := difference(known, wanted):
+            raise UserError(
+                f"{given}: was made for another search: {other}; leave out --plan, for a schedule "
+                "that ships, or plan for this one"
+            )
         return found
-    if run is None or made is None:
+    file = None if run is None else run / "plan" / f"{reward}.json"
+    if file is None or made is None or not file.exists():
         return None
-    file = run / "plan" / f"{reward}.json"
-    if not file.exists():
+    if other := difference(made, wanted):
+        say(f"{file}: left out, made for another search: {other}; run the workflow for a new one")
         return None
-    check_made_for(str(file), made, wanted)
     return read_plan(file)

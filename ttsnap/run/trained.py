@@ -7,20 +7,29 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ttsnap.config import Model, RewardSettings, Sampling
+from ttsnap.config import Model, RewardSettings, Sampling, load_config
 from ttsnap.errors import UserError
 from ttsnap.run.status import SETTINGS
 
 NO_MATTER = ("dtype", "preview", "vae_tiling")
 """Settings of a model that leave its images what they are, but for rounding."""
 
+OWN = "the model's own"
+"""In place of a setting that is left to the pipeline: no run has it."""
 
-def made_for(model: Model, sampling: Sampling, rewards: Mapping[str, RewardSettings]) -> dict:
+
+def made_for(
+    model: Model, sampling: Sampling, rewards: Mapping[str, RewardSettings]
+) -> dict[str, Any]:
     """What a plan or a checkpoint is good for: these weights, sampled so, judged by these rewards.
 
     Local weights are told by their place, those of the hub by their commit.
     """
-    known = model.model_dump(mode="json", exclude={*NO_MATTER})
+    known: dict[str, Any] = {
+        "components": None,
+        "loras": [],
+    }  # which a dump leaves out where there are none
+    known |= model.model_dump(mode="json", exclude={*NO_MATTER})
     return {
         "model": known | {"path": _place(model.path)},
         "sampling": sampling.model_dump(mode="json"),
@@ -35,45 +44,42 @@ def _place(path: str) -> str:
     return str(Path(path).resolve()) if Path(path).exists() else path
 
 
-def check_made_for(what: str, made: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Refuse a plan or a checkpoint of another model, other sampling or another reward.
+def difference(made: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
+    """The first setting in which something was made for another search than this; None if none.
 
     Args:
-        what: what is refused, and where it lies.
         made: as :func:`made_for` of what it was made for, with all rewards that it knows.
-        wanted: the same of what is to be searched; parts that it lacks are not compared.
-
-    Raises:
-        UserError: naming what differs first.
+        wanted: the same of what is to be searched.
     """
-    for part, now in _leaves(wanted):
+    for place, now in _leaves(wanted):
         then: Any = made
-        for key in part:
+        for key in place:
             then = then.get(key) if isinstance(then, Mapping) else None
         if then != now:
-            raise UserError(
-                f"{what} was made for another model: its {'.'.join(part)} is {json.dumps(then)}, "
-                f"not {json.dumps(now)}; leave it out, for the schedule that ships, or run the "
-                "workflow for this one"
-            )
+            values = (json.dumps(value, ensure_ascii=False) for value in (then, now))
+            return f"its {'.'.join(place)} is {', not '.join(values)}"
+    return None
 
 
 def _leaves(nested: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[Any, Any]]:
     for key, value in nested.items():
-        if isinstance(value, Mapping) and value:
+        # Options are one value: those that are left out matter, too.
+        if isinstance(value, Mapping) and key != "options":
             yield from _leaves(value, (*path, key))
         else:
             yield (*path, key), value
 
 
 def made_by(run: Path) -> dict[str, Any] | None:
-    """What a run's plans and checkpoints were made for; None where no run has been."""
-    try:
-        given = json.loads((run / SETTINGS).read_bytes())
-        rewards = {name: RewardSettings(**one) for name, one in given["rewards"].items()}
-        return made_for(Model(**given["model"]), Sampling(**given["sampling"]), rewards)
-    except FileNotFoundError:
+    """What a run's plans and checkpoints were made for; None where no run has been.
+
+    Raises:
+        UserError: what the run says of itself cannot be read.
+    """
+    if not (run / SETTINGS).exists():
         return None
+    config = load_config(run / SETTINGS)
+    return made_for(config.model, config.sampling, config.rewards)
 
 
 def checkpoints(

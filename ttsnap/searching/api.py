@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from functools import lru_cache
@@ -17,16 +16,17 @@ from ttsnap.rewards.function import FunctionReward, Scorer
 from ttsnap.searching.budget import WHOLE_IMAGES, Budget
 from ttsnap.searching.methods import DEFAULT
 from ttsnap.searching.request import (
+    PICKSCORE,
     check_options,
+    check_reward,
     check_scheduler,
+    check_whole,
     method_named,
     method_options,
     read_reward,
     read_scheduler,
 )
 from ttsnap.searching.result import SearchResult
-
-logger = logging.getLogger(__name__)
 
 AnyReward = str | Reward | Scorer
 
@@ -35,11 +35,11 @@ AnyReward = str | Reward | Scorer
 def search(pipe: Any, prompt: str, **settings: Any) -> SearchResult: ...
 @overload
 def search(pipe: Any, prompt: Sequence[str], **settings: Any) -> list[SearchResult]: ...
-def search(  # type: ignore[misc] # the settings of the overloads are those named here
+def search(
     pipe: Any,
     prompt: str | Sequence[str],
     *,
-    reward: AnyReward | list[AnyReward] | tuple[AnyReward, ...],
+    reward: AnyReward | list[AnyReward] | tuple[AnyReward, ...] = PICKSCORE,
     method: str | None = None,
     budget: str | float | None = None,
     seed: int = 0,
@@ -63,7 +63,7 @@ def search(  # type: ignore[misc] # the settings of the overloads are those name
         prompt: what is to be seen; or several, one after the other.
         reward: what judges: ``KIND:PATH`` such as ``clip:yuvalkirstain/PickScore_v1@COMMIT``, a
             :class:`~ttsnap.rewards.base.Reward`, or a function of images and prompts, whose work is
-            not charged. Several count alike.
+            not charged. Several count alike. By default PickScore, from the hub.
         method: one of those that ``ttsnap methods`` lists; ttsp, or ttsnap with verifiers, by
             default, with a schedule that ships where none is given.
         budget: for each prompt, such as ``400nfe``, ``2000tflops`` or ``60s``; a number is in
@@ -99,6 +99,8 @@ def search(  # type: ignore[misc] # the settings of the overloads are those name
     from ttsnap.searching.display import SearchView, interruptible, shown
     from ttsnap.searching.searcher import Searcher
 
+    check_whole("seed", seed, 0)
+    check_whole("batch_size", batch_size, 1)
     how = method_named(method or ("ttsnap" if verifiers else DEFAULT))
     unplanned = how.prunes and "schedule" not in options
     chosen = method_options(how, ({"schedule": ""} if unplanned else {}) | options)
@@ -106,7 +108,7 @@ def search(  # type: ignore[misc] # the settings of the overloads are those name
     texts = [prompt] if isinstance(prompt, str) else list(prompt)
     asked = [parse_prompt({"prompt": one, "negative_prompt": negative_prompt}) for one in texts]
     given = reward if isinstance(reward, list | tuple) else [reward]
-    named = [read_reward(one) if isinstance(one, str) else one for one in given]
+    named = [_named(one) if isinstance(one, str) else one for one in given]
     if isinstance(scheduler, str):
         scheduler = read_scheduler(scheduler)
     sampling = {
@@ -134,13 +136,14 @@ def search(  # type: ignore[misc] # the settings of the overloads are those name
     costs = searcher.prices(spend.unit if spend else "TFLOPs")
     spend = spend or Budget(WHOLE_IMAGES * costs.cost(1), costs.unit)
     if unplanned:
-        judge = RewardSettings(**named[0][1]) if isinstance(named[0], tuple) else None
+        judge = named[0][1] if isinstance(named[0], tuple) else None
         known = reward_name(judge) if judge and len(named) == 1 else None
         sigmas = sampler.sigmas.tolist()
         shipped = shipped_schedule(family_of(pipe), known, sigmas, costs, spend.value)
         chosen = method_options(how, {"schedule": str(shipped.schedule), **options})
-        logger.info("schedule %s: %s", shipped.schedule, shipped.text)
-    searcher.encode(asked)
+        if progress:
+            Console().print(shipped.notice, style="dim", highlight=False)
+    searcher.expect(asked)
     stop, found = Event(), []
     for one in asked:
         heading = f"{how.name}, {', '.join(searcher.names)}, seed {seed}"
@@ -171,11 +174,18 @@ def _loaded(name: str, settings: str, device: str) -> Reward:
     return load_reward(RewardSettings.model_validate_json(settings), name=name, device=device)
 
 
-def _reward(given: tuple[str, dict[str, Any]] | Reward | Scorer, device: str) -> Reward:
+def _named(text: str) -> tuple[str, RewardSettings]:
+    name, given = read_reward(text)
+    settings = RewardSettings(**given)
+    check_reward(settings, name)
+    return name, settings
+
+
+def _reward(given: tuple[str, RewardSettings] | Reward | Scorer, device: str) -> Reward:
     if isinstance(given, tuple):
         name, settings = given
         # Calls that name the same one share it.
-        return _loaded(name, RewardSettings(**settings).model_dump_json(), device)
+        return _loaded(name, settings.model_dump_json(), device)
     if isinstance(given, Reward):
         return given
     return FunctionReward(given)

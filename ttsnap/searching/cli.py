@@ -17,7 +17,7 @@ from ttsnap.config import load_config
 from ttsnap.errors import UserError
 from ttsnap.run.request import load, request_of
 from ttsnap.searching.budget import WHOLE_IMAGES
-from ttsnap.searching.request import read_options
+from ttsnap.searching.request import check_whole, read_options
 
 if TYPE_CHECKING:
     from ttsnap.prompts import Prompt
@@ -81,10 +81,10 @@ def search(
         str | None,
         typer.Option(help="Folder or ORG/NAME[@COMMIT] with what a single file as --model lacks."),
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Denoising steps.", min=1)] = None,
-    guidance: Annotated[float | None, typer.Option(help="Guidance scale.", min=0)] = None,
-    height: Annotated[int | None, typer.Option(help="Pixels.", min=1)] = None,
-    width: Annotated[int | None, typer.Option(help="Pixels.", min=1)] = None,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="Guidance scale.")] = None,
+    height: Annotated[int | None, typer.Option(help="Pixels.")] = None,
+    width: Annotated[int | None, typer.Option(help="Pixels.")] = None,
     negative_prompt: Annotated[
         str | None, typer.Option(help="What the images are not to show.")
     ] = None,
@@ -103,13 +103,12 @@ def search(
     ] = None,
     batch_size: Annotated[
         int | None,
-        typer.Option(help="Candidates at once; fewer where memory does not bear them.", min=1),
+        typer.Option(help="Candidates at once; fewer where memory does not bear them."),
     ] = None,
     threads: Annotated[
-        int | None,
-        typer.Option(help="CPU threads; by default as the work is worth.", min=1),
+        int | None, typer.Option(help="CPU threads; by default as the work is worth.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Root of the candidates' noise seeds.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Root of the candidates' noise seeds.")] = 0,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -164,39 +163,44 @@ def search(
     """
     from ttsnap.searching.output import check_settings
 
+    check_whole("seed", seed, 0)
+    if threads is not None:
+        check_whole("threads", threads, 1)
     asked = _prompts(prompt or [], prompts, prompt_column, negative_prompt)
-    request = request_of(
-        load_config(config) if config else None,
-        model=model,
-        loras=lora or [],
-        components=components,
-        reward=reward,
-        sampling={
-            "steps": steps,
-            "guidance_scale": guidance,
-            "height": height,
-            "width": width,
-            "scheduler": scheduler,
-        },
-        runtime={"device": device, "batch_size": batch_size},
-        dtype=dtype,
-        method=method,
-        options=read_options(option or []) | ({} if schedule is None else {"schedule": schedule}),
-        plan=plan,
-        narf=narf,
-        budget=budget,
-        say=_say,
-    )
-    record: dict[str, Any] = {
-        "method": request.method.name,
-        "seed": seed,
-        "rewards": {name: one.model_dump() for name, one in request.rewards.items()},
-        "keep_finals": keep_finals,
-    }
-    check_settings(out or request.folder, record if out else {}, partly=True)
-    with console.status("loading the models"):
+    options = read_options(option or []) | ({} if schedule is None else {"schedule": schedule})
+    with console.status("looking at what is asked for") as status:
+        request = request_of(
+            load_config(config) if config else None,
+            model=model,
+            loras=lora or [],
+            components=components,
+            reward=reward,
+            sampling={
+                "steps": steps,
+                "guidance_scale": guidance,
+                "height": height,
+                "width": width,
+                "scheduler": scheduler,
+            },
+            runtime={"device": device, "batch_size": batch_size},
+            dtype=dtype,
+            method=method,
+            options=options,
+            plan=plan,
+            narf=narf,
+            budget=budget,
+            say=_say,
+        )
+        record: dict[str, Any] = {
+            "method": request.method.name,
+            "seed": seed,
+            "rewards": {name: one.model_dump() for name, one in request.rewards.items()},
+            "keep_finals": keep_finals,
+        }
+        check_settings(out or request.folder, record if out else {}, partly=True)
+        status.update("loading the models")
         found = load(request, keep_finals=keep_finals, threads=threads)
-        found.searcher.encode(asked)
+        found.searcher.expect(asked)
     searcher, how, costs = found.searcher, request.method, found.costs
     record |= {
         "model": found.model.model_dump(),
@@ -208,8 +212,8 @@ def search(
     }
     folder = out or request.folder / f"{how.name}-{_digest(record)}"
     check_settings(folder, record)
-    if found.notice:
-        _say(found.notice)
+    for line in filter(None, (found.about, found.notice)):
+        _say(line)
 
     def search_one(one: Prompt, view: SearchView, stop: Event) -> SearchResult:
         return searcher.run(
@@ -326,6 +330,10 @@ def _prompts(
     return list({one.id: one for one in found}.values())
 
 
+def _say(line: str) -> None:
+    console.print(line, style="dim", highlight=False, markup=False, soft_wrap=True)
+
+
 def _digest(record: dict[str, Any]) -> str:
     """Eight letters that tell searches with different settings apart."""
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:8]
@@ -366,8 +374,3 @@ def again(
     drawn = record.model_copy(update={"generator": now.generator})
     save_picture(out, now.image, drawn, now.frame_rate)
     console.print(f"{out}: {compared(before, record, now)}", highlight=False, soft_wrap=True)
-
-
-def _say(line: str) -> None:
-    """Show a line beside what was asked for."""
-    console.print(line, style="dim", highlight=False, soft_wrap=True)

@@ -8,8 +8,9 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from operator import index
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import yaml
 from pydantic import ValidationError
@@ -23,6 +24,9 @@ from ttsnap.searching.methods.pruning import Pruning
 
 if TYPE_CHECKING:
     from ttsnap.diffusion.sampler import Sampler
+
+PICKSCORE = "clip:yuvalkirstain/PickScore_v1@a4e4367c6dfa7288a00c550414478f865b875800"
+"""What judges by default: it knows pictures of any kind, the embedded world's reward its own."""
 
 
 def method_named(name: str) -> Method:
@@ -119,7 +123,8 @@ def check_reward(settings: RewardSettings, name: str) -> None:
         UserError: its kind cannot be imported, its path is neither a folder nor a hub id, or it
             ranks what it is given together, which is a batch and not the whole search.
     """
-    find_kind(settings.kind, f"rewards.{name}.kind")
+    if settings.kind not in KINDS:  # which are there, and import torch
+        find_kind(settings.kind, f"rewards.{name}.kind")
     path = settings.path
     if path is not None and not Path(path).exists() and not re.fullmatch(HUB_ID, path):
         raise UserError(f"rewards.{name}.path: {path} is neither a local path nor a hub id")
@@ -134,6 +139,16 @@ def by_rank(name: str, members: Iterable[str]) -> str:
         f"its members at once, --reward {','.join(members)}, whose ranks are summed over all "
         "candidates"
     )
+
+
+def check_whole(name: str, value: Any, least: int) -> None:
+    """Refuse what is no whole number, or too small a one.
+
+    Raises:
+        UserError: naming it.
+    """
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex) or index(value) < least:
+        raise UserError(f"{name}: expected a whole number of {least} or more, not {value!r}")
 
 
 def read_options(given: Sequence[str]) -> dict[str, Any]:
