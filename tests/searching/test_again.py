@@ -19,9 +19,11 @@ from tests.searches import OPTIONS
 from tests.tiny import tiny_stable_diffusion
 from tests.tiny_families import tiny
 from ttsnap import save
+from ttsnap.config import Model
+from ttsnap.diffusion import from_pipeline
 from ttsnap.searching import METHODS
 from ttsnap.searching.api import search as search_with
-from ttsnap.searching.record import read_picture
+from ttsnap.searching.record import Generator, generator_of, read_picture
 
 Command = Callable[..., int]
 PROMPT = "a red circle, or 円 🦊"
@@ -199,6 +201,18 @@ def test_the_text_says_it_to_people_and_to_programs(search: Callable[..., Path])
     assert whole["generator"]["machine"]["device"] == "cpu"
     assert whole["noises"] == json.loads(said["noises"])
     assert str(whole["rewards"]["brightness"]) == said["score"]
+
+
+def test_what_ships_is_found_on_every_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sampler = from_pipeline(tiny_stable_diffusion(), {})
+    model = Model()
+    assert Path(model.path).is_absolute()
+    written = generator_of(sampler, model).model_dump_json()
+    assert json.loads(written)["model"]["path"] == "ttsnap/shapes/weights/generator"
+    assert Generator.model_validate_json(written).model == model
 
 
 def test_other_weights_are_told(

@@ -94,6 +94,8 @@ def generator_of(sampler: Sampler, model: config.Model | None) -> Generator:
     precision = str(sampler.denoiser.dtype).removeprefix("torch.")
     if given and pipe.name_or_path and precision in ("float32", "float16", "bfloat16"):
         model = config.Model.model_validate({"path": str(pipe.name_or_path), "dtype": precision})
+    if model is not None:
+        model = model.model_copy(update={"path": config.within(model.path)})
     return Generator(
         model=model, pipeline=given, sampling=sampler.sampling, machine=machine(sampler.device)
     )
