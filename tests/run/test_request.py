@@ -128,20 +128,13 @@ def test_a_run_serves_no_other_search(run: Config, given: dict[str, Any], differ
 def test_another_reward_has_neither_plan_nor_checkpoints(run: Config) -> None:
     request = asked(run, reward="small")
     assert (request.method.name, request.plan) == ("ttsp", None)
-    with pytest.raises(UserError, match="run the workflow first"):
-        load_checkpoints(run)
+    with pytest.raises(UserError, match="small/step_01: no NARF checkpoint for step 1"):
+        asked(run, reward="small", method="ttsnap")
+    with pytest.raises(UserError, match="light/step_03: no NARF checkpoint for step 3"):
+        asked(run, options={"schedule": "3:0.5"})
     moved = run.model_copy(update={"rewards": run.rewards | {"light": run.rewards["small"]}})
     with pytest.raises(UserError, match=r'rewards\.light\.kind is "brightness", not "compress'):
         asked(load_config(moved.model_dump()), method="ttsnap")
-
-
-def load_checkpoints(run: Config) -> None:
-    """What :func:`load` asks for once the steps are known."""
-    from ttsnap.run.trained import checkpoints
-
-    request = asked(run, reward="small", method="ttsnap")
-    assert request.run is not None
-    checkpoints(request.run, request.rewards, request.narf_steps)
 
 
 def test_a_model_alone_knows_no_run(run: Config) -> None:

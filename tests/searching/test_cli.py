@@ -253,15 +253,14 @@ def test_a_schedule_and_seconds(search: Command, tmp_path: Path) -> None:
             ["a", "--model", "some/model"],
             "nor is it in the cache: fetch it where",
         ),
-        (["a", "--method", "ttsnap", "--schedule", "1:0.5"], "no NARF checkpoint for step 1"),
-        (["a"], "plan/clip.json: no plan here"),
+        (["a", "--method", "ttsnap", "--schedule", "1:0.5"], "there is no run that trained any"),
         (["a", "--method", "best-of-n", "--budget", "5m"], "expected a number above 0 with"),
         (["a", "--method", "ttsp", "--schedule", "3:0.5"], "step 3 is too late"),
         (["a", "--method", "best-of-n", "--reward", "clip:no/such/clip"], "neither a local path"),
         (["a", "--method", "best-of-n", "--reward", "nowhere:Judge"], "nowhere:Judge cannot be"),
         (["a", "--method", "best-of-n", "--out", "tiny.yaml/out"], "tiny.yaml is a file"),
         (["a", "--method", "best-of-n", "--out", "other"], "holds a search with another method"),
-        (["--prompts", "tiny.yaml", "--method", "best-of-n"], "tiny.yaml"),
+        (["--prompts", "none.txt", "--method", "best-of-n"], "none.txt: cannot be read"),
     ],
 )
 def test_bad_input_is_one_line_before_a_model_is_loaded(

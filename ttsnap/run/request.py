@@ -223,6 +223,7 @@ def request_of(
                 f"{run}/narf: was made for another search: {other}; use --method ttsp, or run the "
                 "workflow for this one"
             )
+        checkpoints(run, names, _looks(how, options) or base.narf.steps)
     if steps is not None:
         check_options(_options(how, options), steps)
     searched = "search" in base.model_fields_set and "budgets" in base.search.model_fields_set
@@ -327,11 +328,16 @@ def _check_method(
 ) -> None:
     """See that options and plan are those of a method; by default it is one that prunes."""
     how = method or METHODS["ttsp"]
-    known = _options(how, options)
-    if isinstance(known, Pruning):
-        Schedule.parse(known.schedule)
+    _looks(how, options)
     if plan and not how.prunes:
         raise UserError(f"method {how.name} prunes nothing; leave out --plan")
+
+
+def _looks(method: Method, options: Mapping[str, Any]) -> list[int]:
+    """Steps at which a given schedule checks; none where it is still to come."""
+    known = _options(method, options)
+    schedule = Schedule.parse(known.schedule) if isinstance(known, Pruning) else Schedule()
+    return [check.step for check in schedule.checks]
 
 
 def _options(method: Method, given: Mapping[str, Any]) -> MethodOptions:

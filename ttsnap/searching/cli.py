@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from ttsnap.searching import SearchResult
     from ttsnap.searching.display import SearchView
 
+DEFAULT = "ttsp"
+"""The method where there are no NARF checkpoints, as nowhere at first."""
+
 INTERRUPTED = 130  # exit status, as of a program that SIGINT ended
 
 console = Console()
@@ -257,9 +260,9 @@ def _search_all(
         UserError: some could not be scored.
         Exit: it was interrupted.
     """
+    from ttsnap.errors import JudgeRefused
     from ttsnap.prompts import folder_name
     from ttsnap.searching.display import SearchView, interruptible, refuse, shown, tell
-    from ttsnap.errors import JudgeRefused
     from ttsnap.searching.ledger import UnscoredError
     from ttsnap.searching.output import (
         is_finished,

@@ -82,11 +82,11 @@ def main(
     refused = 0
     if left:
         from ttsnap.diffusion import load_sampler
+        from ttsnap.errors import JudgeRefused
         from ttsnap.progress import track
         from ttsnap.rewards import load_judge, load_reward
         from ttsnap.rewards.verifiers import SharedReward
         from ttsnap.searching.budget import Budget
-        from ttsnap.errors import JudgeRefused
         from ttsnap.searching.ledger import UnscoredError
         from ttsnap.searching.output import row, save
         from ttsnap.searching.request import method_named, method_options, planned_options

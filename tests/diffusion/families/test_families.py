@@ -62,7 +62,7 @@ def test_a_list_of_families_needs_no_torch():
 
 
 @each_with_a_call
-@pytest.mark.parametrize("guidance_scale", [1.0, 4.0])
+@pytest.mark.parametrize("guidance_scale", [0.0, 1.0, 4.0])
 def test_equals_the_pipeline_exactly(family, guidance_scale):
     pipe = pipeline(family)
     sampler = make(pipe, guidance_scale)
