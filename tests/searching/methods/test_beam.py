@@ -61,6 +61,6 @@ def test_beams_branch_by_the_last_noise_before_a_look(
     assert (result.nfe, result.scored) == (1 + 3 * 2 + 1, 3 + 1)
     assert result.planned == pytest.approx(result.spent) == result.budget
     with pytest.raises(
-        UserError, match="no noise makes candidates differ from step 1 to 2; it doe"
+        UserError, match="no noise makes candidates differ from step 1 to 2"
     ):
         models.search("beam", Beam(steps=[1, 2]))
