@@ -60,7 +60,5 @@ def test_beams_branch_by_the_last_noise_before_a_look(
     result = models.search("beam", Beam(beams=1, noises=3, steps=[2]), budget=8 + 4 * COSTS.verify)
     assert (result.nfe, result.scored) == (1 + 3 * 2 + 1, 3 + 1)
     assert result.planned == pytest.approx(result.spent) == result.budget
-    with pytest.raises(
-        UserError, match="no noise makes candidates differ from step 1 to 2"
-    ):
+    with pytest.raises(UserError, match="no noise makes candidates differ from step 1 to 2"):
         models.search("beam", Beam(steps=[1, 2]))
