@@ -14,6 +14,7 @@ import yaml
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from tests.sampling import FRAMES
 from tests.searches import OPTIONS
 from tests.tiny import tiny_stable_diffusion
 from tests.tiny_families import tiny
@@ -157,6 +158,30 @@ def test_with_negtome_in_batches(
         assert apart.max() <= 1
     others = [pixels(one).astype(int) for one in pictures]
     assert np.abs(others[0] - others[1]).max() > 10
+
+
+def test_a_video_comes_back(
+    folder: Path, ttsnap: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("av")
+    tiny("wan").save_pretrained(folder / "wan")
+    settings = {
+        "model": {"path": "wan"},
+        "sampling": {"frames": FRAMES, "height": 32, "width": 32, "steps": 3},
+        "rewards": {"brightness": {"kind": "brightness"}},
+        "search": {"reward": "brightness"},
+        "judge": None,
+    }
+    (folder / "wan.yaml").write_text(yaml.safe_dump(settings))
+    arguments = ("--method", "beam", "--budget", "20nfe", "--batch-size", 1)
+    out = tmp_path / "out"
+    assert ttsnap("search", PROMPT, "--config", "wan.yaml", "--out", out, *arguments) == 0
+    (picture,) = out.glob("*/best.png")
+    assert text(picture)["size"] == f"32x32x{FRAMES}"
+    assert ttsnap("again", picture) == 0
+    assert "identical" in capsys.readouterr().out
+    videos = [picture.with_name(f"{name}.mp4").read_bytes() for name in ("best", "best-again")]
+    assert videos[0] == videos[1]
 
 
 def test_the_text_says_it_to_people_and_to_programs(search: Callable[..., Path]) -> None:

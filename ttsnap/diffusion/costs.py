@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -115,7 +115,7 @@ def without_weights(sampler: Sampler) -> Sampler:
 
 
 def copied(module: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
-    """A copy of a module with each parameter and buffer changed; offloading is not copied."""
+    """A copy of a module with each of its tensors changed; offloading is not copied."""
     from accelerate.hooks import ModelHook, remove_hook_from_module
 
     memo: dict[int, Any] = {}
@@ -123,12 +123,10 @@ def copied(module: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
         memo[id(parameter)] = nn.Parameter(change(parameter.detach()), requires_grad=False)
     for buffer in module.buffers():
         memo[id(buffer)] = change(buffer)
-    for hook in _hooks(module):
-        memo[id(hook)] = ModelHook()
-    return remove_hook_from_module(copy.deepcopy(module, memo), recurse=True)
-
-
-def _hooks(module: Any) -> Iterator[Any]:
     for part in module.modules():
-        if hasattr(part, "_hf_hook"):
-            yield part._hf_hook
+        for name, value in vars(part).items():
+            if isinstance(value, torch.Tensor):
+                memo[id(value)] = change(value)
+            elif name == "_hf_hook":
+                memo[id(value)] = ModelHook()
+    return remove_hook_from_module(copy.deepcopy(module, memo), recurse=True)

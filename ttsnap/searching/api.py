@@ -143,7 +143,7 @@ def search(
         chosen = method_options(how, {"schedule": str(shipped.schedule), **options})
         if progress:
             Console().print(shipped.notice, style="dim", highlight=False)
-    searcher.encode(asked)
+    searcher.expect(asked)
     stop, found = Event(), []
     for one in asked:
         heading = f"{how.name}, {', '.join(searcher.names)}, seed {seed}"

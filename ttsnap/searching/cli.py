@@ -200,7 +200,7 @@ def search(
         check_settings(out or request.folder, record if out else {}, partly=True)
         status.update("loading the models")
         found = load(request, keep_finals=keep_finals, threads=threads)
-        found.searcher.encode(asked)
+        found.searcher.expect(asked)
     searcher, how, costs = found.searcher, request.method, found.costs
     record |= {
         "model": found.model.model_dump(),

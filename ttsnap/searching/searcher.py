@@ -86,6 +86,7 @@ class Searcher:
             self._prices[costs.unit] = costs
         self._model, self._batch_size, self._keep_finals = model, batch_size, keep_finals
         self._backoffs = Backoffs()
+        self._expected: list[tuple[str, str]] = []
         self._encoded: dict[tuple[str, str], Conditioning] = {}
         self._noticed = False
 
@@ -97,21 +98,29 @@ class Searcher:
             )
         return self._prices[unit]
 
-    def encode(self, prompts: Sequence[Prompt]) -> None:
-        """Encode prompts at once that are to be searched; others are encoded when they are.
+    def expect(self, prompts: Sequence[Prompt]) -> None:
+        """Say which prompts will be searched, in order, so that many are encoded at once.
 
-        Text encoders that wait in main memory are moved once for all of them.
+        Text encoders that wait in main memory are then moved once for all of them.
         """
-        new = list({(one.text, one.negative) for one in prompts} - {*self._encoded})
+        self._expected = list(dict.fromkeys((one.text, one.negative) for one in prompts))
 
-        def some(rows: range) -> None:
-            pairs = new[rows.start : rows.stop]
-            texts, negatives = ([pair[part] for pair in pairs] for part in (0, 1))
-            encoded = _moved(self.sampler.encode(texts, negatives), "cpu")
-            for row, pair in enumerate(pairs):
-                self._encoded[pair] = encoded.select(torch.tensor([row]))
+    def _conditioning(self, prompt: Prompt, device: Any) -> Conditioning:
+        pair = prompt.text, prompt.negative
+        if pair not in self._encoded:
+            pairs = [pair]
+            if pair in self._expected:
+                start = self._expected.index(pair)
+                pairs = self._expected[start : start + TEXTS]
+            self._encoded = {}  # the block before has had its turn
+            Backoff(TEXTS).map(lambda rows: self._encode(pairs[rows.start : rows.stop]), len(pairs))
+        return _moved(self._encoded[pair], device)
 
-        Backoff(TEXTS).map(some, len(new))
+    def _encode(self, pairs: Sequence[tuple[str, str]]) -> None:
+        texts, negatives = ([pair[part] for pair in pairs] for part in (0, 1))
+        encoded = _moved(self.sampler.encode(texts, negatives), "cpu")
+        for row, pair in enumerate(pairs):
+            self._encoded[pair] = encoded.select(torch.tensor([row]))
 
     def sampler_for(self, method: Method) -> Sampler:
         """The sampler that a method draws images with."""
@@ -148,12 +157,11 @@ class Searcher:
         how = method_named(method) if isinstance(method, str) else method
         sampler = self.sampler_for(how)
         self._notice(how)
-        self.encode([prompt])
         task = SearchTask(
             method=how.name,
             options=method_options(how, {}) if options is None else options,
             sampler=sampler,
-            conditioning=_moved(self._encoded[prompt.text, prompt.negative], sampler.device),
+            conditioning=self._conditioning(prompt, sampler.device),
             prompt=prompt.text,
             negative_prompt=prompt.negative,
             rewards=self.rewards,

@@ -27,6 +27,13 @@ from ttsnap.store.receipts import read_receipt
 from ttsnap.store.tensors import write_table
 
 VERSION = 3
+VERSIONS = {"mcts": 4, "smc": 4}
+"""Those of methods whose results changed since, and no other's."""
+
+
+def version_of(method: str) -> int:
+    """The version of a method's results."""
+    return VERSIONS.get(method, VERSION)
 
 
 class Settings(config.Settings):
@@ -123,7 +130,7 @@ def main(
             judge = load_reward(
                 settings.judge_reward, name=settings.judge_reward_name, device=device
             )
-        searcher.encode([prompt for _, prompt, _ in left])
+        searcher.expect([prompt for _, prompt, _ in left])
         for number, prompt, budget in track(left, f"{method}, searches"):
             try:
                 result = searcher.run(
