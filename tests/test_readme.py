@@ -1,4 +1,4 @@
-"""What the README and the pages show must run as it stands."""
+"""What the README and the pages show must run as it stands, and their links lead somewhere."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ from ttsnap.store.tensors import RewardTensor
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "results/README.md")]
+PAGES += sorted((ROOT / "docs").glob("*.md"))
 
 NOT_RUN = {
     "make ": "minutes; tests/workflow runs all rules on tiny models",
@@ -86,11 +87,27 @@ def parse(words: list[str]) -> None:
             assert program in OTHERS or re.match(r"\w+=", program), words
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_command_is_understood(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     for words in commands(page.read_text(encoding="utf-8")):
         parse(words)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
+        if "://" not in link:
+            name, _, heading = link.partition("#")
+            there = page.parent / name if name else page
+            assert there.exists(), link
+            assert not heading or heading in headings(there), link
+
+
+def headings(page: Path) -> set[str]:
+    """What links to the headings of a page are called."""
+    lines = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", line.lower()).replace(" ", "-") for line in lines}
 
 
 @pytest.mark.parametrize("words", [["ttsnap", "search", "--modle", "x"], ["snakemake", "--cores"]])
