@@ -5,7 +5,8 @@
 The table on that page is the one place that says which rooms there are, on which floor each stands
 and what it may import; tests/test_architecture.py compares the library with it. A room is a folder
 or a file of ``ttsnap/``. Files whose name ends in ``cli.py`` hold the commands of their folder and
-belong to the room ``cli``. ``ttsnap/__init__.py``, the front door, belongs to none.
+belong to the room ``cli``, as does ``__main__.py``. ``ttsnap/__init__.py``, the front door, belongs
+to none.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def rooms(page: str) -> dict[str, Room]:
 
 def room_of(file: Path, library: Path = LIBRARY) -> str | None:
     """The room of a file; None of the front door."""
-    if file.name.endswith("cli.py"):
+    if file.name.endswith(("cli.py", "__main__.py")):
         return "cli"
     top = file.relative_to(library).parts[0].removesuffix(".py")
     return None if top == "__init__" else top

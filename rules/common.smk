@@ -158,11 +158,6 @@ def tensor_checkpoints(wildcards):
     return checkpoint_receipts(wildcards.reward) if wildcards.kind == "finetuned" else []
 
 
-def scorers(wildcards, input):
-    """Receipts of the checkpoints that images are scored by; none of the untouched reward."""
-    return repeated("--checkpoint", input.checkpoints)
-
-
 def figure(name, category, caption):
     """A figure of the run, and its place in the report."""
     return report(

@@ -95,7 +95,7 @@ rule tensor_block:
             version=tensor.VERSION,
         ),
         store=lambda wildcards: CONFIG.store(wildcards.split),
-        checkpoints=scorers,
+        checkpoints=lambda wildcards, input: repeated("--checkpoint", input.checkpoints),
     message:
         "Score {wildcards.split} with the {wildcards.kind} {wildcards.reward}, block {wildcards.block}"
     shell:
@@ -131,7 +131,7 @@ rule tensor:
             version=tensor.VERSION,
         ),
         store=lambda wildcards: CONFIG.store(wildcards.split),
-        checkpoints=scorers,
+        checkpoints=lambda wildcards, input: repeated("--checkpoint", input.checkpoints),
     message:
         "Score every step of {wildcards.split} with the {wildcards.kind} {wildcards.reward}"
     shell:

@@ -45,7 +45,7 @@ rule search:
             judge=CONFIG.judge,
             pictured=CONFIG.report.prompts,
             prompts=prompts_hash(PROMPTS["test"]),
-            version=search.VERSION,
+            version=search.version_of(wildcards.method),
         ),
         checkpoints=lambda wildcards, input: repeated("--checkpoint", input.checkpoints),
         plan=lambda wildcards, input: repeated("--plan", [input.plan] if input.plan else []),

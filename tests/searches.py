@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ttsnap.config import Model, Sampling
 from ttsnap.diffusion.sampler import Sampler
 from ttsnap.prompts import Prompt, seed_of
 from ttsnap.rewards import Reward
@@ -27,6 +28,7 @@ from ttsnap.searching.methods.smc import Smc
 from ttsnap.searching.methods.ttsnap_zero_order import Refinement
 from ttsnap.searching.methods.zero_order import ZeroOrder
 from ttsnap.searching.noise import reproduce, step_seed
+from ttsnap.searching.record import Generator
 from ttsnap.searching.searcher import Searcher
 from ttsnap.searching.task import SearchTask
 
@@ -52,6 +54,12 @@ OPTIONS: dict[str, MethodOptions] = {
     "eps-greedy": EpsGreedy(noises=2, iterations=2),
     "smc": Smc(strength=3.0),
 }
+
+
+def generator() -> Generator:
+    """What drew pictures that no sampler drew."""
+    model, machine = Model(path="tiny"), {"device": "cpu"}
+    return Generator(model=model, pipeline=False, sampling=Sampling(), machine=machine)
 
 
 class Function:
@@ -112,7 +120,6 @@ class Models:
             self.rewards[:1] if rewards is None else rewards,
             verifiers=verifiers,
             costs=costs,
-            model="tiny",
             batch_size=batch_size,
             keep_finals=keep_finals,
         )
@@ -141,12 +148,14 @@ class Models:
             sampler=sampler,
             conditioning=sampler.encode([PROMPT.text], [PROMPT.negative]),
             prompt=PROMPT.text,
+            negative_prompt=PROMPT.negative,
             rewards=tuple(self.rewards[:1]),
             names=("clip0",),
             verifiers={},
             costs=costs,
             budget=budget,
             seed_of=lambda i: seed_of(SEED, PROMPT.id, i),
+            generator=generator(),
             model="tiny",
             batch_size=64,
             keep_finals=False,

@@ -329,6 +329,12 @@ def test_a_store_made_for_another_sampler_is_refused(sampler: Sampler, tmp_path:
             generate(other, store, 0)
 
 
+def test_trajectories_with_noise_of_their_own_are_refused(sampler: Sampler, tmp_path: Path) -> None:
+    store = make_store(sampler, tmp_path)
+    with pytest.raises(UserError, match="DDIMScheduler adds noise at its steps, but a stored"):
+        generate(sampler.with_noise(), store, 0)
+
+
 @pytest.mark.parametrize("aside", [True, False])
 def test_decodes_overlap_with_denoising_unless_parts_are_offloaded(
     aside: bool, sampler: Sampler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

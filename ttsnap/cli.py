@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from ttsnap import __version__
+import ttsnap
 from ttsnap.diffusion.cli import costs
 from ttsnap.errors import UserError, explain
 from ttsnap.plans.cli import plans_command
@@ -18,10 +17,12 @@ from ttsnap.progress import quiet_libraries
 from ttsnap.rewards.cli import rewards
 from ttsnap.run import cli as run_cli
 from ttsnap.searching import cli as search_cli
+from ttsnap.searching import lists_cli
 from ttsnap.shapes.cli import app as shapes
 from ttsnap.simulation import cli as simulation_cli
 from ttsnap.simulation.import_cli import import_rewards
 from ttsnap.store import cli as store_cli
+from ttsnap.table_cli import AsJson, print_json
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -29,8 +30,9 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.command()(search_cli.search)
-app.command()(search_cli.methods)
-app.command()(search_cli.models)
+app.command()(search_cli.again)
+app.command()(lists_cli.methods)
+app.command()(lists_cli.models)
 app.add_typer(shapes, name="shapes")
 app.command("simulate")(simulation_cli.simulate_command)
 app.command("plan")(simulation_cli.plan_command)
@@ -48,34 +50,34 @@ app.command("import")(store_cli.import_store)
 console = Console()
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"ttsnap {ttsnap.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def ttsnap_command(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Better images for the same compute: prune bad noise seeds early."""
+
+
 @app.command()
 def summary(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Print the headline numbers of a run and where its report lies."""
     from ttsnap.report.summary import headline, table
 
     numbers = headline(run)
     if as_json:
-        print(json.dumps(numbers, indent=1, default=str))
+        print_json(numbers)
     else:
         console.print(table(numbers))
-
-
-def _version(asked: bool) -> None:
-    if asked:
-        print(f"ttsnap {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def options(
-    version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
-    ] = False,
-) -> None:
-    """Better images for the same compute: prune bad noise seeds early."""
 
 
 def main() -> None:

@@ -96,8 +96,14 @@ def generate_block(
             images beyond rounding.
 
     Raises:
-        UserError: if the sampler does not take the store's steps, or the denoiser overflows.
+        UserError: if the sampler does not take the store's steps, needs noise for them, or the
+            denoiser overflows.
     """
+    if sampler.stochastic:
+        raise UserError(
+            f"sampling.scheduler: {sampler.sampling.scheduler.name} adds noise at its steps, but a "
+            "stored trajectory follows from its seed alone; choose a deterministic one"
+        )
     if store.final != sampler.steps - 1 or not np.array_equal(
         sampler.sigmas[store.steps], store.sigmas
     ):

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate.hooks import ModelHook, add_hook_to_module
 
 from tests.sampling import images_of, make, tiny_previewer
 from tests.tiny_families import TINY, tiny
 from ttsnap.config import NegToMe
 from ttsnap.diffusion import from_pipeline
+from ttsnap.diffusion.costs import copied
 from ttsnap.diffusion.flops import seconds, tflops
 
 FULL_WAN = """
@@ -82,6 +84,7 @@ def test_attention_is_counted_in_little_memory():
     """4096 tokens in 8 heads: all pairs of them would take 512 MiB in float32."""
     code = """
 import resource, torch
+from ttsnap.diffusion.costs import copied
 from ttsnap.diffusion.flops import tflops
 query = torch.zeros(1, 8, 4096, 64)
 attend = torch.nn.functional.scaled_dot_product_attention
@@ -135,3 +138,17 @@ def test_a_group_that_does_not_fit_is_timed_in_halves(monkeypatch):
     assert tried == [1, 8, 4, 2, 2]  # one candidate; a group, of which two fit, with and without
     added = (9 - 7) * len(sampler.coupled) / sampler.steps  # to the one that is pushed
     assert prices["denoise"] == pytest.approx(6 + added * 7 / 8)
+
+
+def test_a_copy_runs_without_the_offloading_of_its_model():
+    """What a GPU is needed for in use, hooks that move weights, is put on by hand here."""
+    module = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Tanh()).double()
+    module[0].scale = torch.ones(2)  # neither a parameter nor a buffer
+    add_hook_to_module(module[0], ModelHook())
+    twin = copied(module, lambda tensor: tensor.to(torch.float32))
+    assert twin[0].weight.dtype == twin[0].scale.dtype == torch.float32
+    assert module[0].weight.dtype == torch.float64
+    assert not hasattr(twin[0], "_hf_hook")
+    assert hasattr(module[0], "_hf_hook")
+    given = torch.randn(4, 3)
+    torch.testing.assert_close(twin(given), module(given.double()).float())

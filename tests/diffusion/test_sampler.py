@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import logging
 
 import diffusers
@@ -351,11 +352,45 @@ def test_latents_are_not_clipped_by_default(pipe):
         ("HeunDiscreteScheduler", {}, "cannot make exactly 6 denoiser evaluations"),
         ("PNDMScheduler", {}, "cannot make exactly 6 denoiser evaluations"),
         ("DPMSolverSinglestepScheduler", {"algorithm_type": "sde-dpmsolver++"}, "its own noise"),
+        (
+            "EulerAncestralDiscreteScheduler",
+            {"prediction_type": "sample"},
+            "cannot use what the model predicts, prediction_type sample",
+        ),
+        *(
+            (
+                name,
+                {"rescale_betas_zero_snr": True, "prediction_type": "epsilon"},
+                r"starts at noise alone \(rescale_betas_zero_snr\), of which prediction_type eps",
+            )
+            for name in ("DDIMScheduler", "EulerDiscreteScheduler", "LCMScheduler")
+        ),
     ],
 )
 def test_impossible_schedulers_are_refused(pipe, name, options, message):
     with pytest.raises(UserError, match=message):
         make(pipe, name, **options)
+
+
+@pytest.mark.parametrize("name", ["DDIMScheduler", "EulerDiscreteScheduler"])
+def test_a_schedule_that_starts_at_noise_alone_has_finite_noise_levels(pipe, name):
+    """Which v-prediction can use; 4096 is what stands for infinity in schedulers of diffusers."""
+    sampler = make(pipe, name, rescale_betas_zero_snr=True, timestep_spacing="trailing")
+    assert sampler.sigmas[0] == pytest.approx(4096, rel=1e-3)
+    assert sampler.sigmas[1] < 100
+    json.dumps(sampler.sigmas.tolist(), allow_nan=False)
+    state = begin(sampler)
+    output = sampler.evaluate(state).output
+    state, estimate = sampler.step(state)
+    torch.testing.assert_close(estimate, -output, rtol=1e-2, atol=1e-2)
+    assert torch.isfinite(finish(sampler, state)[0].latents).all()
+
+
+def test_what_the_stock_solver_cannot_use_is_told_before_the_first_step(pipe):
+    with pytest.raises(UserError, match="PNDMScheduler cannot use what the model predicts"):
+        make(pipe, "PNDMScheduler", steps=7, prediction_type="sample", skip_prk_steps=True)
+    with pytest.raises(UserError, match="DDIMScheduler cannot use what the model predicts"):
+        make(pipe, prediction_type="flow_prediction")
 
 
 def test_impossible_sizes_and_pipelines_are_refused(pipe):

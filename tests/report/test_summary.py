@@ -1,4 +1,5 @@
 import io
+import json
 import re
 from pathlib import Path
 
@@ -115,3 +116,8 @@ def test_the_terminal_shows_them(run: Path) -> None:
 def test_an_unfinished_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"lacks search/results\.parquet"):
         headline(tmp_path)
+
+
+def test_summary_as_json(ttsnap, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ttsnap("summary", run, "--json") == 0
+    assert json.loads(capsys.readouterr().out) == headline(run)

@@ -21,7 +21,6 @@ from ttsnap.run.check import check
 from ttsnap.searching import METHODS
 from ttsnap.searching.budget import Budget
 from ttsnap.searching.display import SearchView, interruptible
-from ttsnap.searching.methods import Method
 from ttsnap.searching.request import method_named, method_options, read_options, read_scheduler
 
 Command = Callable[..., int]
@@ -319,19 +318,3 @@ def test_options_and_schedulers() -> None:
 
 def test_the_configuration_knows_every_method() -> None:
     check(load_config({"search": {"methods": list(METHODS)}}), workflow=True)
-
-
-def test_methods_lists_all_with_their_options(
-    ttsnap: Command, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert ttsnap("methods") == 0
-    shown = capsys.readouterr().out
-    for name, method in METHODS.items():
-        assert isinstance(method, Method)
-        assert name in shown
-        assert all(option in shown for option in method.options.model_fields)
-
-
-def test_models_lists_the_families(ttsnap: Command, capsys: pytest.CaptureFixture[str]) -> None:
-    assert ttsnap("models") == 0
-    assert "StableDiffusionPipeline" in capsys.readouterr().out

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.pictures import area, blue, read
+from tests.searches import generator
 from ttsnap.searching import Candidate, SearchResult
 from ttsnap.searching.contact_sheet import contact_sheet
 
@@ -16,6 +17,8 @@ def result(method: str, candidates: list[Candidate]) -> SearchResult:
     return SearchResult(
         method=method,
         prompt="a prompt",
+        negative_prompt="",
+        generator=generator(),
         model="tiny",
         rewards=("clip",),
         options={},

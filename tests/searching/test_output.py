@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.searches import generator
 from ttsnap.errors import UserError
 from ttsnap.searching import Candidate, Round, SearchResult
 from ttsnap.searching.output import (
@@ -44,6 +45,8 @@ def result() -> SearchResult:
     return SearchResult(
         method="ttsp",
         prompt=PROMPT,
+        negative_prompt="",
+        generator=generator(),
         model="tiny",
         rewards=("clip", "hps"),
         options={"schedule": "1:0.7"},

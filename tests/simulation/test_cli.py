@@ -308,3 +308,16 @@ def test_rewards_that_were_not_finetuned_leave_ttsnap_out(
     assert omega.strategy.tolist() == ["best-of-n", "ttsp"]
     assert {one["strategy"] for one in read_plan(tmp_path / "out/plan.json")["plans"]} == {"ttsp"}
     assert (tmp_path / "out/reward_vs_budget.png").is_file()
+
+
+def test_as_json(ttsnap, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = ("--out", tmp_path / "out", "--json")
+    assert ttsnap("simulate", source, *COSTS, *BUDGETS, "--draws", "64", *out) == 0
+    found = json.loads(capsys.readouterr().out)
+    table = pd.read_csv(tmp_path / "out/omega.csv")
+    assert [one["strategy"] for one in found["omega"]] == list(table.strategy)
+    assert [one["omega"] for one in found["omega"]] == pytest.approx(list(table.omega))
+    assert (found["chosen_by"], found["report_on"]) == ({"prompts": "even"}, "odd")
+    plan = tmp_path / "plan.json"
+    assert ttsnap("plan", source, *COSTS, *BUDGETS, "--out", plan, "--json") == 0
+    assert json.loads(capsys.readouterr().out) == json.loads(plan.read_text())

@@ -17,7 +17,8 @@ import pytest
 from tests.tiny import tiny_stable_diffusion
 from tests.tiny_clip import tiny_clip
 from ttsnap.config import Model, RewardSettings, Sampling, Scheduler, SplitSettings
-from ttsnap.stages.search import VERSION, Settings
+from ttsnap.searching import METHODS
+from ttsnap.stages.search import VERSION, VERSIONS, Settings, version_of
 
 ROOT = Path(__file__).parents[2]
 PROMPTS = ["a red circle", "a forbidden 🦊 / circle", "blue"]
@@ -107,6 +108,11 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
 def traces(out: Path) -> dict[str, int]:
     found = sorted(out.parent.glob("*/*/trace.jsonl"))
     return {path.relative_to(out.parent).as_posix(): path.stat().st_mtime_ns for path in found}
+
+
+def test_only_methods_whose_results_changed_are_searched_again() -> None:
+    changed = {name for name in METHODS if version_of(name) != VERSION}
+    assert changed == set(VERSIONS) == {"mcts", "smc"}
 
 
 def test_a_killed_block_goes_on_where_it_was(

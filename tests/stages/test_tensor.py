@@ -89,7 +89,6 @@ def score(made: Path, out: Path, *, finetuned: bool, block: int | None = None) -
         reward="clip",
         out=out,
         checkpoint=[made / f"narf/step_{step:02d}.json" for step in (0, 2)] if finetuned else None,
-        weights=[made / "clip/model.safetensors"],
         block=block,
     )
 

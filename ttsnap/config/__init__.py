@@ -26,6 +26,7 @@ from ttsnap.config._base import (
     StepIndex,
     Text,
     is_hub_id,
+    within,
 )
 from ttsnap.config.loading import DEFAULT_YAML, explain, load_config, typed
 from ttsnap.config.model import GeneratorLora, Model, Preview
@@ -80,4 +81,5 @@ __all__ = [
     "is_hub_id",
     "load_config",
     "typed",
+    "within",
 ]

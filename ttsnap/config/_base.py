@@ -18,6 +18,12 @@ def installed(path: str) -> str:
     return str(inside) if ships else path
 
 
+def within(path: str) -> str:
+    """The reverse: the place in the package, on any machine, of what ships with it."""
+    inside = Path(path).is_relative_to(ROOT / "ttsnap")
+    return Path(path).relative_to(ROOT).as_posix() if inside else path
+
+
 Split = Literal["train", "val", "test"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Text = Annotated[str, Field(min_length=1)]

@@ -11,16 +11,7 @@ from types import SimpleNamespace
 
 from diffusers.loaders import single_file_utils
 
-from ttsnap import config, hub
-from ttsnap.config import FILE
-from ttsnap.diffusion.sources import (
-    TEXTS,
-    check_pinned,
-    header,
-    lacking,
-    split,
-)
-from ttsnap.errors import UserError
+from ttsnap.diffusion.headers import header
 
 FAMILIES = {
     "v1": "stable-diffusion",
@@ -70,29 +61,3 @@ def default_components(file: Path) -> str | None:
     if kind not in USUAL:
         return None
     return single_file_utils.DIFFUSERS_DEFAULT_PIPELINE_PATHS[kind]["pretrained_model_name_or_path"]
-
-
-def layout_of(model: config.Model) -> Path:
-    """The folder in diffusers layout with what the model in a file lacks.
-
-    That of ``model.components``, fetched if need be, or of what the cache has for its kind.
-
-    Raises:
-        UserError: there is none.
-    """
-    if model.components is not None:
-        path, revision = split(model.components)
-        if Path(path).is_dir():
-            return Path(path)
-        check_pinned(path, revision, "model.components")
-        patterns = [*TEXTS, *(f"{name}/*{FILE}" for name in lacking(model.path, model.components))]
-        return hub.snapshot(path, str(revision), patterns, "model.components")
-    repository = default_components(Path(model.path))
-    commit = repository and hub.cached_commit(repository)
-    if not repository or not commit:
-        hint = f", such as {repository}@COMMIT" if repository else ""
-        raise UserError(
-            f"model.components: {model.path} has neither configs nor tokenizers; name a folder in "
-            f"diffusers layout that has, or ORG/NAME@COMMIT{hint}"
-        )
-    return hub.snapshot(repository, commit, [*TEXTS], "model.components")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ttsnap.config import DEFAULT_YAML, Sampling, load_config
 from ttsnap.errors import UserError
+from ttsnap.table_cli import AsJson, print_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -24,7 +24,7 @@ def costs(
     width: Annotated[int | None, typer.Option(help="Pixels.", min=8)] = None,
     guidance: Annotated[float | None, typer.Option(help="Guidance scale.", min=1)] = None,
     steps: Annotated[int | None, typer.Option(help="Denoising steps.", min=1)] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Count what a candidate costs, in TFLOPs with 2 per multiply-add, from configs alone.
 
@@ -47,7 +47,11 @@ def costs(
     from ttsnap.searching.pricing import score_tflops
 
     if model == "all":
-        print(_overview(guidance or 5.0))
+        rows, scores = _published(guidance or 5.0)
+        if as_json:
+            print_json({"unit": "TFLOPs", "models": rows, "rewards": scores})
+        else:
+            print(_overview(rows, scores))
         return
     if model in ARCHITECTURES:
         usual_height, usual_width, frames = ARCHITECTURES[model].sizes[0]
@@ -72,9 +76,24 @@ def costs(
     else:
         raise UserError(f"{model}: neither a configuration file nor {', '.join(ARCHITECTURES)}")
     if as_json:
-        about = {"model": model, "height": height, "width": width, "frames": frames}
-        about |= {"guidance": guidance, "steps": steps, "tflops": counted, "scores": scores}
-        print(json.dumps(about, indent=1))
+        whole = {
+            name: steps * counted["denoise"] + counted["decode"] + score
+            for name, score in scores.items()
+        }
+        print_json(
+            {
+                "model": model,
+                "height": height,
+                "width": width,
+                "frames": frames,
+                "guidance_scale": guidance,
+                "steps": steps,
+                "unit": "TFLOPs",
+                **counted,
+                "rewards": scores,
+                "full_run": whole,
+            }
+        )
         return
     title = f"{model}, {_size(width, height, frames)} pixels, guidance {guidance:g}"
     console = Console()
@@ -107,8 +126,8 @@ def _size(width: int, height: int, frames: int) -> str:
     return f"{width} x {height}" + (f" x {frames}" if frames > 1 else "")
 
 
-def _overview(guidance: float) -> str:
-    """The published models at their sizes, and the rewards, as Markdown tables."""
+def _published(guidance: float) -> tuple[list[dict[str, Any]], dict[str, float]]:
+    """The published models at their sizes, and the rewards, in TFLOPs."""
     from ttsnap.diffusion.architectures import (
         ARCHITECTURES,
         REWARDS,
@@ -117,17 +136,32 @@ def _overview(guidance: float) -> str:
         reward_tflops,
     )
 
+    rows = [
+        {
+            "model": name,
+            "parameters": parameters(architecture)[0],
+            "height": height,
+            "width": width,
+            "frames": frames,
+            **model_tflops(architecture, height, width, guidance, frames),
+        }
+        for name, architecture in ARCHITECTURES.items()
+        for height, width, frames in architecture.sizes
+    ]
+    return rows, {name: reward_tflops(name) for name in REWARDS}
+
+
+def _overview(rows: list[dict[str, Any]], scores: dict[str, float]) -> str:
+    """The same as Markdown tables."""
     lines = [
         "| model | parameters | pixels | evaluation | decode | preview |",
         "|---|--:|--:|--:|--:|--:|",
     ]
-    for name, architecture in ARCHITECTURES.items():
-        billions = parameters(architecture)[0] / 1e9
-        for height, width, frames in architecture.sizes:
-            counted = model_tflops(architecture, height, width, guidance, frames).values()
-            cells = " | ".join(f"{value:.4g}" for value in counted)
-            size = _size(width, height, frames)
-            lines.append(f"| {name} | {billions:.2f} B | {size} | {cells} |")
+    for row in rows:
+        billions = row["parameters"] / 1e9
+        size = _size(row["width"], row["height"], row["frames"])
+        cells = " | ".join(f"{row[part]:.4g}" for part in ("denoise", "decode", "preview"))
+        lines.append(f"| {row['model']} | {billions:.2f} B | {size} | {cells} |")
     lines += ["", "| reward | score |", "|---|--:|"]
-    lines += [f"| {name} | {reward_tflops(name):.3g} |" for name in REWARDS]
+    lines += [f"| {name} | {score:.3g} |" for name, score in scores.items()]
     return "\n".join(lines)

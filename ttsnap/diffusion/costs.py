@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,22 @@ Clock = Callable[[Callable[[], object]], float]
 
 
 def costs(sampler: Sampler, clock: Clock | None = None, batch: int = 1) -> dict[str, float]:
-    """Costs of one candidate, see :meth:`Sampler.costs`."""
+    """Costs of one candidate.
+
+    Args:
+        sampler: draws it.
+        clock: measures a call that runs, as :func:`ttsnap.diffusion.flops.seconds` does; by
+            default TFLOPs are counted, on shapes alone and in no memory.
+        batch: candidates that run together, or as many as memory allows; the cost is their share.
+
+    Returns:
+        ``denoise``, an evaluation with its guidance and, on average over the steps of a
+        trajectory and the images of a group, what NegToMe adds to it; ``decode``; and
+        ``preview``, if the model has a preview decoder.
+
+    Raises:
+        UserError: memory runs out with a single candidate.
+    """
     conditioning = sampler.encode([sampler.any_prompt], [""])
     worker, measure = sampler, clock or tflops
     decode: Callable[[torch.Tensor], object] = sampler.decode
@@ -100,7 +115,7 @@ def without_weights(sampler: Sampler) -> Sampler:
 
 
 def copied(module: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
-    """A copy of a module with each parameter and buffer changed; offloading is not copied."""
+    """A copy of a module with each of its tensors changed; offloading is not copied."""
     from accelerate.hooks import ModelHook, remove_hook_from_module
 
     memo: dict[int, Any] = {}
@@ -108,12 +123,10 @@ def copied(module: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
         memo[id(parameter)] = nn.Parameter(change(parameter.detach()), requires_grad=False)
     for buffer in module.buffers():
         memo[id(buffer)] = change(buffer)
-    for hook in _hooks(module):
-        memo[id(hook)] = ModelHook()
-    return remove_hook_from_module(copy.deepcopy(module, memo), recurse=True)
-
-
-def _hooks(module: Any) -> Iterator[Any]:
     for part in module.modules():
-        if hasattr(part, "_hf_hook"):
-            yield part._hf_hook
+        for name, value in vars(part).items():
+            if isinstance(value, torch.Tensor):
+                memo[id(value)] = change(value)
+            elif name == "_hf_hook":
+                memo[id(value)] = ModelHook()
+    return remove_hook_from_module(copy.deepcopy(module, memo), recurse=True)

@@ -12,6 +12,7 @@ import torch
 
 from ttsnap.diffusion.negtome import NegToMe
 from ttsnap.diffusion.state import State
+from ttsnap.errors import UserError
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +29,22 @@ class Coupling:
     pusher: NegToMe
     steps: tuple[int, ...]
     passes: int
+
+    @classmethod
+    def over(cls, timesteps: Sequence[float], pusher: NegToMe, passes: int) -> Coupling:
+        """That at those of a trajectory's timesteps at which images are to be pushed.
+
+        Raises:
+            UserError: there is none.
+        """
+        steps = tuple(step for step, time in enumerate(timesteps) if pusher.acts(time))
+        if not steps:
+            raise UserError(
+                f"sampling.negtome: none of the {len(timesteps)} timesteps, {timesteps[0]:g} to "
+                f"{timesteps[-1]:g}, lies between t_start {pusher.settings.t_start:g} and t_end "
+                f"{pusher.settings.t_end:g}"
+            )
+        return cls(pusher, steps, passes)
 
     def rows(
         self, seeds: Sequence[int], rows: Sequence[int], references: Sequence[int]

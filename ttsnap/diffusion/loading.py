@@ -20,12 +20,12 @@ from safetensors.torch import load_file
 
 from ttsnap import config, hub
 from ttsnap.config import FILE, is_hub_id
-from ttsnap.diffusion.checkpoints import layout_of
+from ttsnap.diffusion.headers import header
+from ttsnap.diffusion.layouts import layout_of
 from ttsnap.diffusion.loras import fuse_loras
 from ttsnap.diffusion.sources import (
     NOT_LOADED,
     check_pinned,
-    header,
     held,
     lacking,
     model_index,

@@ -12,7 +12,8 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError
 
 from ttsnap import config
-from ttsnap.diffusion.sources import header, lora_file
+from ttsnap.diffusion.headers import header
+from ttsnap.diffusion.sources import lora_file
 from ttsnap.errors import UserError
 
 DOWN = ("lora_A.weight", "lora_down.weight", "lora.down.weight")

@@ -73,7 +73,7 @@ class NegToMe:
     """
 
     def __init__(self, denoiser: nn.Module, settings: config.NegToMe, aspect: float) -> None:
-        self._settings, self._aspect = settings, aspect
+        self.settings, self._aspect = settings, aspect
         named = re.compile(_ATTENTION[settings.where])
         self._layers = [part for name, part in denoiser.named_modules() if named.fullmatch(name)]
         if not self._layers:
@@ -84,7 +84,7 @@ class NegToMe:
 
     def acts(self, timestep: float) -> bool:
         """Whether images depend on each other in the evaluation at this timestep."""
-        return self._settings.t_end <= timestep <= self._settings.t_start
+        return self.settings.t_end <= timestep <= self.settings.t_start
 
     @contextmanager
     def between(self, references: Sequence[int], text_tokens: int) -> Iterator[None]:
@@ -108,9 +108,9 @@ class NegToMe:
             image = tokens[:, text:]
             width = round((image.shape[1] * self._aspect) ** 0.5)
             widest = max(widest, width)
-            if width < self._settings.min_width:
+            if width < self.settings.min_width:
                 return output
-            image = push_away(image, rows, self._settings.alpha, self._settings.threshold)
+            image = push_away(image, rows, self.settings.alpha, self.settings.threshold)
             tokens = torch.cat([tokens[:, :text], image], dim=1)
             return (tokens, *others) if isinstance(output, tuple) else tokens
 
@@ -120,9 +120,9 @@ class NegToMe:
         finally:
             for handle in handles:
                 handle.remove()
-        if widest < self._settings.min_width:
+        if widest < self.settings.min_width:
             raise UserError(
-                f"sampling.negtome.min_width: no feature map is {self._settings.min_width} wide, "
+                f"sampling.negtome.min_width: no feature map is {self.settings.min_width} wide, "
                 f"the widest is {widest}"
             )
 

@@ -83,7 +83,7 @@ class Architecture:
         import diffusers
         import transformers
 
-        from ttsnap.diffusion.checkpoints import layout_of
+        from ttsnap.diffusion.layouts import layout_of
 
         model = with_family(model)
         if model.path.endswith(config.FILE):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from ttsnap import config
 from ttsnap.diffusion import schedulers
 from ttsnap.diffusion.costs import Clock, costs
 from ttsnap.diffusion.coupled import CoupledState, Coupling
+from ttsnap.diffusion.defaults import defaults_of
 from ttsnap.diffusion.loading import no_warnings
 from ttsnap.diffusion.negtome import NegToMe
 from ttsnap.diffusion.state import Conditioning, State
@@ -48,7 +48,8 @@ class Sampler(ABC):
             the sigma in (0, 1] of flow matching.
         stochastic: whether :meth:`step` needs noise.
         noisy_steps: step indices at which that noise has an effect on the latents that follow.
-        guided: whether an evaluation is two passes, for the prompt and its negative.
+        guided: whether an evaluation is two passes, for the prompt and its negative: where the
+            guidance scale is above 1, as in the pipelines' own calls. At 0 and at 1 there is none.
         device: where latents live.
         dtype: precision of latents.
         latent_shape: shape of one candidate's latents, as the pipeline keeps them.
@@ -133,18 +134,7 @@ class Sampler(ABC):
     @classmethod
     def defaults(cls, pipe: Any) -> config.Sampling:
         """How the pipeline samples if its call is told nothing."""
-        own = inspect.signature(pipe.__call__).parameters
-        denoiser = pipe.unet if hasattr(pipe, "unet") else pipe.transformer
-        size = getattr(pipe, "default_sample_size", None) or denoiser.config.get("sample_size")
-        pixels = size and size * pipe.vae_scale_factor
-        return config.Sampling(
-            steps=own["num_inference_steps"].default,
-            guidance_scale=own["guidance_scale"].default,
-            height=pixels or own["height"].default,
-            width=pixels or own["width"].default,
-            frames=own["num_frames"].default if "num_frames" in own else 1,
-            scheduler=config.Scheduler(name=type(pipe.scheduler).__name__),
-        )
+        return defaults_of(pipe)
 
     def latent_size(self) -> tuple[int, ...]:
         """Shape of a candidate's latents as the autoencoder has them: C, h, w.
@@ -170,23 +160,14 @@ class Sampler(ABC):
 
     def couple(self) -> None:
         """Tie NegToMe, if there is any, to the layers of the denoiser."""
-        settings = self.negtome
         self.coupling: Coupling | None = None
-        self.coupled: list[int] = []
-        if settings is None:
-            return
-        if self.stochastic:
-            raise UserError("sampling.negtome: needs a deterministic scheduler")
-        pusher = NegToMe(self.denoiser, settings, self.width / self.height)
-        times = self._scheduler.timesteps.tolist()
-        self.coupled = [step for step, time in enumerate(times) if pusher.acts(time)]
-        if not self.coupled:
-            raise UserError(
-                f"sampling.negtome: none of the {self.steps} timesteps, {times[0]:g} to "
-                f"{times[-1]:g}, lies between t_start {settings.t_start:g} and t_end "
-                f"{settings.t_end:g}"
-            )
-        self.coupling = Coupling(pusher, tuple(self.coupled), passes=2 if self.guided else 1)
+        if self.negtome is not None:
+            if self.stochastic:
+                raise UserError("sampling.negtome: needs a deterministic scheduler")
+            pusher = NegToMe(self.denoiser, self.negtome, self.width / self.height)
+            times = self._scheduler.timesteps.tolist()
+            self.coupling = Coupling.over(times, pusher, passes=2 if self.guided else 1)
+        self.coupled = list(self.coupling.steps) if self.coupling else []
 
     @property
     def denoiser(self) -> Any:
@@ -195,7 +176,10 @@ class Sampler(ABC):
 
     @property
     def distilled(self) -> bool:
-        """Whether the guidance scale is an input of the denoiser instead of a second pass."""
+        """Whether the guidance scale is an input of the denoiser instead of a second pass.
+
+        It is then taken as it is, 0 and 1 too.
+        """
         return False
 
     @property
@@ -505,20 +489,5 @@ class Sampler(ABC):
         return state.batches(size)
 
     def costs(self, clock: Clock | None = None, batch: int = 1) -> dict[str, float]:
-        """Costs of one candidate.
-
-        Args:
-            clock: measures a call that runs, as :func:`ttsnap.diffusion.flops.seconds` does; by
-                default TFLOPs are counted, on shapes alone and in no memory.
-            batch: candidates that run together, or as many as memory allows; the cost is their
-                share of it.
-
-        Returns:
-            ``denoise``, an evaluation with its guidance and, on average over the steps of a
-            trajectory and the images of a group, what NegToMe adds to it; ``decode``; and
-            ``preview``, if the model has a preview decoder.
-
-        Raises:
-            UserError: memory runs out with a single candidate.
-        """
+        """What a candidate costs in TFLOPs, or by a clock: :func:`ttsnap.diffusion.costs.costs`."""
         return costs(self, clock, batch)

@@ -15,6 +15,7 @@ from typing import Any
 from ttsnap import config, hub
 from ttsnap.config import COMMIT, FILE, HUB_ID, is_hub_id
 from ttsnap.diffusion.families import SAMPLERS
+from ttsnap.diffusion.headers import header
 from ttsnap.errors import UserError
 
 PIPELINES = {family.pipeline: name for name, family in SAMPLERS.items()}
@@ -182,27 +183,6 @@ def variant(names: Iterable[str], dtype: str) -> str | None:
     return next((name for name in wanted if name in found), None)
 
 
-def header(file: Path) -> dict[str, tuple[int, ...]]:
-    """Shapes of the tensors in a .safetensors file, by name.
-
-    Raises:
-        UserError: there is no such file, or it is none.
-    """
-    try:
-        with file.open("rb") as data:
-            length = int.from_bytes(data.read(8), "little")
-            if length > file.stat().st_size:
-                raise ValueError
-            tensors = json.loads(data.read(length))
-        return {
-            name: tuple(one["shape"]) for name, one in tensors.items() if name != "__metadata__"
-        }
-    except FileNotFoundError:
-        raise UserError(f"model.path: {file}: no such file") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"model.path: {file}: not a {FILE} file") from None
-
-
 def held(keys: Iterable[str], index: Mapping[str, Any]) -> set[str]:
     """Which parts of a pipeline are in a file with these keys, beside the denoiser."""
     found = set()
@@ -252,7 +232,7 @@ def read_model(
         UserError: there is no such model, or the family is another one.
     """
     family, _, path = text.partition(":")
-    if family not in SAMPLERS:
+    if family not in SAMPLERS or not path:  # a folder may be called as a family is
         family, path = "", text
     path, revision = pinned(path, say)
     if path.endswith(FILE) and components is None:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
-from typing import Annotated
 
-import typer
+from ttsnap.table_cli import AsJson, plain_table, print_json
 
 SHOWN = 8  # full runs, of the budget whose checks are shown
 
 
 def plans_command(
-    as_json: Annotated[bool, typer.Option("--json", help="Print all of it as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List the schedules that come with the package, which a search takes where it has no plan.
 
@@ -21,16 +19,13 @@ def plans_command(
     chosen on, on the model, size and steps named here, and not on yours.
     """
     from rich.console import Console
-    from rich.table import Table
 
     from ttsnap.plans import DEFAULT, templates
 
     if as_json:
-        print(json.dumps([asdict(one) for one in templates().values()], indent=1))
+        print_json([asdict(one) for one in templates().values()])
         return
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for column in ("plan", "family", "reward"):
-        table.add_column(column, style="bold" if column == "plan" else None, no_wrap=True)
+    table = plain_table("plan", "family", "reward")
     table.add_column("same reward at")
     table.add_column(f"checks at {SHOWN} full runs: noise, share kept")
     table.add_column("measured on")

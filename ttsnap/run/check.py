@@ -135,7 +135,7 @@ def _draws_noise(scheduler: Scheduler) -> bool:
     """Whether the settings alone say that a scheduler is stochastic."""
     options = scheduler.options
     return (
-        "Ancestral" in scheduler.name
+        any(word in scheduler.name for word in ("Ancestral", "LCM", "SDE"))
         or str(options.get("algorithm_type")).startswith("sde-")
         or any(options.get(name) for name in ("eta", "S_churn", "stochastic_sampling"))
     )

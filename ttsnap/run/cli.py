@@ -12,6 +12,7 @@ import typer
 from ttsnap.config import DEFAULT_YAML, Config, Split, load_config
 from ttsnap.errors import UserError
 from ttsnap.store.files import Place, about, local_folder, place
+from ttsnap.table_cli import AsJson, print_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -23,7 +24,7 @@ def status(
     run: Annotated[
         Path, typer.Argument(help="Folder of a run, or a configuration file.")
     ] = DEFAULT_YAML,
-    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show how far a run is: jobs done, speed, time and memory, and what is left.
 
@@ -32,7 +33,7 @@ def status(
     from rich.console import Console
 
     from ttsnap.run.check import check
-    from ttsnap.run.status import SETTINGS, as_rows, stage_statuses, sum_up, table
+    from ttsnap.run.status import SETTINGS, stage_statuses, sum_up, table
 
     if run.is_dir():
         if not (run / SETTINGS).is_file():
@@ -44,7 +45,7 @@ def status(
         folder = Path(config.results, config.run)
     found = stage_statuses(config, folder)
     if as_json:
-        print(json.dumps(as_rows(found), indent=1))
+        print_json({"run": str(folder), "stages": [one.numbers for one in found]})
         return
     console = Console()
     console.print(table(found, str(folder)))
@@ -60,6 +61,7 @@ def estimate(
     speed: Annotated[
         float, typer.Option(help="TFLOP/s that the GPU keeps up in this work.", min=1e-6)
     ] = 200.0,
+    as_json: AsJson = False,
 ) -> None:
     """Say before a run what it takes: jobs, images, TFLOPs, GPU hours, bytes and files.
 
@@ -77,8 +79,23 @@ def estimate(
     check(settings)
     prices = _prices(settings, model)
     sampling = settings.sampling
+    stages = workload(settings)
+    if as_json:
+        print_json(
+            {
+                "config": str(config),
+                "model": model or settings.model.path,
+                "tflops_per_second": speed,
+                "stages": [
+                    {"stage": name, **_sums(some, prices, speed)}
+                    for name, some in _by_row(stages).items()
+                ],
+                "all": _sums(stages, prices, speed),
+            }
+        )
+        return
     title = f"{config.name}, {model or settings.model.path}, {sampling.width} x {sampling.height}"
-    Console().print(_table(f"{title}, {speed:g} TFLOP/s", workload(settings), prices, speed))
+    Console().print(_table(f"{title}, {speed:g} TFLOP/s", stages, prices, speed))
 
 
 def _prices(settings: Config, model: str | None) -> Prices:
@@ -111,30 +128,46 @@ def _prices(settings: Config, model: str | None) -> Prices:
 def _table(title: str, stages: list[Stage], prices: Prices, speed: float) -> Table:
     from rich.table import Table
 
-    groups: dict[str, list[Stage]] = {}
-    for stage in stages:
-        groups.setdefault(stage.row, []).append(stage)
     lines = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
     lines.add_column("stage")
     for heading in ("jobs", "TFLOPs", "GPU hours", "bytes at most", "files"):
         lines.add_column(heading, justify="right")
-    for name, some in groups.items():
+    for name, some in _by_row(stages).items():
         lines.add_row(name, *_cells(some, prices, speed))
     lines.add_row("all", *_cells(stages, prices, speed), style="bold")
     return lines
 
 
+def _by_row(stages: list[Stage]) -> dict[str, list[Stage]]:
+    """Stages by the rows of the table."""
+    groups: dict[str, list[Stage]] = {}
+    for stage in stages:
+        groups.setdefault(stage.row, []).append(stage)
+    return groups
+
+
+def _sums(stages: list[Stage], prices: Prices, speed: float) -> dict[str, float]:
+    tflops = sum(stage.tflops(prices) for stage in stages)
+    return {
+        "jobs": sum(len(stage.jobs) for stage in stages),
+        "tflops": tflops,
+        "gpu_hours": tflops / speed / 3600,
+        "bytes": sum(stage.bytes for stage in stages),
+        "files": sum(stage.files for stage in stages),
+    }
+
+
 def _cells(stages: list[Stage], prices: Prices, speed: float) -> list[str]:
     from rich.filesize import decimal
 
-    tflops = sum(stage.tflops(prices) for stage in stages)
-    size = sum(stage.bytes for stage in stages)
+    sums = _sums(stages, prices, speed)
+    tflops, size = sums["tflops"], int(sums["bytes"])
     return [
-        f"{sum(len(stage.jobs) for stage in stages):,}",
+        f"{sums['jobs']:,}",
         f"{tflops:,.3g}" if tflops < 1000 else f"{tflops:,.0f}",
-        f"{tflops / speed / 3600:,.1f}",
+        f"{sums['gpu_hours']:,.1f}",
         decimal(size) if size else "",
-        f"{sum(stage.files for stage in stages):,}",
+        f"{sums['files']:,}",
     ]
 
 

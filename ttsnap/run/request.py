@@ -34,7 +34,7 @@ from ttsnap.run.check import check
 from ttsnap.run.trained import OWN, checkpoints, difference, made_by, made_for
 from ttsnap.schedule import CostModel, Schedule, read_plan
 from ttsnap.searching.budget import WHOLE_IMAGES, Budget
-from ttsnap.searching.methods import METHODS, Method, MethodOptions
+from ttsnap.searching.methods import DEFAULT, METHODS, Method, MethodOptions
 from ttsnap.searching.methods.pruning import Pruning
 from ttsnap.searching.request import (
     PICKSCORE,
@@ -259,7 +259,6 @@ def load(request: Request, *, keep_finals: bool = False, threads: int | None = N
     """
     from ttsnap.diffusion import load_sampler
     from ttsnap.diffusion.loading import settled
-    from ttsnap.diffusion.sources import described
     from ttsnap.diffusion.threads import use_threads
     from ttsnap.rewards.verifiers import SharedReward
     from ttsnap.searching.searcher import Searcher
@@ -279,7 +278,7 @@ def load(request: Request, *, keep_finals: bool = False, threads: int | None = N
         sampler,
         [one.verifier(None) for one in shared.values()],
         costs=request.costs,
-        model=described(model),
+        model=model,
         batch_size=request.runtime.batch_size,
         keep_finals=keep_finals,
     )
@@ -442,7 +441,7 @@ def _usual_method(
             return METHODS["ttsnap"]
         except UserError:
             pass
-    return METHODS["ttsp"]
+    return METHODS[DEFAULT]
 
 
 def _plan(

@@ -54,6 +54,22 @@ class StageStatus:
         counted = self.stage.count * self.share
         return counted / self.seconds if counted and self.seconds else None
 
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """JSON types, None where nothing is known; seconds, and bytes of memory."""
+        return {
+            "stage": self.stage.name,
+            "jobs": len(self.stage.jobs),
+            "done": self.done,
+            "work": self.stage.count,
+            "unit": self.stage.unit,
+            "per_second": self.rate,
+            "seconds": self.seconds,
+            "memory": self.memory,
+            "tflops": self.tflops,
+            "left": self.left,
+        }
+
 
 def stage_statuses(config: Config, folder: Path) -> list[StageStatus]:
     """Where every stage of a run stands.

@@ -14,6 +14,7 @@ from ttsnap.prompts import parse_prompt
 from ttsnap.rewards import Reward, load_reward
 from ttsnap.rewards.function import FunctionReward, Scorer
 from ttsnap.searching.budget import WHOLE_IMAGES, Budget
+from ttsnap.searching.methods import DEFAULT
 from ttsnap.searching.request import (
     PICKSCORE,
     check_options,
@@ -100,17 +101,14 @@ def search(
 
     check_whole("seed", seed, 0)
     check_whole("batch_size", batch_size, 1)
-    how = method_named(method or ("ttsnap" if verifiers else "ttsp"))
+    how = method_named(method or ("ttsnap" if verifiers else DEFAULT))
     unplanned = how.prunes and "schedule" not in options
     chosen = method_options(how, ({"schedule": ""} if unplanned else {}) | options)
     spend = None if budget is None else Budget.parse(str(budget))
     texts = [prompt] if isinstance(prompt, str) else list(prompt)
     asked = [parse_prompt({"prompt": one, "negative_prompt": negative_prompt}) for one in texts]
     given = reward if isinstance(reward, list | tuple) else [reward]
-    named = [read_reward(one) if isinstance(one, str) else one for one in given]
-    for judge in named:
-        if isinstance(judge, tuple):
-            check_reward(RewardSettings(**judge[1]), judge[0])
+    named = [_named(one) if isinstance(one, str) else one for one in given]
     if isinstance(scheduler, str):
         scheduler = read_scheduler(scheduler)
     sampling = {
@@ -132,21 +130,20 @@ def search(
             step: one if isinstance(one, tuple) else (one,)
             for step, one in (verifiers or {}).items()
         },
-        model=pipe.name_or_path,
         batch_size=batch_size,
         keep_finals=keep_finals,
     )
     costs = searcher.prices(spend.unit if spend else "TFLOPs")
     spend = spend or Budget(WHOLE_IMAGES * costs.cost(1), costs.unit)
     if unplanned:
-        single = named[0] if len(named) == 1 else None
-        known = reward_name(RewardSettings(**single[1])) if isinstance(single, tuple) else None
+        judge = named[0][1] if isinstance(named[0], tuple) else None
+        known = reward_name(judge) if judge and len(named) == 1 else None
         sigmas = sampler.sigmas.tolist()
         shipped = shipped_schedule(family_of(pipe), known, sigmas, costs, spend.value)
         chosen = method_options(how, {"schedule": str(shipped.schedule), **options})
         if progress:
             Console().print(shipped.notice, style="dim", highlight=False)
-    searcher.encode(asked)
+    searcher.expect(asked)
     stop, found = Event(), []
     for one in asked:
         heading = f"{how.name}, {', '.join(searcher.names)}, seed {seed}"
@@ -177,11 +174,18 @@ def _loaded(name: str, settings: str, device: str) -> Reward:
     return load_reward(RewardSettings.model_validate_json(settings), name=name, device=device)
 
 
-def _reward(given: tuple[str, dict[str, Any]] | Reward | Scorer, device: str) -> Reward:
+def _named(text: str) -> tuple[str, RewardSettings]:
+    name, given = read_reward(text)
+    settings = RewardSettings(**given)
+    check_reward(settings, name)
+    return name, settings
+
+
+def _reward(given: tuple[str, RewardSettings] | Reward | Scorer, device: str) -> Reward:
     if isinstance(given, tuple):
         name, settings = given
         # Calls that name the same one share it.
-        return _loaded(name, RewardSettings(**settings).model_dump_json(), device)
+        return _loaded(name, settings.model_dump_json(), device)
     if isinstance(given, Reward):
         return given
     return FunctionReward(given)

@@ -1,9 +1,8 @@
-"""The commands ``ttsnap search``, ``ttsnap methods`` and ``ttsnap models``."""
+"""The commands ``ttsnap search`` and ``ttsnap again``."""
 
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -13,20 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from ttsnap.config import load_config
 from ttsnap.errors import UserError
 from ttsnap.run.request import load, request_of
 from ttsnap.searching.budget import WHOLE_IMAGES
-from ttsnap.searching.request import check_whole, method_named, read_options
+from ttsnap.searching.request import check_whole, read_options
 
 if TYPE_CHECKING:
     from ttsnap.prompts import Prompt
     from ttsnap.searching import SearchResult
     from ttsnap.searching.display import SearchView
-    from ttsnap.searching.methods import Method
 
 DEFAULT = "ttsp"
 """The method where there are no NARF checkpoints, as nowhere at first."""
@@ -207,7 +203,7 @@ def search(
         check_settings(out or request.folder, record if out else {}, partly=True)
         status.update("loading the models")
         found = load(request, keep_finals=keep_finals, threads=threads)
-        found.searcher.encode(asked)
+        found.searcher.expect(asked)
     searcher, how, costs = found.searcher, request.method, found.costs
     record |= {
         "model": found.model.model_dump(),
@@ -264,6 +260,7 @@ def _search_all(
         UserError: some could not be scored.
         Exit: it was interrupted.
     """
+    from ttsnap.errors import JudgeRefused
     from ttsnap.prompts import folder_name
     from ttsnap.searching.display import SearchView, interruptible, refuse, shown, tell
     from ttsnap.searching.ledger import UnscoredError
@@ -294,7 +291,7 @@ def _search_all(
             try:
                 with shown(view, console), interruptible(stop, view):
                     result = search_one(one, view, stop)
-            except UnscoredError as reason:
+            except (UnscoredError, JudgeRefused) as reason:
                 write_settings(folder, settings)
                 save_refusal(folder / folder_name(one.id), one.text, str(reason))
                 refuse(one.text, str(reason), console)
@@ -346,87 +343,38 @@ def _digest(record: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def methods(
-    name: Annotated[str | None, typer.Argument(help="Explain this one.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+def again(
+    picture: Annotated[
+        Path, typer.Argument(help="PNG of a search: best.png, or one below rounds/ or finals/.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="PNG to write; by default beside the picture, as NAME-again.png."),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help="auto, cpu, mps, cuda, …; by default what drew it, if that is here."),
+    ] = None,
 ) -> None:
-    """List the search methods, what they do, and their settings with their defaults.
+    """Draw a picture of a search again, from what its PNG says, and compare the two.
 
-    Example: `ttsnap methods beam`
+    The noises are those of that picture alone, so that nothing is searched. The same device and
+    versions give the same pixels, but for rounding where others were drawn in the same batch.
+
+    Example: `ttsnap again found/p0123456789a/best.png`
     """
-    from ttsnap.searching.methods import METHODS
+    from ttsnap.searching.again import compared, draw_again
+    from ttsnap.searching.record import read_picture, save_picture
 
-    chosen = METHODS if name is None else {name: method_named(name)}
-    if as_json:
-        print(json.dumps({name: _described(method) for name, method in chosen.items()}, indent=1))
-        return
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("method", no_wrap=True)
-    table.add_column("noise", no_wrap=True)
-    table.add_column("NegToMe", no_wrap=True)
-    table.add_column("what it does; --option KEY=VALUE changes its settings")
-    for title, method in chosen.items():
-        marks = ["✓" if mark else "" for mark in (method.needs_noise, method.negtome)]
-        summary = Text(method.summary + (", the default" if title == DEFAULT else ""), "bold")
-        table.add_row(Text(title, "bold"), *marks, summary)
-        for option, field in method.options.model_fields.items():
-            default = "…" if field.is_required() else json.dumps(field.default)
-            table.add_row(f"  {option}={default}", "", "", Text(field.description or "", "dim"))
-    console.print(table)
-    if name is not None:
-        explained = inspect.getdoc(inspect.getmodule(method.search)) or ""
-        console.print(f"\n{explained}", highlight=False, markup=False)
-    console.print(
-        "\nnoise: searches the noise of the steps; where the scheduler adds none, another one is "
-        "taken that does.\nNegToMe: images are pushed apart if sampling.negtome asks for that; "
-        "elsewhere it is left out.\nWhere a run has NARF checkpoints for the model, ttsnap is the "
-        "default.",
-        style="dim",
-        highlight=False,
-    )
-
-
-def _described(method: Method) -> dict[str, Any]:
-    return {
-        "summary": method.summary,
-        "default": method.name == DEFAULT,
-        "needs_noise": method.needs_noise,
-        "negtome": method.negtome,
-        "options": {
-            option: {
-                "required": field.is_required(),
-                "default": None if field.is_required() else field.default,
-                "description": field.description,
-            }
-            for option, field in method.options.model_fields.items()
-        },
-    }
-
-
-def models(
-    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
-) -> None:
-    """List the families of models that can be searched, and those whose costs are known."""
-    from ttsnap.diffusion import SAMPLERS
-    from ttsnap.diffusion.published import ARCHITECTURES
-
-    if as_json:
-        families = {
-            name: {"pipeline": family.pipeline, "models": family.summary, "videos": family.videos}
-            for name, family in SAMPLERS.items()
-        }
-        print(json.dumps({"families": families, "costs": [*ARCHITECTURES]}, indent=1))
-        return
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("family", style="bold")
-    table.add_column("any diffusers pipeline of this class")
-    table.add_column("such as", style="dim")
-    for name, family in SAMPLERS.items():
-        table.add_row(name, family.pipeline, family.summary)
-    console.print(table)
-    console.print(
-        "\n--model takes a folder, a .safetensors file or a hub id; its files say the family.\n"
-        f"`ttsnap costs` knows {', '.join(ARCHITECTURES)} without their weights.",
-        style="dim",
-        highlight=False,
-    )
+    out = out or picture.with_name(f"{picture.stem}-again.png")
+    if out.suffix != ".png" or out.is_dir():
+        raise UserError(f"--out {out}: expected the name of a .png file")
+    before, record = read_picture(picture)
+    try:
+        with console.status("drawing"):
+            now = draw_again(record, device=device, say=_say)
+    except UserError as error:
+        raise UserError(f"{picture}: {error}") from None
+    drawn = record.model_copy(update={"generator": now.generator})
+    save_picture(out, now.image, drawn, now.frame_rate)
+    console.print(f"{out}: {compared(before, record, now)}", highlight=False, soft_wrap=True)

@@ -223,6 +223,8 @@ class Ledger:
         return SearchResult(
             method=task.method,
             prompt=task.prompt,
+            negative_prompt=task.negative_prompt,
+            generator=task.generator,
             model=task.model,
             rewards=self.rewards,
             options=task.options.model_dump(),

@@ -106,7 +106,7 @@ def reproduce(
         reference: of the candidate.
 
     Returns:
-        uint8 (H, W, 3).
+        uint8 (H, W, 3), or a video (F, H, W, 3).
     """
     draw = NoiseSource(sampler, move)
     if reference is None:

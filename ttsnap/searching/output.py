@@ -6,7 +6,6 @@ The trace is written last: where it ends with a winner, the rest is complete.
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -14,13 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 import ttsnap
 from ttsnap.errors import UserError
-from ttsnap.rewards.frames import still
+from ttsnap.searching.record import record_of, save_picture
 from ttsnap.store.files import atomic
-from ttsnap.store.videos import write_mp4
+from ttsnap.strict_json import dumps
 
 if TYPE_CHECKING:
     from ttsnap.searching.result import SearchResult
@@ -37,9 +35,9 @@ def save(
 ) -> None:
     """Write what was found and how.
 
-    ``best.png`` with its origin in the PNG's text, ``finals/`` if they were kept, ``contact.png``,
-    ``rounds/round_N.json`` with the best image of each, and ``trace.jsonl``. Beside the PNG of a
-    video, which is its middle frame, is the MP4.
+    ``best.png`` with what brings it back in the PNG's text, ``finals/`` if they were kept,
+    ``contact.png``, ``rounds/round_N.json`` with the best image of each, and ``trace.jsonl``.
+    Beside the PNG of a video, which is its middle frame, is the MP4.
 
     Args:
         result: of any method.
@@ -54,14 +52,18 @@ def save(
     for pattern in (TRACE, "rounds/round_*.*", "finals/candidate_*.*"):
         for stale in folder.glob(pattern):
             stale.unlink()
-    _save_image(result, result.winner, result.image, folder / "best.png")
+
+    def picture(name: str, index: int, image: np.ndarray) -> None:
+        save_picture(folder / name, image, record_of(result, index), result.frame_rate)
+
+    picture("best.png", result.winner, result.image)
     for index, image in result.finals.items():
-        _save_image(result, index, image, folder / f"finals/candidate_{index:04d}.png")
+        picture(f"finals/candidate_{index:04d}.png", index, image)
     if contact:
         contact_sheet(result, folder / "contact.png")
     for one in result.rounds:
         one.best_img_path = f"rounds/round_{one.search_round}.png"
-        _save_image(result, one.best, one.image, folder / one.best_img_path)
+        picture(one.best_img_path, one.best, one.image)
         record = {
             "prompt": result.prompt,
             "search_round": one.search_round,
@@ -72,7 +74,7 @@ def save(
             "best_img_path": one.best_img_path,
         }
         path = folder / f"rounds/round_{one.search_round}.json"
-        path.write_text(_json(record, indent=2) + "\n", encoding="utf-8")
+        path.write_text(dumps(record, indent=2) + "\n", encoding="utf-8")
     _write_trace(folder, events(result, settings or {}))
 
 
@@ -84,7 +86,7 @@ def save_refusal(folder: Path, prompt: str, reason: str) -> None:
 
 def _write_trace(folder: Path, lines: Iterable[Mapping[str, Any]]) -> None:
     with atomic(folder / TRACE) as file:
-        file.write("".join(f"{_json(line)}\n" for line in lines).encode())
+        file.write("".join(f"{dumps(line)}\n" for line in lines).encode())
 
 
 def events(result: SearchResult, settings: Mapping[str, Any] = {}) -> Iterator[dict[str, Any]]:
@@ -190,21 +192,21 @@ def check_settings(folder: Path, settings: Mapping[str, Any], *, partly: bool = 
         return
     except ValueError:
         raise UserError(f"{path}: not what `ttsnap search` wrote; choose another --out") from None
-    wanted = json.loads(_json(settings))
+    wanted = json.loads(dumps(settings))
     if partly:
         there = {key: value for key, value in there.items() if key in wanted}
     if there != wanted:
         key = next(key for key in {**wanted, **there} if there.get(key) != wanted.get(key))
         raise UserError(
             f"{folder}: holds a search with another {key} "
-            f"({_json(there.get(key))}, not {_json(wanted.get(key))}); choose another --out"
+            f"({dumps(there.get(key))}, not {dumps(wanted.get(key))}); choose another --out"
         )
 
 
 def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     """Write the ``config.json`` that :func:`check_settings` reads."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / SETTINGS).write_text(_json(settings, indent=2) + "\n", encoding="utf-8")
+    (folder / SETTINGS).write_text(dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
 def row(result: SearchResult, prompt_id: str, **judged: float | None) -> dict[str, Any]:
@@ -242,43 +244,3 @@ def diversity(result: SearchResult) -> float | None:
     ]
     flat = np.stack(small).reshape(len(small), -1) / 255
     return float(pdist(flat).mean() / flat.shape[1] ** 0.5)
-
-
-def _save_image(result: SearchResult, index: int, image: np.ndarray, path: Path) -> None:
-    """Write the final image of a candidate with its origin in the PNG's text, or its video."""
-    candidate = result.candidates[index]
-    origin = {
-        "prompt": result.prompt,
-        "seed": candidate.seed,
-        "model": result.model,
-        "method": result.method,
-        "options": _json(result.options),
-        "reward": result.reward,
-        "score": candidate.rewards[result.reward],
-        "budget": f"{result.budget:g} {result.unit}",
-        "noises": _json(candidate.noises),
-        **({} if candidate.reference is None else {"reference": candidate.reference}),
-    }
-    text = PngInfo()
-    for key, value in origin.items():
-        text.add_text(key, str(value))
-    path.parent.mkdir(exist_ok=True)
-    Image.fromarray(still(image)).save(path, pnginfo=text)
-    if result.frame_rate is not None:
-        write_mp4(path.with_suffix(".mp4"), image, result.frame_rate)
-
-
-def _json(value: Any, indent: int | None = None) -> str:
-    """``value`` as JSON, in which a number that is none is null."""
-    return json.dumps(_finite(value), indent=indent, ensure_ascii=False, allow_nan=False)
-
-
-def _finite(value: Any) -> Any:
-    match value:
-        case float():
-            return value if math.isfinite(value) else None
-        case Mapping():
-            return {str(key): _finite(item) for key, item in value.items()}
-        case list() | tuple():
-            return [_finite(item) for item in value]
-    return value

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import numpy as np
     import PIL.Image
 
+    from ttsnap.searching.record import Generator
+
 
 @dataclass
 class Candidate:
@@ -82,6 +84,8 @@ class SearchResult:
     Attributes:
         method: its name on the command line.
         prompt: the text.
+        negative_prompt: likewise; empty for none.
+        generator: what drew the images.
         model: name of the text-to-image model.
         rewards: names of the rewards that picked the winner; the first one's score is shown.
         options: the method's own settings.
@@ -105,6 +109,8 @@ class SearchResult:
 
     method: str
     prompt: str
+    negative_prompt: str
+    generator: Generator
     model: str
     rewards: tuple[str, ...]
     options: dict[str, Any]

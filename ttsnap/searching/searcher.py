@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ttsnap.config import Costs
+from ttsnap.config import Costs, Model
 from ttsnap.diffusion.backoff import Backoff
 from ttsnap.diffusion.sampler import Conditioning, Sampler
+from ttsnap.diffusion.sources import described
 from ttsnap.errors import UserError
 from ttsnap.prompts import Prompt, seed_of
 from ttsnap.rewards.base import Reward
@@ -21,6 +22,7 @@ from ttsnap.schedule import CostModel
 from ttsnap.searching.budget import Budget
 from ttsnap.searching.executor import Backoffs, Executor, Interrupted
 from ttsnap.searching.pricing import cost_model
+from ttsnap.searching.record import generator_of
 from ttsnap.searching.request import method_named, method_options
 from ttsnap.searching.result import SearchResult
 from ttsnap.searching.task import Progress, SearchTask
@@ -54,7 +56,7 @@ class Searcher:
         *,
         verifiers: Mapping[int, tuple[Reward, ...]] | None = None,
         costs: Costs | CostModel = Costs(),
-        model: str = "",
+        model: Model | None = None,
         batch_size: int = 64,
         keep_finals: bool = False,
     ) -> None:
@@ -65,7 +67,8 @@ class Searcher:
             rewards: score final images and pick the winner; several by the sum of their ranks.
             verifiers: see above; none by default.
             costs: prices that are known, the others are measured; or all prices in their unit.
-            model: name of the model, for the records.
+            model: that the sampler's pipeline was loaded as, for the records; None where it was not
+                loaded by ttsnap, and only its path is known.
             batch_size: candidates denoised at once, fewer where memory runs out; changes images by
                 rounding at most.
             keep_finals: whether results keep every final image.
@@ -83,6 +86,7 @@ class Searcher:
             self._prices[costs.unit] = costs
         self._model, self._batch_size, self._keep_finals = model, batch_size, keep_finals
         self._backoffs = Backoffs()
+        self._expected: list[tuple[str, str]] = []
         self._encoded: dict[tuple[str, str], Conditioning] = {}
         self._noticed = False
 
@@ -94,21 +98,29 @@ class Searcher:
             )
         return self._prices[unit]
 
-    def encode(self, prompts: Sequence[Prompt]) -> None:
-        """Encode prompts at once that are to be searched; others are encoded when they are.
+    def expect(self, prompts: Sequence[Prompt]) -> None:
+        """Say which prompts will be searched, in order, so that many are encoded at once.
 
-        Text encoders that wait in main memory are moved once for all of them.
+        Text encoders that wait in main memory are then moved once for all of them.
         """
-        new = list({(one.text, one.negative) for one in prompts} - {*self._encoded})
+        self._expected = list(dict.fromkeys((one.text, one.negative) for one in prompts))
 
-        def some(rows: range) -> None:
-            pairs = new[rows.start : rows.stop]
-            texts, negatives = ([pair[part] for pair in pairs] for part in (0, 1))
-            encoded = _moved(self.sampler.encode(texts, negatives), "cpu")
-            for row, pair in enumerate(pairs):
-                self._encoded[pair] = encoded.select(torch.tensor([row]))
+    def _conditioning(self, prompt: Prompt, device: Any) -> Conditioning:
+        pair = prompt.text, prompt.negative
+        if pair not in self._encoded:
+            pairs = [pair]
+            if pair in self._expected:
+                start = self._expected.index(pair)
+                pairs = self._expected[start : start + TEXTS]
+            self._encoded = {}  # the block before has had its turn
+            Backoff(TEXTS).map(lambda rows: self._encode(pairs[rows.start : rows.stop]), len(pairs))
+        return _moved(self._encoded[pair], device)
 
-        Backoff(TEXTS).map(some, len(new))
+    def _encode(self, pairs: Sequence[tuple[str, str]]) -> None:
+        texts, negatives = ([pair[part] for pair in pairs] for part in (0, 1))
+        encoded = _moved(self.sampler.encode(texts, negatives), "cpu")
+        for row, pair in enumerate(pairs):
+            self._encoded[pair] = encoded.select(torch.tensor([row]))
 
     def sampler_for(self, method: Method) -> Sampler:
         """The sampler that a method draws images with."""
@@ -145,20 +157,21 @@ class Searcher:
         how = method_named(method) if isinstance(method, str) else method
         sampler = self.sampler_for(how)
         self._notice(how)
-        self.encode([prompt])
         task = SearchTask(
             method=how.name,
             options=method_options(how, {}) if options is None else options,
             sampler=sampler,
-            conditioning=_moved(self._encoded[prompt.text, prompt.negative], sampler.device),
+            conditioning=self._conditioning(prompt, sampler.device),
             prompt=prompt.text,
+            negative_prompt=prompt.negative,
             rewards=self.rewards,
             names=self.names,
             verifiers=self.verifiers if how.verified else {},
             costs=self.prices(budget.unit),
             budget=budget.value,
             seed_of=partial(seed_of, seed, prompt.id),
-            model=self._model,
+            generator=generator_of(sampler, self._model),
+            model=described(self._model) if self._model else str(sampler.pipe.name_or_path or ""),
             batch_size=self._batch_size,
             keep_finals=self._keep_finals,
             observe=observe,

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from ttsnap.rewards.base import Reward
     from ttsnap.schedule import CostModel
     from ttsnap.searching.methods.base import MethodOptions
+    from ttsnap.searching.record import Generator
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class SearchTask:
         sampler: draws the images.
         conditioning: the encoded prompt, its only row.
         prompt: its text, for the rewards.
+        negative_prompt: its negative, for the records.
         rewards: score final images and pick the winner; several by the sum of their ranks.
         names: of the rewards, no two alike.
         verifiers: step index -> what looks at the estimates of that step in place of the rewards,
@@ -58,7 +60,8 @@ class SearchTask:
             evaluation and 0 for all else.
         budget: what the search may spend, in the unit of the costs.
         seed_of: noise seed of candidate 0, 1, …
-        model: name of the model, for the records.
+        generator: sampler and model, for the records.
+        model: name of the model, likewise.
         batch_size: candidates denoised at once; changes images by rounding at most.
         keep_finals: whether the result keeps every final image.
         observe: called with the :class:`Progress`.
@@ -71,12 +74,14 @@ class SearchTask:
     sampler: Sampler
     conditioning: Conditioning
     prompt: str
+    negative_prompt: str
     rewards: tuple[Reward, ...]
     names: tuple[str, ...]
     verifiers: Mapping[int, tuple[Reward, ...]]
     costs: CostModel
     budget: float
     seed_of: Callable[[int], int]
+    generator: Generator
     model: str
     batch_size: int
     keep_finals: bool

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ttsnap.errors import UserError
+from ttsnap.table_cli import AsJson, print_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -128,6 +129,7 @@ def simulate_command(
         ),
     ] = None,
     seed: Seed = 0,
+    as_json: AsJson = False,
 ) -> None:
     """Simulate best-of-N, TTSp and TTSnap on reward tensors, over budgets.
 
@@ -198,6 +200,18 @@ def simulate_command(
         planned | {"steps": experiment.costs.steps, "unit": experiment.costs.unit},
     )
 
+    if as_json:
+        print_json(
+            {
+                "folder": str(out),
+                "chosen_by": chosen_by,
+                "report_on": report_on.value,
+                "accounting": accounting.value,
+                "error": table.error.max(),
+                "omega": omega.to_dict("records"),
+            }
+        )
+        return
     console = Console()
     words = f"{report_on.value} prompts of {source.name}, {accounting.value} accounting"
     console.print(_omega_table(omega, words))
@@ -231,6 +245,7 @@ def plan_command(
     weights: Weights = None,
     scale: Scale = None,
     seed: Seed = 0,
+    as_json: AsJson = False,
 ) -> None:
     """Plan TTSp and TTSnap on reward tensors: which schedule to run at which budget.
 
@@ -256,6 +271,9 @@ def plan_command(
     ) as advance:
         planned = plan_schedules(experiment.of(choose_on.slice), values, seed, observe=advance)
     _write_plan(out, planned, experiment, source, {"prompts": choose_on.value}, seed)
+    if as_json:
+        print(out.read_text(encoding="utf-8"))
+        return
     console = Console()
     console.print(_plan_table(planned))
     console.print(str(out), soft_wrap=True, highlight=False)

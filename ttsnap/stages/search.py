@@ -27,6 +27,13 @@ from ttsnap.store.receipts import read_receipt
 from ttsnap.store.tensors import write_table
 
 VERSION = 3
+VERSIONS = {"mcts": 4, "smc": 4}
+"""Those of methods whose results changed since, and no other's."""
+
+
+def version_of(method: str) -> int:
+    """The version of a method's results."""
+    return VERSIONS.get(method, VERSION)
 
 
 class Settings(config.Settings):
@@ -75,7 +82,7 @@ def main(
     refused = 0
     if left:
         from ttsnap.diffusion import load_sampler
-        from ttsnap.diffusion.sources import described
+        from ttsnap.errors import JudgeRefused
         from ttsnap.progress import track
         from ttsnap.rewards import load_judge, load_reward
         from ttsnap.rewards.verifiers import SharedReward
@@ -115,7 +122,7 @@ def main(
                 for step in checked & {*receipts}
             },
             costs=costs,
-            model=described(generator),
+            model=generator,
             batch_size=runtime.batch_size,
         )
         oracle = load_judge(settings.judge) if settings.judge else None
@@ -124,7 +131,7 @@ def main(
             judge = load_reward(
                 settings.judge_reward, name=settings.judge_reward_name, device=device
             )
-        searcher.encode([prompt for _, prompt, _ in left])
+        searcher.expect([prompt for _, prompt, _ in left])
         for number, prompt, budget in track(left, f"{method}, searches"):
             try:
                 result = searcher.run(
@@ -134,7 +141,7 @@ def main(
                     budget=Budget(budget, costs.unit),
                     seed=settings.seed,
                 )
-            except UnscoredError as reason:
+            except (UnscoredError, JudgeRefused) as reason:
                 logging.warning("prompt %s at %g: %s", prompt.id, budget, reason)
                 rows.add(prompt.id, budget, None)
                 refused += 1

@@ -203,7 +203,13 @@ def test_costs_count_a_class():
 def test_a_pipeline_in_hand_is_searched():
     reward = BrightnessReward()
     found = search(
-        pipeline(), "heron", reward=reward, budget="70nfe", keep_finals=True, progress=False
+        pipeline(),
+        "heron",
+        reward=reward,
+        method="best-of-n",
+        budget="70nfe",
+        keep_finals=True,
+        progress=False,
     )
     assert found.image.shape == (32, 32, 3)
     assert len(found.finals) == 2
@@ -218,7 +224,7 @@ def test_a_search_of_the_noise_has_churn():
         "heron",
         reward=BrightnessReward(),
         method="eps-greedy",
-        steps=7,
+        num_inference_steps=7,
         budget="56nfe",
         progress=False,
     )

@@ -132,6 +132,26 @@ def test_few_steps_without_guidance():
     assert set(sampler.encode(TEXTS, NEGATIVES).tensors) == {"prompt", "prompt_pooled"}
 
 
+def test_an_autoencoder_that_overflows_in_float16_decodes_in_float32(caplog):
+    """Once and for all, without the warnings of a cast, and the pipeline stays as it is."""
+    pipe = tiny("sdxl").to(torch.float16)
+    assert pipe.vae.config.force_upcast
+    pipe.vae.enable_tiling()
+    sampler = make(pipe, 1.0)
+    start = sampler.start(sampler.encode(TEXTS, NEGATIVES), [1, 2])
+    final, _ = finish(sampler, start)
+    caplog.clear()
+    images = sampler.decode(final.latents)
+    assert not caplog.records
+    decoder = sampler.autoencoder
+    assert decoder is sampler.autoencoder
+    assert (decoder.dtype, decoder.use_tiling) == (torch.float32, True)
+    assert {parameter.dtype for parameter in pipe.vae.parameters()} == {torch.float16}
+    with pytest.warns(FutureWarning, match="upcast_vae"):  # which this version of diffusers calls
+        expected = call(pipe, guidance_scale=1.0, latents=sampler.noise([1, 2]))
+    np.testing.assert_array_equal(images, expected)
+
+
 def test_empty_negative_prompts_of_sdxl_are_zeros():
     pipe = pipeline("sdxl")
     sampler = make(pipe)

@@ -16,6 +16,7 @@ from tests.searches import (
 )
 from ttsnap.errors import UserError
 from ttsnap.prompts import seed_of
+from ttsnap.searching.executor import Executor
 from ttsnap.searching.methods.beam import Beam
 
 
@@ -49,3 +50,15 @@ def test_a_beam_looks_where_it_is_told(models: Models) -> None:
     assert {step for c in result.candidates for step in c.scores} == {2, 3}
     with pytest.raises(UserError, match="method beam: steps: 3 is no step from 1 to 2"):
         models.search("beam", Beam(steps=[3]))
+
+
+def test_beams_branch_by_the_last_noise_before_a_look(
+    models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where noise acts at step 0 alone, branches that are seen at step 2 cost two evaluations."""
+    monkeypatch.setattr(Executor, "noisy", property(lambda run: [0]))
+    result = models.search("beam", Beam(beams=1, noises=3, steps=[2]), budget=8 + 4 * COSTS.verify)
+    assert (result.nfe, result.scored) == (1 + 3 * 2 + 1, 3 + 1)
+    assert result.planned == pytest.approx(result.spent) == result.budget
+    with pytest.raises(UserError, match="no noise makes candidates differ from step 1 to 2"):
+        models.search("beam", Beam(steps=[1, 2]))

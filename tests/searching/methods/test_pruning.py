@@ -65,7 +65,6 @@ class Subject:
             [self.rewards[4]],
             verifiers={step: (self.rewards[step],) for step in (0, 2)},
             costs=self.costs,
-            model="tiny",
             batch_size=self.batch_size,
         )
         options = Pruning(schedule=str(SCHEDULE)) if METHODS[method].prunes else None

@@ -50,8 +50,9 @@ class EDMPipeline(diffusers.DiffusionPipeline):
 class EDMSampler(Sampler):
     """Drives an :class:`EDMPipeline`; a prompt is the number or a name of a class.
 
-    There is no guidance and there are no negative prompts. Latents are pixels in [-1, 1] with their
-    noise, of at most some 80 deviations, and therefore kept in float32.
+    There is no guidance, which scales of 0 and 1 say, and there are no negative prompts. Latents
+    are pixels in [-1, 1] with their noise, of at most some 80 deviations, and therefore kept in
+    float32.
     """
 
     pipeline_class = "EDMPipeline"
@@ -63,7 +64,7 @@ class EDMSampler(Sampler):
     any_prompt = "0"
 
     def __init__(self, pipe: Any, sampling: config.Sampling) -> None:
-        if sampling.guidance_scale != 1:
+        if sampling.guidance_scale > 1:
             raise UserError(
                 f"sampling.guidance_scale: EDM has no guidance; expected 1, not "
                 f"{sampling.guidance_scale:g}"

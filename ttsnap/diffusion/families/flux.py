@@ -20,7 +20,8 @@ class FluxSampler(Sampler):
     """Drives a stock ``FluxPipeline``.
 
     Latents are packed: a token (4 C) for each 2 x 2 of them. The guidance scale is an input of
-    the guidance-distilled dev, and nothing to schnell; neither takes negative prompts.
+    the guidance-distilled dev, 0 and 1 being values like others, and nothing to schnell. Neither
+    takes negative prompts: the call's ``true_cfg_scale`` stays 1.
     """
 
     pipeline_class = "FluxPipeline"

@@ -19,7 +19,10 @@ class StableDiffusionSampler(Sampler):
 
     @property
     def distilled(self) -> bool:
-        """Whether the U-Net is a guidance-distilled one, such as a latent consistency model."""
+        """Whether the U-Net is a guidance-distilled one, such as a latent consistency model.
+
+        Its input is the guidance scale less 1 (arXiv 2310.04378).
+        """
         return self.pipe.unet.config.time_cond_proj_dim is not None
 
     @property

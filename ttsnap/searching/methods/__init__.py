@@ -18,7 +18,7 @@ from ttsnap.searching.methods import (
 )
 from ttsnap.searching.methods.base import Method, MethodOptions
 
-__all__ = ["METHODS", "Method", "MethodOptions"]
+__all__ = ["DEFAULT", "METHODS", "Method", "MethodOptions"]
 
 METHODS = {
     file.METHOD.name: file.METHOD
@@ -38,3 +38,6 @@ METHODS = {
     )
 }
 """Name on the command line -> method."""
+
+DEFAULT = "ttsp"
+"""What searches if nothing is said; where NARF checkpoints are at hand it is ttsnap."""

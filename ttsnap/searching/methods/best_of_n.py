@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def best_of_n(run: Executor, options: MethodOptions) -> None:
-    """Finish as many candidates as the budget affords."""
+    """Finish as many candidates as the budget affords, each from noise of its own."""
     prune(run, Schedule(), affordable(run))
 
 

@@ -20,13 +20,16 @@ class EpsGreedy(NoiseZeroOrder):
 
 
 def eps_greedy(run: Executor, options: EpsGreedy) -> None:
-    """Choose the noise of every step by hill climbing that also explores."""
+    """Choose the noise of every step by hill climbing that also explores (arXiv 2506.03164).
+
+    As noise-zero-order, but that every noise tried is, with a small probability, a fresh one.
+    """
     search_noises(run, options, options.epsilon)
 
 
 METHOD = Method(
     "eps-greedy",
-    "the same, some of the noises fresh",
+    "at every step climb from noise to better noise, some of it fresh",
     eps_greedy,
     EpsGreedy,
     needs_noise=True,

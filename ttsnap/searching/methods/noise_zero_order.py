@@ -36,7 +36,11 @@ class NoiseZeroOrder(MethodOptions):
 
 
 def noise_zero_order(run: Executor, options: NoiseZeroOrder) -> None:
-    """Epsilon-greedy search without fresh noises."""
+    """Choose the noise of every step by hill climbing (arXiv 2506.03164).
+
+    This is epsilon-greedy search without fresh noises. What the noises tried lead to is judged by
+    the estimates of the next step.
+    """
     search_noises(run, options, epsilon=0.0)
 
 

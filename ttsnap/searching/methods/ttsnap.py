@@ -12,9 +12,11 @@ if TYPE_CHECKING:
 
 
 def ttsnap(run: Executor, options: Pruning) -> None:
-    """Prune at the checks of a schedule, by the verifiers of their steps.
+    """Prune at the checks of a schedule (arXiv 2511.22242, section 3).
 
-    A step without a verifier is checked by the rewards themselves.
+    The Tweedie estimates of a check's step are scored by its NARF checkpoints, the worst
+    candidates are dropped, and the others go on. A step without checkpoints is checked by the
+    rewards themselves, as all are in ttsp. As many candidates are started as the budget affords.
     """
     schedule = options.checks(run.sampler.steps)
     prune(run, schedule, affordable(run, schedule))

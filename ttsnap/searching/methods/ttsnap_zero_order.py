@@ -24,6 +24,7 @@ class Refinement(Pruning, Climbing):
 def refine(run: Executor, options: Refinement) -> None:
     """TTSnap with a part of the budget, then zero-order search from its finals, the best first.
 
+    The two are those of arXiv 2511.22242, section 3, and arXiv 2501.09732, section 4.1.
     Neighbours are finished and compared by their final images.
     """
     schedule = options.checks(run.sampler.steps)

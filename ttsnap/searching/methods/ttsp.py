@@ -7,5 +7,10 @@ from ttsnap.searching.methods.pruning import Pruning
 from ttsnap.searching.methods.ttsnap import ttsnap
 
 METHOD = Method(
-    "ttsp", "the same by the untouched reward", ttsnap, Pruning, negtome=True, verified=False
+    "ttsp",
+    "prune candidates early by the untouched reward of their estimates",
+    ttsnap,
+    Pruning,
+    negtome=True,
+    verified=False,
 )
