@@ -18,7 +18,7 @@ demo: $(INSTALLED)  ## Run the whole pipeline on the embedded default, and write
 	$(BIN)/ttsnap summary results/shapes
 
 test: $(INSTALLED)  ## Run the tests.
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(CORES) --dist loadfile
 
 test-slow: $(INSTALLED)  ## Run the tests that take minutes, some in environments of their own.
 	$(BIN)/python -m pytest -m slow
