@@ -40,7 +40,7 @@ def test_the_wheel_is_whole(installed: Path, tmp_path: Path) -> None:
     plans = json.loads(run(installed, tmp_path, "-m", "ttsnap", "plans", "--json"))
     assert "default" in {plan["name"] for plan in plans}
     beam = json.loads(run(installed, tmp_path, "-m", "ttsnap", "methods", "beam", "--json"))
-    assert beam["beam"]["options"]["beams"]["default"] == 2
+    assert beam["options"]["beams"]["default"] == 2
 
 
 @pytest.mark.slow

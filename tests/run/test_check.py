@@ -238,3 +238,12 @@ def test_checking_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+def test_a_workflow_with_a_model_of_ones_own_takes_nothing_of_the_embedded_world() -> None:
+    given: dict[str, Any] = {"model": {"path": "mine", "family": "sdxl"}, "sampling": {"steps": 12}}
+    (line,) = complaints(given, workflow=True)
+    assert line.startswith("sampling: lacks guidance_scale, height, width, scheduler; a workflow")
+    assert complaints(given) == []
+    given["sampling"] |= {"guidance_scale": 1.5, "height": 32, "width": 32, "scheduler": {}}
+    assert complaints(given, workflow=True) == []

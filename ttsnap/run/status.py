@@ -158,22 +158,6 @@ def rows(statuses: Iterable[StageStatus]) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def as_rows(statuses: list[StageStatus]) -> list[dict[str, Any]]:
-    """Where a run stands, a row for each stage, in JSON types; null is what is not known."""
-    return [
-        {
-            "stage": one.stage.name,
-            "jobs": len(one.stage.jobs),
-            "done": one.done,
-            "seconds": one.seconds,
-            "memory": one.memory,
-            "tflops": one.tflops,
-            "left": one.left,
-        }
-        for one in statuses
-    ]
-
-
 def table(statuses: list[StageStatus], title: str) -> Table:
     """Where a run stands, for the terminal."""
     from rich.table import Table

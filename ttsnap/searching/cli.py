@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from ttsnap.searching import SearchResult
     from ttsnap.searching.display import SearchView
 
-DEFAULT = "ttsp"
-"""The method where there are no NARF checkpoints, as nowhere at first."""
-
 INTERRUPTED = 130  # exit status, as of a program that SIGINT ended
 
 console = Console()
