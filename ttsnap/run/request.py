@@ -410,11 +410,16 @@ def _rewards(
         if reward is None:
             reward = PICKSCORE
             say(f"no --reward: PickScore judges, {PICKSCORE.partition(':')[2]}")
+    from ttsnap.diffusion.sources import pinned
+
     names = []
     for text in (reward or base.search.reward).split(","):
         name = text
         if text not in known:
-            name, known[name] = read_reward(text)
+            name, one = read_reward(text)
+            if one.get("path") and not one.get("revision"):
+                one["path"], one["revision"] = pinned(one["path"], say)
+            known[name] = one
         if name in names:
             raise UserError(f"--reward {reward}: {name} is listed twice")
         names.append(name)

@@ -25,6 +25,16 @@ from ttsnap.searching.methods.pruning import Pruning
 if TYPE_CHECKING:
     from ttsnap.diffusion.sampler import Sampler
 
+BESIDE = {
+    "hpsv2": {
+        "clip": "laion/CLIP-ViT-H-14-laion2B-s32B-b79K@1c2b8495b28150b8a4922ee1c8edee224c284c0c"
+    },
+    "image-reward": {
+        "tokenizer": "google-bert/bert-base-uncased@86b5e0934494bd15c9632b12f734a8a67f723594"
+    },
+}
+"""Kind of reward -> options with what its checkpoint lacks, where only a path is given."""
+
 PICKSCORE = "clip:yuvalkirstain/PickScore_v1@a4e4367c6dfa7288a00c550414478f865b875800"
 """What judges by default: it knows pictures of any kind, the embedded world's reward its own."""
 
@@ -200,7 +210,8 @@ def read_reward(text: str) -> tuple[str, dict[str, Any]]:
         require_kind(kind, "reward")
         return kind, {"kind": kind}
     source = read_source(place)
-    return source["path"].rstrip("/").rpartition("/")[2], {"kind": kind, **source}
+    beside = {"options": BESIDE[kind]} if kind in BESIDE else {}
+    return source["path"].rstrip("/").rpartition("/")[2], {"kind": kind, **source, **beside}
 
 
 def read_source(text: str) -> dict[str, Any]:
