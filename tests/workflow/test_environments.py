@@ -33,7 +33,7 @@ STAGES = {
     "narf": ["narf"],
     "analysis": ["budgets", "evaluate", "plan", "simulate", "report"],
 }
-OTHERS = {"workflow", "image-reward"}
+OTHERS = ["workflow", "image-reward"]
 
 with_its_python = pytest.mark.skipif(
     sys.version_info[:2] != (3, 11), reason="the environments have Python 3.11"

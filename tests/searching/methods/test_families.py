@@ -1,0 +1,49 @@
+"""Every method on every family, with no option but what the family brings."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.sampling import make
+from tests.tiny_families import TINY, tiny
+from ttsnap.diffusion.sampler import Sampler
+from ttsnap.prompts import Prompt
+from ttsnap.rewards.brightness import BrightnessReward
+from ttsnap.searching.budget import Budget
+from ttsnap.searching.methods import METHODS
+from ttsnap.searching.request import method_options
+from ttsnap.searching.searcher import Searcher
+
+RUNS = 4  # whole images that the budget pays for
+
+
+@cache
+def sampler_of(family: str) -> Sampler:
+    pipe: Any = tiny(family)
+    steps = 7 if family == "edm" else 5
+    return make(pipe, steps=steps)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("family", TINY)
+def test_every_method_runs_on_every_family(family: str, method: str) -> None:
+    sampler = sampler_of(family)
+    searcher = Searcher(sampler, [BrightnessReward()], batch_size=8)
+    costs = searcher.prices("TFLOPs")
+    how = METHODS[method]
+    options = method_options(how, {"schedule": "1:0.5"} if how.prunes else {})
+    budget = Budget(RUNS * costs.cost(1), "TFLOPs")
+    prompt = Prompt("p", sampler.any_prompt or "a red circle", "", 0)
+    found = searcher.run(prompt, how, options, budget=budget, seed=1)
+    assert found.spent <= found.budget * (1 + 1e-9)
+    assert found.nfe >= sampler.steps
+    assert found.image.dtype == np.uint8
+    assert found.image.std() > 0
+    finals = [one.rewards["brightness"] for one in found.candidates if one.rewards]
+    assert found.score == max(finals)
+    if how.needs_noise:
+        assert searcher.sampler_for(how).noisy_steps
