@@ -158,7 +158,7 @@ def stage(
 ) -> int:
     """Run the trajectory stage on a block, in this process; gives its exit status."""
     settings = trajectories.Settings(
-        model=config.Model(path=str(model), dtype=store.settings["dtype"]),
+        model=config.Model(path=str(model), dtype=store.settings["model"]["dtype"]),
         sampling=SAMPLING,
         split=config.Splits().val,
         prompts="",
@@ -260,7 +260,7 @@ def stage_store(sampler: Sampler, folder: Path, dtype: str = "float32") -> Traje
         height=32,
         width=32,
         block=3,
-        settings={"dtype": dtype},
+        settings={"model": {"dtype": dtype}},
     )
     store = open_store(folder / "val.zarr")
     write_receipt(folder / "val/init.json", store_receipt(store))

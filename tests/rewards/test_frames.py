@@ -110,11 +110,11 @@ def test_the_best_video_is_found_and_saved(tmp_path: Path):
         method="ttsp",
         schedule="1:0.5",
         budget="16nfe",
-        steps=4,
+        num_inference_steps=4,
         guidance_scale=1.0,
         height=32,
         width=32,
-        frames=5,
+        num_frames=5,
         keep_finals=True,
         progress=False,
     )

@@ -44,3 +44,24 @@ def test_zero_is_a_value() -> None:
     )
     assert (none.image == one.image).all()
     assert (none.image != usual.image).any()
+
+
+def test_the_commands_names_and_diffusers_are_the_same() -> None:
+    pipe = tiny_stable_diffusion()
+    how = {"reward": "brightness", "budget": "4nfe", "progress": False}
+    theirs, ours = (
+        search(pipe, ["red", "blue"], **how, **names)
+        for names in (
+            {"num_inference_steps": 2, "guidance_scale": 3},
+            {"steps": 2, "guidance": 3},
+        )
+    )
+    assert [found.prompt for found in theirs] == ["red", "blue"]
+    assert all((a.image == b.image).all() for a, b in zip(theirs, ours, strict=True))
+    with pytest.raises(UserError, match="guidance, guidance_scale: two names of one setting"):
+        search(pipe, "red", **how, guidance=3, guidance_scale=3)
+    looks = search(pipe, "red", **how | {"budget": "9nfe"}, method="beam", guidance=1, steps=3)
+    assert looks.nfe <= 9
+    listed = {"num_inference_steps": 3, "steps": [1]}
+    at_one = search(pipe, "red", **how | {"budget": "9nfe"}, method="beam", guidance=1, **listed)
+    assert at_one.options["steps"] == [1]

@@ -182,7 +182,7 @@ def test_without_them_image_reward_says_what_it_needs(workflow: Workflow) -> Non
     settings = workflow.settings | {
         "run": "without",
         "rewards": {"imr": imr, "other": {"path": "other"}},
-        "search": {"reward": "imr"},
+        "search": workflow.settings["search"] | {"reward": "imr"},
     }
     target = "results/without/rewards/imr/cost.json"
     done = Workflow(workflow.folder, settings).snakemake(target)

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from functools import lru_cache
 from threading import Event, current_thread, main_thread
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
 from ttsnap.config import RewardSettings, Scheduler
+from ttsnap.errors import UserError
 from ttsnap.plans import reward_name, shipped_schedule
 from ttsnap.prompts import parse_prompt
 from ttsnap.rewards import Reward, load_reward
@@ -28,6 +29,7 @@ from ttsnap.searching.request import (
 )
 from ttsnap.searching.result import SearchResult
 
+T = TypeVar("T")
 AnyReward = str | Reward | Scorer
 
 
@@ -45,7 +47,9 @@ def search(
     seed: int = 0,
     negative_prompt: str = "",
     num_inference_steps: int | None = None,
+    steps: int | Sequence[int] | None = None,
     guidance_scale: float | None = None,
+    guidance: float | None = None,
     height: int | None = None,
     width: int | None = None,
     num_frames: int | None = None,
@@ -70,6 +74,9 @@ def search(
             TFLOPs. By default what 8 whole images cost.
         seed: root of the candidates' noise seeds; one seed, one result.
         negative_prompt: what is not to be seen.
+        steps: a whole number is ``num_inference_steps``, as the command calls it; a list is the
+            method's own setting of that name.
+        guidance: ``guidance_scale``, as the command calls it.
         num_inference_steps: denoising steps; this and the next four are the pipeline's own by
             default, and mean what they mean in its call.
         guidance_scale: of classifier-free guidance.
@@ -101,6 +108,11 @@ def search(
 
     check_whole("seed", seed, 0)
     check_whole("batch_size", batch_size, 1)
+    if isinstance(steps, int):
+        num_inference_steps = _one_of(steps, num_inference_steps, "steps, num_inference_steps")
+    elif steps is not None:
+        options = options | {"steps": list(steps)}
+    guidance_scale = _one_of(guidance, guidance_scale, "guidance, guidance_scale")
     how = method_named(method or ("ttsnap" if verifiers else DEFAULT))
     unplanned = how.prunes and "schedule" not in options
     chosen = method_options(how, ({"schedule": ""} if unplanned else {}) | options)
@@ -167,6 +179,12 @@ def search(
         if stop.is_set():
             break
     return found[0] if isinstance(prompt, str) else found
+
+
+def _one_of(one: T | None, other: T | None, names: str) -> T | None:
+    if one is not None and other is not None:
+        raise UserError(f"{names}: two names of one setting; give one of them")
+    return other if one is None else one
 
 
 @lru_cache(4)

@@ -31,7 +31,9 @@ def main(
     from ttsnap.generate import generate_block
 
     opened = open_store(store)
-    model = config.Model.model_validate(opened.settings["model"])
+    # Where the settings leave the precision open, all blocks take that of the store.
+    dtype = opened.settings["model"]["dtype"]
+    model = settings.model.model_copy(update={"dtype": dtype})
     sampler = load_sampler(model, settings.sampling, runtime)
     generate_block(
         sampler,
