@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from ttsnap import hub
 from ttsnap.config import (
     WORLD,
     Config,
@@ -347,10 +348,12 @@ def _options(method: Method, given: Mapping[str, Any]) -> MethodOptions:
 
 def _loaded(load_one: Callable[[], SharedReward], settings: RewardSettings) -> SharedReward:
     """A reward; where PickScore, that of every model of one's own, cannot be had, say what can."""
+    path = settings.path or ""
     try:
+        if is_hub_id(path) and hub.cached_commit(path) is None:
+            hub.newest_commit(path)  # tells at once that there is no network; a download retries
         return load_one()
     except UserError as error:
-        path = settings.path or ""
         if f"{settings.kind}:{path}@{settings.revision}" != PICKSCORE or not is_hub_id(path):
             raise
         raise UserError(
