@@ -148,14 +148,14 @@ def test_rewards_are_listed() -> None:
 
 
 def test_judges_are_imported_by_name(my_rewards: Path) -> None:
-    Path("judging.py").write_text("def judge(images, prompts):\n    return 0.5\n")
+    Path("grading.py").write_text("def judge(images, prompts):\n    return 0.5\n")
     sys.path.insert(0, str(my_rewards))
-    judge = load_judge("judging:judge")
+    judge = load_judge("grading:judge")
     images = np.zeros((2, 4, 4, 3), np.uint8)
     np.testing.assert_array_equal(judge(images[:1], ["a"]), [0.5])
     with pytest.raises(UserError, match="reward judge: returned float of shape"):
         judge(images, ["a", "b"])
-    sys.modules.pop("judging")
+    sys.modules.pop("grading")
     for place in ["ttsnap.shapes.oracle:nobody", "no.such.module:judge", "plain"]:
         with pytest.raises(UserError, match=place):
             load_judge(place)

@@ -46,7 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("stage")
     tiny_stable_diffusion(folder / "generator")
     tiny_clip(folder / "clip")
-    (folder / "judging.py").write_text(JUDGE)
+    (folder / "refusing.py").write_text(JUDGE)
     (folder / "prompts.json").write_text(json.dumps(PROMPTS), encoding="utf-8")
     (folder / "model.json").write_text(json.dumps({"steps": 4}))
     prices = {"unit": "TFLOPs", "denoise": 1.0, "decode": 0.5, "score": 0.25}
@@ -164,7 +164,7 @@ def test_a_prompt_that_the_judge_refuses_is_gone_past(
     start: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
     out = tmp_path / "block.parquet"
-    judged = {"reward": RewardSettings(kind="judging:Judge"), "reward_name": "judge"}
+    judged = {"reward": RewardSettings(kind="refusing:Judge"), "reward_name": "judge"}
     status, said = finish(start(out, **judged))
     assert status == 1
     assert said.count("final images could be scored by judge") == 2
