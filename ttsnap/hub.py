@@ -101,6 +101,15 @@ def cached_commit(repository: str, revision: str | None = None) -> str | None:
     return None if newest is None else newest.commit_hash
 
 
+def is_begun(repository: str) -> bool:
+    """Whether the cache has anything of a repository; nothing else in it is looked at."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    name = repo_folder_name(repo_id=repository, repo_type="model")
+    return Path(constants.HF_HUB_CACHE, name).is_dir()
+
+
 def _cached(repository: str) -> list[CachedRevisionInfo]:
     """The commits of a repository of which there are files in the cache."""
     from huggingface_hub import scan_cache_dir

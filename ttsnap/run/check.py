@@ -15,7 +15,7 @@ from ttsnap.errors import UserError, did_you_mean
 from ttsnap.rewards import KINDS, is_trainable, require_kind
 from ttsnap.schedule import CostModel, Schedule
 from ttsnap.searching.methods import METHODS
-from ttsnap.searching.request import method_options
+from ttsnap.searching.request import open_options
 
 if TYPE_CHECKING:
     from ttsnap.config import CheckSettings, RewardSettings, Scheduler
@@ -75,10 +75,8 @@ def _kinds(place: str, reward: RewardSettings) -> Iterator[tuple[str, str]]:
 
 def _bad_options(config: Config) -> Iterator[str]:
     for name, given in config.search.options.items():
-        # A plan gives the schedule where the options do not.
-        planned = {"schedule": ""} if METHODS[name].prunes else {}
         try:
-            options = method_options(METHODS[name], planned | given)
+            options = open_options(METHODS[name], given)
             schedule = Schedule.parse(getattr(options, "schedule", ""))
         except UserError as error:
             yield f"search.options.{name}: {error}"

@@ -30,11 +30,10 @@ from ttsnap.config import (
 )
 from ttsnap.config import load_config as validated
 from ttsnap.errors import UserError
-from ttsnap.plans import reward_name, shipped_schedule
 from ttsnap.run.check import check
 from ttsnap.run.trained import OWN, checkpoints, difference, made_by, made_for
 from ttsnap.schedule import CostModel, Schedule, read_plan
-from ttsnap.searching.budget import WHOLE_IMAGES, Budget
+from ttsnap.searching.budget import Budget
 from ttsnap.searching.methods import DEFAULT, METHODS, Method, MethodOptions
 from ttsnap.searching.methods.pruning import Pruning
 from ttsnap.searching.request import (
@@ -45,9 +44,12 @@ from ttsnap.searching.request import (
     check_scheduler,
     method_named,
     method_options,
+    open_options,
     planned_options,
     read_reward,
     read_scheduler,
+    shipped_for,
+    usual_budget,
 )
 
 if TYPE_CHECKING:
@@ -82,6 +84,7 @@ class Request:
         plan: of the run or given, if there is one for the method.
         run: folder whose checkpoints verify; None where the untouched rewards do.
         folder: where searches like this are kept.
+        narf_steps: those that the run has checkpoints for.
     """
 
     model: Model
@@ -226,7 +229,7 @@ def request_of(
             )
         checkpoints(run, names, _looks(how, options) or base.narf.steps)
     if steps is not None:
-        check_options(_options(how, options), steps)
+        check_options(open_options(how, options), steps)
     searched = "search" in base.model_fields_set and "budgets" in base.search.model_fields_set
     if spend is None and (searched or not own):
         spend = Budget(whole.search.budgets[-1], whole.costs.unit)
@@ -285,17 +288,14 @@ def load(request: Request, *, keep_finals: bool = False, threads: int | None = N
     )
     unit = request.budget.unit if request.budget else request.costs.unit
     costs = searcher.prices(unit)
-    budget = request.budget or Budget(WHOLE_IMAGES * costs.cost(1), unit)
+    budget = request.budget or usual_budget(costs)
     given, notice = dict(request.options), ""
     by = next(iter(request.rewards)) if len(request.rewards) == 1 else "joint"
     if request.plan is not None:
         given |= planned_options(request.plan, how, budget.value, by, costs)
     elif how.prunes and "schedule" not in given:
-        named = next(iter(request.rewards.values()))
-        reward = reward_name(named) if len(request.rewards) == 1 else None
-        shipped = shipped_schedule(
-            model.family, reward, sampler.sigmas.tolist(), costs, budget.value
-        )
+        judges = [*request.rewards.values()]
+        shipped = shipped_for(model.family, judges, sampler, costs, budget)
         given["schedule"] = str(shipped.schedule)
         notice = shipped.notice
     options = method_options(how, given)
@@ -336,21 +336,16 @@ def _check_method(
 
 def _looks(method: Method, options: Mapping[str, Any]) -> list[int]:
     """Steps at which a given schedule checks; none where it is still to come."""
-    known = _options(method, options)
+    known = open_options(method, options)
     schedule = Schedule.parse(known.schedule) if isinstance(known, Pruning) else Schedule()
     return [check.step for check in schedule.checks]
-
-
-def _options(method: Method, given: Mapping[str, Any]) -> MethodOptions:
-    """Settings of a method whose schedule may be still to come."""
-    return method_options(method, ({"schedule": ""} if method.prunes else {}) | dict(given))
 
 
 def _loaded(load_one: Callable[[], SharedReward], settings: RewardSettings) -> SharedReward:
     """A reward; where PickScore, that of every model of one's own, cannot be had, say what can."""
     path = settings.path or ""
     try:
-        if is_hub_id(path) and hub.cached_commit(path) is None:
+        if is_hub_id(path) and not hub.is_begun(path):
             hub.newest_commit(path)  # tells at once that there is no network; a download retries
         return load_one()
     except UserError as error:

@@ -25,10 +25,8 @@ def made_for(
 
     Local weights are told by their place, those of the hub by their commit.
     """
-    known: dict[str, Any] = {
-        "components": None,
-        "loras": [],
-    }  # which a dump leaves out where there are none
+    # A dump leaves these out where there are none.
+    known: dict[str, Any] = {"components": None, "loras": []}
     known |= model.model_dump(mode="json", exclude={*NO_MATTER})
     return {
         "model": known | {"path": _place(model.path)},

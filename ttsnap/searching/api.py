@@ -10,11 +10,10 @@ from typing import Any, TypeVar, overload
 
 from ttsnap.config import RewardSettings, Scheduler
 from ttsnap.errors import UserError
-from ttsnap.plans import reward_name, shipped_schedule
 from ttsnap.prompts import parse_prompt
 from ttsnap.rewards import Reward, load_reward
 from ttsnap.rewards.function import FunctionReward, Scorer
-from ttsnap.searching.budget import WHOLE_IMAGES, Budget
+from ttsnap.searching.budget import Budget
 from ttsnap.searching.methods import DEFAULT
 from ttsnap.searching.request import (
     PICKSCORE,
@@ -24,8 +23,11 @@ from ttsnap.searching.request import (
     check_whole,
     method_named,
     method_options,
+    open_options,
     read_reward,
     read_scheduler,
+    shipped_for,
+    usual_budget,
 )
 from ttsnap.searching.result import SearchResult
 
@@ -115,7 +117,7 @@ def search(
     guidance_scale = _one_of(guidance, guidance_scale, "guidance, guidance_scale")
     how = method_named(method or ("ttsnap" if verifiers else DEFAULT))
     unplanned = how.prunes and "schedule" not in options
-    chosen = method_options(how, ({"schedule": ""} if unplanned else {}) | options)
+    chosen = open_options(how, options)
     spend = None if budget is None else Budget.parse(str(budget))
     texts = [prompt] if isinstance(prompt, str) else list(prompt)
     asked = [parse_prompt({"prompt": one, "negative_prompt": negative_prompt}) for one in texts]
@@ -146,12 +148,10 @@ def search(
         keep_finals=keep_finals,
     )
     costs = searcher.prices(spend.unit if spend else "TFLOPs")
-    spend = spend or Budget(WHOLE_IMAGES * costs.cost(1), costs.unit)
+    spend = spend or usual_budget(costs)
     if unplanned:
-        judge = named[0][1] if isinstance(named[0], tuple) else None
-        known = reward_name(judge) if judge and len(named) == 1 else None
-        sigmas = sampler.sigmas.tolist()
-        shipped = shipped_schedule(family_of(pipe), known, sigmas, costs, spend.value)
+        judges = [one[1] if isinstance(one, tuple) else None for one in named]
+        shipped = shipped_for(family_of(pipe), judges, sampler, costs, spend)
         chosen = method_options(how, {"schedule": str(shipped.schedule), **options})
         if progress:
             Console().print(shipped.notice, style="dim", highlight=False)

@@ -5,7 +5,6 @@ All of it is checked without loading a model.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from operator import index
@@ -16,9 +15,12 @@ import yaml
 from pydantic import ValidationError
 
 from ttsnap.config import HUB_ID, RewardSettings, Scheduler
-from ttsnap.errors import UserError
+from ttsnap.diffusion.sources import split
+from ttsnap.errors import UserError, did_you_mean
+from ttsnap.plans import Shipped, reward_name, shipped_schedule
 from ttsnap.rewards import KINDS, find_kind, require_kind
 from ttsnap.schedule import CostModel, planned_schedule
+from ttsnap.searching.budget import WHOLE_IMAGES, Budget
 from ttsnap.searching.methods import METHODS, Method, MethodOptions
 from ttsnap.searching.methods.pruning import Pruning
 
@@ -46,9 +48,8 @@ def method_named(name: str) -> Method:
         UserError: there is none; suggests the nearest.
     """
     if name not in METHODS:
-        near = difflib.get_close_matches(name, METHODS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(METHODS)}"
-        raise UserError(f"method {name}: unknown; {hint}")
+        hint = did_you_mean(name, METHODS) or f"; expected one of {', '.join(METHODS)}"
+        raise UserError(f"method {name}: unknown{hint}")
     return METHODS[name]
 
 
@@ -72,6 +73,41 @@ def method_options(method: Method, given: Mapping[str, Any]) -> MethodOptions:
             case _:
                 words = f"{name}: {first['msg']}, not {first['input']!r}"
         raise UserError(f"method {method.name}: {words}") from None
+
+
+def open_options(method: Method, given: Mapping[str, Any]) -> MethodOptions:
+    """Like :func:`method_options`, of a method whose schedule may be still to come.
+
+    Raises:
+        UserError: as there, but for a schedule that is missing.
+    """
+    return method_options(method, ({"schedule": ""} if method.prunes else {}) | dict(given))
+
+
+def usual_budget(costs: CostModel) -> Budget:
+    """What a search may cost where nobody says: ``WHOLE_IMAGES`` finished images."""
+    return Budget(WHOLE_IMAGES * costs.cost(1), costs.unit)
+
+
+def shipped_for(
+    family: str,
+    rewards: Sequence[RewardSettings | None],
+    sampler: Sampler,
+    costs: CostModel,
+    budget: Budget,
+) -> Shipped:
+    """The schedule that ships for a model and what judges, see ``ttsnap.plans``.
+
+    Args:
+        family: of the model.
+        rewards: settings of each; None of one that has none, such as a function.
+        sampler: whose steps it is for.
+        costs: in the unit of the budget.
+        budget: of a prompt.
+    """
+    (single, *others) = rewards
+    known = None if single is None or others else reward_name(single)
+    return shipped_schedule(family, known, sampler.sigmas.tolist(), costs, budget.value)
 
 
 def planned_options(
@@ -209,12 +245,8 @@ def read_reward(text: str) -> tuple[str, dict[str, Any]]:
     if not place:
         require_kind(kind, "reward")
         return kind, {"kind": kind}
-    source = read_source(place)
-    beside = {"options": BESIDE[kind]} if kind in BESIDE else {}
-    return source["path"].rstrip("/").rpartition("/")[2], {"kind": kind, **source, **beside}
-
-
-def read_source(text: str) -> dict[str, Any]:
-    """``path`` and ``revision`` of a folder, or of ``ORG/NAME@COMMIT`` on the hub."""
-    path, _, revision = (text, "", "") if Path(text).exists() else text.partition("@")
-    return {"path": path, "revision": revision or None}
+    path, revision = split(place)
+    settings: dict[str, Any] = {"kind": kind, "path": path, "revision": revision}
+    if kind in BESIDE:
+        settings["options"] = BESIDE[kind]
+    return path.rstrip("/").rpartition("/")[2], settings

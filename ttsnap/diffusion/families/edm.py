@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +12,7 @@ from diffusers.image_processor import VaeImageProcessor
 
 from ttsnap import config
 from ttsnap.diffusion.sampler import Sampler
-from ttsnap.errors import UserError
+from ttsnap.errors import UserError, did_you_mean
 
 
 class EDMPipeline(diffusers.DiffusionPipeline):
@@ -113,10 +112,8 @@ class EDMSampler(Sampler):
         if numbers:
             problem = f"the name of more than one class; give a number of {numbers}"
         else:
-            near = difflib.get_close_matches(_plain(text), self._classes, n=1)
-            problem = "no such class; expected a class's name or number" + "".join(
-                f"; did you mean {name}?" for name in near
-            )
+            problem = "no such class; expected a class's name or number"
+            problem += did_you_mean(_plain(text), self._classes)
         raise UserError(f"prompt {text[:60]!r}: {problem}")
 
     def predict(
