@@ -17,7 +17,7 @@ from tests.tiny_families import tiny
 from ttsnap.config import Model, Runtime
 from ttsnap.diffusion import sampler_class
 from ttsnap.diffusion.loading import load_pipeline
-from ttsnap.diffusion.sources import find_family, read_model, weight_files, with_family
+from ttsnap.diffusion.sources import find_family, model_files, read_model, with_family
 from ttsnap.errors import UserError
 
 
@@ -81,7 +81,7 @@ def test_sdxl_in_one_file(sdxl: tuple[Any, Path, Path]) -> None:
     )
     assert np.array_equal(pixels(found), pixels(own))
     assert np.array_equal(pixels(found), pixels(pipe))
-    assert list(weight_files(Model(path=str(file), components=str(parts)))) == [file.name]
+    assert list(model_files(Model(path=str(file), components=str(parts)))) == [file.name]
 
 
 def test_stable_diffusion_in_one_file(tmp_path: Path) -> None:

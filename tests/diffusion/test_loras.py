@@ -17,7 +17,7 @@ from tests import original
 from tests.diffusion.test_checkpoints import loaded, pixels
 from tests.tiny_families import tiny
 from ttsnap.config import Model
-from ttsnap.diffusion.sources import described, read_lora, read_model, weight_files
+from ttsnap.diffusion.sources import described, model_files, read_lora, read_model
 from ttsnap.errors import UserError
 
 RANK = 2
@@ -186,5 +186,5 @@ def test_a_lora_on_the_command_line_is_recorded(sdxl: Path, tmp_path: Path) -> N
         read_lora("lost.safetensors", pytest.fail)
     model = read_model(str(sdxl), loras=[f"{file}:-1", str(tmp_path)], say=pytest.fail)
     assert described(model) == f"{sdxl} + {file}:-1 + {tmp_path}:1"
-    assert {"loras/0/style.safetensors": file}.items() <= weight_files(model).items()
+    assert {"loras/0/style.safetensors": file}.items() <= model_files(model).items()
     assert Model.model_validate_json(model.model_dump_json()) == model

@@ -356,7 +356,7 @@ def described(model: config.Model) -> str:
     return " + ".join([at(model.path, model.revision), *loras])
 
 
-def weight_files(model: config.Model) -> dict[str, Path]:
+def model_files(model: config.Model) -> dict[str, Path]:
     """All files of weights on this machine that a model is made of, by their names in it.
 
     What comes from the hub is pinned by its commit, and left out.

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ttsnap import config
-from ttsnap.diffusion.sources import described, weight_files
+from ttsnap.diffusion.sources import described, model_files
 from ttsnap.stages import RuntimeOption, json_option, run
 from ttsnap.store.files import sha256_of
 from ttsnap.store.receipts import write_receipt
@@ -34,7 +34,7 @@ def main(
     model = settled(settings.model, runtime)
     sampler = load_sampler(model, settings.sampling, runtime)
     sigmas = [float(sigma) for sigma in sampler.sigmas]
-    weights = {name: sha256_of(file) for name, file in weight_files(model).items()}
+    weights = {name: sha256_of(file) for name, file in model_files(model).items()}
     costs = sampler.costs()
     logging.info("%d steps, noise levels %.3g to %.3g", sampler.steps, sigmas[0], sigmas[-1])
     logging.info("TFLOPs: %(denoise).4g an evaluation, %(decode).4g a decode", costs)
