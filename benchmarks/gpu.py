@@ -1,10 +1,12 @@
-"""What SDXL and Flux take on a GPU: full size, random weights, no download.
+"""What SDXL, Flux and Z-Image take on a GPU: full size, random weights, no download.
 
-    python benchmarks/gpu.py [--models sdxl flux] [--repeats 3] [--compile] [--out FILE] [--tiny]
+    python benchmarks/gpu.py [--models sdxl flux z-image] [--repeats 3] [--compile] [--out FILE]
+        [--tiny]
 
-Builds the architectures of `config/sdxl.yaml` and `config/flux.yaml` and a PickScore-sized reward
-with random weights, and runs them with the settings of these files, but without NegToMe, which the
-stock pipelines do not have, and with encoded prompts made up, so that there are no text encoders:
+Builds the architectures of `config/sdxl.yaml`, `config/flux.yaml` and `config/z-image-turbo.yaml`
+and a PickScore-sized reward with random weights, and runs them with the settings of these files,
+but without NegToMe, which the stock pipelines do not have, and with encoded prompts made up, so
+that there are no text encoders:
 
 - the pipeline's own call, and the trajectory run of the workflow on the same batches, once keeping
   the final images only, as the pipeline does, and once decoding and storing every step;
@@ -23,6 +25,7 @@ nothing.
 from __future__ import annotations
 
 import argparse
+import inspect
 import platform
 import shutil
 import sys
@@ -44,8 +47,9 @@ from tokenizers.pre_tokenizers import ByteLevel
 from ttsnap.config import Config, load_config
 from ttsnap.diffusion import from_pipeline
 from ttsnap.diffusion.architectures import ARCHITECTURES, Architecture
+from ttsnap.diffusion.compiling import compile_denoiser
+from ttsnap.diffusion.devices import torch_device
 from ttsnap.diffusion.flops import seconds
-from ttsnap.diffusion.loading import torch_device
 from ttsnap.diffusion.sampler import Conditioning, Sampler
 from ttsnap.generate import generate_block
 from ttsnap.narf.curriculum import finetune_step
@@ -87,8 +91,16 @@ PIPELINES: dict[str, tuple[Any, str, Any]] = {
             max_image_seq_len=4096,
         ),
     ),
+    "z-image": (
+        diffusers.ZImagePipeline,
+        "transformer",
+        partial(diffusers.FlowMatchEulerDiscreteScheduler, shift=3.0),
+    ),
 }
 """Model -> pipeline, name of its denoiser, and the scheduler that it is published with."""
+
+CONFIGS = {"z-image": "z-image-turbo"}
+"""Model -> its configuration, where that has another name."""
 
 TINY_VAE = {"block_out_channels": [8] * 4, "layers_per_block": 1, "norm_num_groups": 8}
 TINY: dict[str, dict[str, Any]] = {
@@ -109,6 +121,15 @@ TINY: dict[str, dict[str, Any]] = {
         "joint_attention_dim": 32,
         "pooled_projection_dim": 16,
         "axes_dims_rope": [4, 6, 6],
+    },
+    "z-image": {
+        "dim": 32,
+        "n_layers": 1,
+        "n_refiner_layers": 1,
+        "n_heads": 2,
+        "n_kv_heads": 2,
+        "cap_feat_dim": 16,
+        "axes_dims": [4, 6, 6],
     },
 }
 """Model -> what makes its denoiser tiny."""
@@ -133,8 +154,13 @@ class Subject:
         sampling = self.config.sampling
         for number in range(len(PROMPTS)):
             rows = self.texts.select(torch.tensor([number] * self.batch)).tensors
+            apart = "prompt_mask" in rows  # texts of their own lengths, which here are the same
             self.pipe(
-                **{_argument(name): tensor for name, tensor in rows.items()},
+                **{
+                    _argument(name): list(tensor) if apart else tensor
+                    for name, tensor in rows.items()
+                    if not name.endswith("mask")
+                },
                 num_inference_steps=sampling.steps,
                 guidance_scale=sampling.guidance_scale,
                 height=sampling.height,
@@ -170,7 +196,7 @@ def _argument(name: str) -> str:
 
 def subject(name: str, tiny: bool) -> Subject:
     """Build a model of random weights where it is to run."""
-    config = load_config(ROOT / "config" / f"{name}.yaml")
+    config = load_config(ROOT / "config" / f"{CONFIGS.get(name, name)}.yaml")
     changes: dict[str, Any] = {"negtome": None}
     if tiny:
         changes |= {"steps": 6, "height": 64, "width": 64}
@@ -185,19 +211,20 @@ def subject(name: str, tiny: bool) -> Subject:
             denoiser: _module(architecture.denoiser),
             "vae": _module(architecture.vae or {}),
         }
-    left_out = dict.fromkeys(("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"))
+    texts = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
+    left_out = dict.fromkeys(name for name in texts if name in inspect.signature(make).parameters)
     pipe = make(**parts, **left_out, scheduler=scheduler())
     pipe.set_progress_bar_config(disable=True)
     sampler = from_pipeline(pipe, sampling)
-    texts = _texts(architecture, sampler)
+    made_up = _texts(architecture, sampler)
 
     def encode(asked: Sequence[str], _: Sequence[str]) -> Conditioning:
         known = [prompt.text for prompt in PROMPTS]
-        return texts.select(torch.tensor([known.index(t) if t else 0 for t in asked]))
+        return made_up.select(torch.tensor([known.index(t) if t else 0 for t in asked]))
 
     vars(sampler)["encode"] = encode  # in place of the method, which needs text encoders
     batch = 2 if tiny else config.runtime.batch_size
-    return Subject(config, pipe, sampler, texts, _reward(tiny, device), batch)
+    return Subject(config, pipe, sampler, made_up, _reward(tiny, device), batch)
 
 
 def _shrunk(name: str) -> Architecture:
@@ -222,6 +249,11 @@ def _module(settings: Mapping[str, Any]) -> Any:
 def _texts(architecture: Architecture, sampler: Sampler) -> Conditioning:
     """Made-up encoded prompts in the shapes of the real ones."""
     settings = sampler.denoiser.config
+    if "cap_feat_dim" in settings:
+        shape = (len(PROMPTS), architecture.text_tokens, settings.cap_feat_dim)
+        prompt = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        prompt = prompt.to(sampler.device, sampler.denoiser.dtype)
+        return Conditioning({"prompt": prompt, "prompt_mask": torch.ones(shape[:2]) > 0})
     if "pooled_projection_dim" in settings:
         width, pooled = settings.joint_attention_dim, settings.pooled_projection_dim
     else:
@@ -279,7 +311,7 @@ def measure(subject: Subject, folder: Path, n: int, repeats: int) -> Rows:
     images = len(PROMPTS) * batch
     rows = {
         "pixels, steps, batch": f"{sampling.height} x {sampling.width}, {steps}, {batch}",
-        "precision": str(sampler.dtype).removeprefix("torch."),
+        "precision": str(sampler.denoiser.dtype).removeprefix("torch."),
     }
 
     with peak(rows, "memory of the pipeline's call"):
@@ -361,7 +393,7 @@ def compiled(subject: Subject, repeats: int) -> Rows:
     sampler = subject.sampler
     state = sampler.start(subject.texts.select(torch.tensor([0])), range(subject.batch))
     eager = seconds(lambda: sampler.step(state), repeats)
-    sampler.denoiser.compile()
+    compile_denoiser(sampler.denoiser)
     began = time.perf_counter()
     sampler.step(state)
     if torch.accelerator.is_available():

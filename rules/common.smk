@@ -23,6 +23,7 @@ from ttsnap.run.status import SETTINGS
 from ttsnap.run.weights import Weights, weight_files
 from ttsnap.searching.methods import METHODS
 from ttsnap.run.workload import blocks_per_tensor_job
+from ttsnap.schedule import AT_PREVIEWS, look_suffixes, split_look
 from ttsnap.store.files import check_writable, place
 
 update_config(config, typed(workflow.config_settings.overwrite_config))
@@ -44,6 +45,8 @@ except UserError as error:
 RUN = f"{CONFIG.results}/{CONFIG.run}"
 SPLITS = list(PROMPTS)
 REWARDS = CONFIG.pipeline_rewards
+# How checks see estimates: what ends the names of rewards that do so in another than the first way.
+LOOKS = look_suffixes(CONFIG.model.looks)
 JUDGE = CONFIG.rewards.get(CONFIG.search.judge_reward)
 # Site matters reach the jobs through the environment, where Snakemake does not track them.
 os.environ.update(TTSNAP_RUNTIME=CONFIG.runtime.model_dump_json(), HF_HUB_OFFLINE="1")
@@ -53,6 +56,7 @@ GPU = 0 if CONFIG.runtime.device == "cpu" else 1
 wildcard_constraints:
     split="|".join(SPLITS),
     reward="|".join(REWARDS),
+    look=f"({AT_PREVIEWS})?",
     kind="base|finetuned",
     method="|".join(map(re.escape, CONFIG.search.methods)),
     block=r"\d{4}",
@@ -126,14 +130,24 @@ def lost_receipts():
     ]
 
 
-def checkpoint_receipts(reward):
-    return [f"{RUN}/narf/{reward}/step_{step:02d}.json" for step in CONFIG.narf.steps]
+def checkpoint_receipts(reward, look=""):
+    return [f"{RUN}/narf/{reward}{look}/step_{step:02d}.json" for step in CONFIG.narf.steps]
 
 
 def cleaner_checkpoint(wildcards):
     """Receipt of the checkpoint that a NARF step starts from; none for the cleanest."""
     cleaner = [step for step in CONFIG.narf.steps if step > int(wildcards.step)]
-    return [f"{RUN}/narf/{wildcards.reward}/step_{min(cleaner):02d}.json"] if cleaner else []
+    folder = f"{RUN}/narf/{wildcards.reward}{wildcards.look}"
+    return [f"{folder}/step_{min(cleaner):02d}.json"] if cleaner else []
+
+
+def preview_receipt(wildcards):
+    """Receipt of the preview that estimates are seen by; none where they are decoded."""
+    return [f"{RUN}/preview.json"] if wildcards.look else []
+
+
+def preview_option(wildcards, input):
+    return repeated("--preview", input.preview)
 
 
 def tensor_jobs(split):
@@ -146,7 +160,7 @@ def tensor_jobs(split):
 def tensor_blocks(wildcards):
     """Scores that a tensor is put together from; none where one job scores the whole split."""
     jobs = len(tensor_jobs(wildcards.split))
-    folder = f"{RUN}/tensors/{wildcards.reward}/{wildcards.split}.{wildcards.kind}"
+    folder = f"{RUN}/tensors/{wildcards.reward}{wildcards.look}/{wildcards.split}.{wildcards.kind}"
     return [f"{folder}/block_{block:04d}.npy" for block in range(jobs) if jobs > 1]
 
 
@@ -155,7 +169,42 @@ def tensor_gpu(wildcards):
 
 
 def tensor_checkpoints(wildcards):
-    return checkpoint_receipts(wildcards.reward) if wildcards.kind == "finetuned" else []
+    if wildcards.kind == "base":
+        return []
+    return checkpoint_receipts(wildcards.reward, wildcards.look)
+
+
+def tensors(reward, split, kind):
+    """Receipts of the tensors of a reward, one for each look."""
+    return [f"{RUN}/tensors/{reward}{look}/{split}.{kind}.json" for look in LOOKS]
+
+
+def method_of(name):
+    """A method and, of those that prune, the look at estimates that its name ends in."""
+    method, look = split_look(name)
+    return METHODS[method], look
+
+
+def search_checkpoints(wildcards):
+    """Checkpoints that a method's plan may want."""
+    method, look = method_of(wildcards.method)
+    if not method.looks_by_narf:
+        return []
+    looks = [look] if look else LOOKS
+    return [path for one in looks for path in checkpoint_receipts(CONFIG.search.reward, one)]
+
+
+def search_preview(wildcards):
+    """Receipt of the preview that a method's plan may want."""
+    method, look = method_of(wildcards.method)
+    wanted = look or (CONFIG.model.linear_preview and method.looks_by_narf)
+    return [f"{RUN}/preview.json"] if wanted else []
+
+
+def search_plan(wildcards):
+    """The plan of a method that prunes."""
+    method, _ = method_of(wildcards.method)
+    return [f"{RUN}/plan/{CONFIG.search.reward}.json"] if method.prunes else []
 
 
 def figure(name, category, caption):

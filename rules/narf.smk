@@ -22,12 +22,13 @@ rule narf:
         train_rewards=f"{RUN}/rewards/{{reward}}/train.parquet",
         val_rewards=f"{RUN}/rewards/{{reward}}/val.parquet",
         cleaner=cleaner_checkpoint,
+        preview=preview_receipt,
     output:
-        f"{RUN}/narf/{{reward}}/step_{{step}}.json",
+        f"{RUN}/narf/{{reward}}{{look}}/step_{{step}}.json",
     log:
-        f"{RUN}/logs/narf/{{reward}}/step_{{step}}.log",
+        f"{RUN}/logs/narf/{{reward}}{{look}}/step_{{step}}.log",
     benchmark:
-        f"{RUN}/benchmarks/narf/{{reward}}/step_{{step}}.jsonl"
+        f"{RUN}/benchmarks/narf/{{reward}}{{look}}/step_{{step}}.jsonl"
     priority: 2
     conda:
         lambda wildcards: environment("narf", wildcards.reward)
@@ -48,26 +49,27 @@ rule narf:
         ),
         stores=[CONFIG.store("train"), CONFIG.store("val")],
         cleaner=lambda wildcards, input: repeated("--cleaner", input.cleaner),
+        preview=preview_option,
     message:
-        "Finetune {wildcards.reward} for step {wildcards.step}"
+        "Finetune {wildcards.reward}{wildcards.look} for step {wildcards.step}"
     shell:
         "$TTSNAP_LAUNCH -m ttsnap.stages.narf --settings {params.settings:q}"
         " --reward {wildcards.reward} --step {wildcards.step}"
         " --train-store {params.stores[0]:q} --val-store {params.stores[1]:q}"
         " --train-rewards {input.train_rewards:q} --val-rewards {input.val_rewards:q}"
-        " {params.cleaner} --out {output:q} 2>&1 | tee {log:q}"
+        " {params.cleaner} {params.preview} --out {output:q} 2>&1 | tee {log:q}"
 
 
 rule evaluate:
     input:
-        base=f"{RUN}/tensors/{{reward}}/test.base.json",
-        finetuned=f"{RUN}/tensors/{{reward}}/test.finetuned.json",
+        base=f"{RUN}/tensors/{{reward}}{{look}}/test.base.json",
+        finetuned=f"{RUN}/tensors/{{reward}}{{look}}/test.finetuned.json",
     output:
-        f"{RUN}/evaluation/{{reward}}.csv",
+        f"{RUN}/evaluation/{{reward}}{{look}}.csv",
     log:
-        f"{RUN}/logs/evaluation/{{reward}}.log",
+        f"{RUN}/logs/evaluation/{{reward}}{{look}}.log",
     benchmark:
-        f"{RUN}/benchmarks/evaluation/{{reward}}.jsonl"
+        f"{RUN}/benchmarks/evaluation/{{reward}}{{look}}.jsonl"
     conda:
         "../envs/analysis.yaml"
     threads: 1
@@ -79,7 +81,7 @@ rule evaluate:
             "ttsnap/narf/evaluate.py", "ttsnap/stats.py", "ttsnap/stages/evaluate.py"
         ),
     message:
-        "Evaluate the finetuned {wildcards.reward} on test"
+        "Evaluate the finetuned {wildcards.reward}{wildcards.look} on test"
     shell:
         "python -m ttsnap.stages.evaluate --base {input.base:q} --finetuned {input.finetuned:q}"
         " --out {output:q} 2>&1 | tee {log:q}"

@@ -11,9 +11,9 @@ rule report:
         model=rules.model.output,
         trajectories=trajectory_receipts("test"),
         costs=expand(f"{RUN}/rewards/{{reward}}/cost.json", reward=REWARDS),
-        checkpoints=checkpoint_receipts(REWARD),
-        tensors=expand(f"{RUN}/tensors/{REWARD}/test.{{kind}}.json", kind=["base", "finetuned"]),
-        evaluation=expand(f"{RUN}/evaluation/{{reward}}.csv", reward=REWARDS),
+        checkpoints=[receipt for look in LOOKS for receipt in checkpoint_receipts(REWARD, look)],
+        tensors=tensors(REWARD, "test", "base") + tensors(REWARD, "test", "finetuned"),
+        evaluation=expand(f"{RUN}/evaluation/{{reward}}{{look}}.csv", reward=REWARDS, look=LOOKS),
         plan=f"{RUN}/plan/{REWARD}.json",
         curves=expand(f"{RUN}/simulation/{{reward}}/curves.csv", reward=REWARDS),
         search=expand(
@@ -26,7 +26,9 @@ rule report:
         rank_consistency=figure(
             "rank_consistency.png", "Noise-aware reward", "rank_consistency.rst"
         ),
-        training=figure("training.png", "Noise-aware reward", "training.rst"),
+        training=[
+            figure(f"training{look}.png", "Noise-aware reward", "training.rst") for look in LOOKS
+        ],
         reward_vs_budget=figure("reward_vs_budget.png", "Simulation", "reward_vs_budget.rst"),
         omega=figure("omega.png", "Simulation", "omega.rst"),
         schedules=figure("schedules.png", "Simulation", "schedules.rst"),
@@ -68,6 +70,7 @@ rule report:
             methods=CONFIG.search.methods,
             blocks=len(SEARCH_BLOCKS),
             reward=REWARD,
+            looks=LOOKS,
             judge_reward=CONFIG.search.judge_reward,
             metrics=METRICS,
             curves=CURVES,

@@ -73,12 +73,13 @@ rule tensor_block:
     input:
         trajectories=lambda wildcards: tensor_jobs(wildcards.split)[int(wildcards.block)],
         checkpoints=tensor_checkpoints,
+        preview=preview_receipt,
     output:
-        f"{RUN}/tensors/{{reward}}/{{split}}.{{kind}}/block_{{block}}.npy",
+        f"{RUN}/tensors/{{reward}}{{look}}/{{split}}.{{kind}}/block_{{block}}.npy",
     log:
-        f"{RUN}/logs/tensors/{{reward}}/{{split}}.{{kind}}/block_{{block}}.log",
+        f"{RUN}/logs/tensors/{{reward}}{{look}}/{{split}}.{{kind}}/block_{{block}}.log",
     benchmark:
-        f"{RUN}/benchmarks/tensors/{{reward}}/{{split}}.{{kind}}/block_{{block}}.jsonl"
+        f"{RUN}/benchmarks/tensors/{{reward}}{{look}}/{{split}}.{{kind}}/block_{{block}}.jsonl"
     conda:
         lambda wildcards: environment("reward", wildcards.reward)
     threads: 1
@@ -96,25 +97,27 @@ rule tensor_block:
         ),
         store=lambda wildcards: CONFIG.store(wildcards.split),
         checkpoints=lambda wildcards, input: repeated("--checkpoint", input.checkpoints),
+        preview=preview_option,
     message:
-        "Score {wildcards.split} with the {wildcards.kind} {wildcards.reward}, block {wildcards.block}"
+        "Score {wildcards.split} with the {wildcards.kind} {wildcards.reward}{wildcards.look}, block {wildcards.block}"
     shell:
         "python -m ttsnap.stages.tensor --settings {params.settings:q}"
         " --store {params.store:q} --reward {wildcards.reward} --block {wildcards.block}"
-        " {params.checkpoints} --out {output:q} 2>&1 | tee {log:q}"
+        " {params.checkpoints} {params.preview} --out {output:q} 2>&1 | tee {log:q}"
 
 
 rule tensor:
     input:
         trajectories=lambda wildcards: trajectory_receipts(wildcards.split),
         checkpoints=tensor_checkpoints,
+        preview=preview_receipt,
         blocks=tensor_blocks,
     output:
-        f"{RUN}/tensors/{{reward}}/{{split}}.{{kind}}.json",
+        f"{RUN}/tensors/{{reward}}{{look}}/{{split}}.{{kind}}.json",
     log:
-        f"{RUN}/logs/tensors/{{reward}}/{{split}}.{{kind}}.log",
+        f"{RUN}/logs/tensors/{{reward}}{{look}}/{{split}}.{{kind}}.log",
     benchmark:
-        f"{RUN}/benchmarks/tensors/{{reward}}/{{split}}.{{kind}}.jsonl"
+        f"{RUN}/benchmarks/tensors/{{reward}}{{look}}/{{split}}.{{kind}}.jsonl"
     conda:
         lambda wildcards: environment("reward", wildcards.reward)
     threads: 1
@@ -132,9 +135,10 @@ rule tensor:
         ),
         store=lambda wildcards: CONFIG.store(wildcards.split),
         checkpoints=lambda wildcards, input: repeated("--checkpoint", input.checkpoints),
+        preview=preview_option,
     message:
-        "Score every step of {wildcards.split} with the {wildcards.kind} {wildcards.reward}"
+        "Score every step of {wildcards.split} with the {wildcards.kind} {wildcards.reward}{wildcards.look}"
     shell:
         "python -m ttsnap.stages.tensor --settings {params.settings:q}"
         " --store {params.store:q} --reward {wildcards.reward}"
-        " {params.checkpoints} --out {output:q} 2>&1 | tee {log:q}"
+        " {params.checkpoints} {params.preview} --out {output:q} 2>&1 | tee {log:q}"

@@ -6,14 +6,9 @@ rule search:
     input:
         model=rules.model.output,
         reward_cost=f"{RUN}/rewards/{CONFIG.search.reward}/cost.json",
-        checkpoints=lambda wildcards: (
-            checkpoint_receipts(CONFIG.search.reward)
-            if METHODS[wildcards.method].looks_by_narf
-            else []
-        ),
-        plan=lambda wildcards: (
-            f"{RUN}/plan/{CONFIG.search.reward}.json" if METHODS[wildcards.method].prunes else []
-        ),
+        checkpoints=search_checkpoints,
+        preview=search_preview,
+        plan=search_plan,
     output:
         f"{RUN}/search/{{method}}/block_{{block}}.parquet",
     log:
@@ -45,14 +40,16 @@ rule search:
             judge=CONFIG.judge,
             pictured=CONFIG.report.prompts,
             prompts=prompts_hash(PROMPTS["test"]),
-            version=search.version_of(wildcards.method),
+            version=search.version_of(method_of(wildcards.method)[0].name),
         ),
         checkpoints=lambda wildcards, input: repeated("--checkpoint", input.checkpoints),
-        plan=lambda wildcards, input: repeated("--plan", [input.plan] if input.plan else []),
+        plan=lambda wildcards, input: repeated("--plan", input.plan),
+        preview=preview_option,
     message:
         "Search live with {wildcards.method} on test prompts, block {wildcards.block}"
     shell:
         "python -m ttsnap.stages.search --settings {params.settings:q}"
         " --method {wildcards.method} --block {wildcards.block} --model {input.model:q}"
         " --reward-cost {input.reward_cost:q} {params.checkpoints} {params.plan}"
+        " {params.preview}"
         " --out {output:q} 2>&1 | tee {log:q}"

@@ -42,8 +42,8 @@ rule plan:
         budgets=rules.budgets.output,
         model=rules.model.output,
         reward_cost=rules.reward_cost.output,
-        base=f"{RUN}/tensors/{{reward}}/val.base.json",
-        finetuned=f"{RUN}/tensors/{{reward}}/val.finetuned.json",
+        base=lambda wildcards: tensors(wildcards.reward, "val", "base"),
+        finetuned=lambda wildcards: tensors(wildcards.reward, "val", "finetuned"),
     output:
         f"{RUN}/plan/{{reward}}.json",
     log:
@@ -73,20 +73,23 @@ rule plan:
             "ttsnap/schedule.py",
             "ttsnap/stages/plan.py",
         ),
+        tensors=lambda wildcards, input: " ".join(
+            [repeated("--base", input.base), repeated("--finetuned", input.finetuned)]
+        ),
     message:
         "Plan TTSp and TTSnap with {wildcards.reward} on val"
     shell:
         "python -m ttsnap.stages.plan --settings {params.settings:q} --reward {wildcards.reward}"
-        " --model {input.model:q} --reward-cost {input.reward_cost:q} --base {input.base:q}"
-        " --finetuned {input.finetuned:q} --out {output:q} 2>&1 | tee {log:q}"
+        " --model {input.model:q} --reward-cost {input.reward_cost:q} {params.tensors}"
+        " --out {output:q} 2>&1 | tee {log:q}"
 
 
 rule simulate:
     input:
         model=rules.model.output,
         reward_cost=rules.reward_cost.output,
-        base=f"{RUN}/tensors/{{reward}}/test.base.json",
-        finetuned=f"{RUN}/tensors/{{reward}}/test.finetuned.json",
+        base=lambda wildcards: tensors(wildcards.reward, "test", "base"),
+        finetuned=lambda wildcards: tensors(wildcards.reward, "test", "finetuned"),
         plan=rules.plan.output,
     output:
         curves=f"{RUN}/simulation/{{reward}}/curves.csv",
@@ -114,11 +117,13 @@ rule simulate:
             "ttsnap/schedule.py",
             "ttsnap/stages/simulate.py",
         ),
+        tensors=lambda wildcards, input: " ".join(
+            [repeated("--base", input.base), repeated("--finetuned", input.finetuned)]
+        ),
     message:
         "Simulate best-of-N, TTSp and TTSnap with {wildcards.reward} on test"
     shell:
         "python -m ttsnap.stages.simulate --settings {params.settings:q}"
         " --reward {wildcards.reward} --model {input.model:q}"
-        " --reward-cost {input.reward_cost:q} --base {input.base:q}"
-        " --finetuned {input.finetuned:q} --plan {input.plan:q}"
+        " --reward-cost {input.reward_cost:q} {params.tensors} --plan {input.plan:q}"
         " --curves {output.curves:q} --omega {output.omega:q} 2>&1 | tee {log:q}"

@@ -1,6 +1,6 @@
 # Prompts to stores of Tweedie estimates: one store per split, one shard and one job per block.
 from ttsnap import generate
-from ttsnap.stages import model
+from ttsnap.stages import model, preview
 
 
 rule model:
@@ -103,3 +103,31 @@ use rule trajectories as awaited_trajectories with:
     wildcard_constraints:
         split="train|val",
     priority: 1
+
+
+# Of the first job of train, which is there before all others.
+rule preview:
+    input:
+        trajectories=trajectory_receipts("train")[0],
+    output:
+        receipt=f"{RUN}/preview.json",
+        map=f"{RUN}/preview.safetensors",
+    log:
+        f"{RUN}/logs/preview.log",
+    benchmark:
+        f"{RUN}/benchmarks/preview.jsonl"
+    priority: 3
+    conda:
+        "../envs/generate.yaml"
+    threads: 1
+    resources:
+        mem_mb=scaled(8000),
+        runtime=scaled(30),
+    params:
+        settings=leaves(version=preview.VERSION),
+        store=CONFIG.store("train"),
+    message:
+        "Fit the linear preview"
+    shell:
+        "python -m ttsnap.stages.preview --settings {params.settings:q}"
+        " --store {params.store:q} --out {output.receipt:q} 2>&1 | tee {log:q}"

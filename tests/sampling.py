@@ -50,10 +50,25 @@ def begin(sampler: Sampler, seeds=(1, 2, 3)) -> State:
     return sampler.start(sampler.encode(TEXTS, NEGATIVES), seeds, [seed % 2 for seed in seeds])
 
 
+def noise_of(sampler: Sampler, step: int, seed: int = 5) -> torch.Tensor | None:
+    """What a step adds, the same to every candidate, if it adds noise: draws in turn of a seed."""
+    if not sampler.stochastic:
+        return None
+    generator = torch.Generator().manual_seed(seed)
+    drawn = [torch.randn(1, *sampler.latent_shape, generator=generator) for _ in range(step + 1)]
+    return drawn[-1]
+
+
+def advance(sampler: Sampler, state: State) -> tuple[State, torch.Tensor]:
+    """A step with :func:`noise_of` it."""
+    noise = noise_of(sampler, state.index)
+    return sampler.step(state, None if noise is None else noise.expand_as(state.latents))
+
+
 def finish(sampler: Sampler, state: State) -> tuple[State, list[torch.Tensor]]:
     estimates = []
     while not state.done:
-        state, estimate = sampler.step(state)
+        state, estimate = advance(sampler, state)
         estimates.append(estimate)
     return state, estimates
 
@@ -66,16 +81,24 @@ def images_of(sampler: Sampler, negatives=NEGATIVES) -> np.ndarray:
 def call(pipe: Any, scheduler: Any = None, negatives: Any = NEGATIVES, **arguments) -> np.ndarray:
     """What the pipeline's own call makes of the prompts, as uint8."""
     arguments = {"guidance_scale": 4.0, "num_inference_steps": STEPS, "height": 32} | arguments
-    if "Flux" not in type(pipe).__name__:
-        arguments["negative_prompt"] = negatives
-    if type(pipe).__name__ in ("PixArtSigmaPipeline", "SanaPipeline"):
+    if type(pipe).__name__ == "Flux2KleinPipeline":  # its own are empty
+        arguments["negative_prompt_embeds"] = pipe.encode_prompt([*negatives])[0]
+    elif type(pipe).__name__ == "SanaSprintPipeline":
+        if arguments["num_inference_steps"] != 2:
+            arguments["intermediate_timesteps"] = None
+        arguments.setdefault("generator", [torch.Generator().manual_seed(5) for _ in TEXTS])
+    elif "Flux" not in type(pipe).__name__:
+        arguments["negative_prompt"] = negatives and [*negatives]
+    if type(pipe).__name__ in ("PixArtSigmaPipeline", "SanaPipeline", "SanaSprintPipeline"):
         arguments |= {"clean_caption": False, "use_resolution_binning": False}
+    if type(pipe).__name__ == "QwenImagePipeline":
+        arguments["true_cfg_scale"] = arguments.pop("guidance_scale")
     if hasattr(pipe, "video_processor"):
         arguments["num_frames"] = FRAMES
     before = pipe.scheduler
     pipe.scheduler = scheduler or type(before).from_config(before.config)
     try:
-        images = pipe(TEXTS, width=32, output_type="np", **arguments)[0]
+        images = pipe(prompt=[*TEXTS], width=32, output_type="np", **arguments)[0]
     finally:
         pipe.scheduler = before
     return (images * 255).round().astype(np.uint8)

@@ -51,7 +51,11 @@ def sampler() -> Sampler:
 
 
 def lay_out(
-    sampler: Sampler, where: Place, receipts: Path, settings: str = "tiny"
+    sampler: Sampler,
+    where: Place,
+    receipts: Path,
+    settings: str = "tiny",
+    latents: tuple[int, ...] | None = None,
 ) -> TrajectoryStore:
     store = create_store(
         where,
@@ -63,6 +67,7 @@ def lay_out(
         width=32,
         block=BLOCK,
         settings={"model": settings},
+        latents=latents,
         receipts=receipts,
     )
     write_receipt(receipts / "init.json", store_receipt(store))
@@ -148,19 +153,24 @@ def test_cut(prompts: int, images: int, batch: int, sizes: list[int]) -> None:
     assert pairs == [(p, i) for p in range(prompts) for i in range(images)]
 
 
-def test_images_are_what_the_sampler_makes(sampler: Sampler, tmp_path: Path) -> None:
-    store = make_store(sampler, tmp_path)
+def test_images_and_latents_are_what_the_sampler_makes(sampler: Sampler, tmp_path: Path) -> None:
+    size = sampler.latent_size()
+    store = lay_out(sampler, tmp_path / "val.zarr", tmp_path / "val", latents=size)
     generate(sampler, store, 1, batch=2)  # a batch is a prompt here
     for position, prompt in enumerate(PROMPTS[BLOCK : 2 * BLOCK], start=BLOCK):
         state = sampler.start(
             sampler.encode([prompt.text], [prompt.negative]), store.seeds[position].tolist()
         )
-        frames = []
+        frames, latents = [], []
         while not state.done:
             state, estimate = sampler.step(state)
             frames.append(sampler.decode(estimate))
+            latents.append(estimate.half().numpy())
         expected = np.stack([frames[step] for step in STEPS], axis=1)
         np.testing.assert_array_equal(store.trajectory(position), expected)
+        for step in STEPS:
+            kept = store.latents_of(slice(position, position + 1), step)
+            np.testing.assert_array_equal(kept[0], latents[step])
     assert store.trajectory(BLOCK).std() > 1
 
 
@@ -360,24 +370,31 @@ def test_decodes_overlap_with_denoising_unless_parts_are_offloaded(
     assert overlapped[0] == aside
 
 
-def test_a_batch_that_memory_did_not_hold_is_let_go(
+def test_a_decode_that_memory_does_not_hold_is_made_in_pieces(
     sampler: Sampler,
     narrow: TrajectoryStore,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     held: list[weakref.ref[torch.Tensor]] = []
+    steps: list[int] = []
 
     def preview(estimate: torch.Tensor) -> np.ndarray:
         assert not any(one() is not None for one in held)
-        if len(estimate) > 2:
+        if len(estimate) > 2:  # of a batch of 4
             held.append(weakref.ref(estimate))
             raise torch.OutOfMemoryError("for a test")
         return type(sampler).preview(sampler, estimate)
 
+    def step(state: State) -> tuple[State, torch.Tensor]:
+        steps.append(state.index)
+        return type(sampler).step(sampler, state)
+
     with monkeypatch.context() as patch:
+        patch.setattr(sampler, "step", step, raising=False)
         patch.setattr(sampler, "preview", preview, raising=False)
         store = make_store(sampler, tmp_path)
         generate(sampler, store, 2)
-    assert held
+    assert len(held) == 1
+    assert steps == [*range(sampler.steps)]  # none taken again
     np.testing.assert_allclose(store.images([6, 7]), narrow.images([6, 7]), atol=1)

@@ -190,7 +190,7 @@ def test_a_budget_takes_the_nearest_plan_and_far_ones_the_robust(
     plan_file: Path, budget: float, step: int
 ) -> None:
     found = planned_schedule(read_plan(plan_file), "ttsp", budget, reward="a", costs=COSTS)
-    assert found == Schedule((Check(step, 0.5),))
+    assert found == ("ttsp", Schedule((Check(step, 0.5),)))
 
 
 def test_budgets_in_other_units_are_compared_by_full_runs(plan_file: Path) -> None:
@@ -198,7 +198,15 @@ def test_budgets_in_other_units_are_compared_by_full_runs(plan_file: Path) -> No
     runs = 40.0 / COSTS.cost(1)
     plan = read_plan(plan_file)
     found = planned_schedule(plan, "ttsp", 5 * runs, reward="a", costs=evaluations)
-    assert found == Schedule((Check(1, 0.5),))
+    assert found == ("ttsp", Schedule((Check(1, 0.5),)))
+
+
+def test_a_plan_may_leave_a_strategy_to_another(plan_file: Path) -> None:
+    plan = read_plan(plan_file)
+    for one in plan["plans"]:
+        one |= {"strategy": "ttsnap", "run_as": "ttsp@preview"}
+    strategy, schedule = planned_schedule(plan, "ttsnap", 20.0, reward="a", costs=COSTS)
+    assert (strategy, schedule.checks[0].step) == ("ttsp@preview", 0)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,11 @@ def test_nothing_slow_is_imported(name: str) -> None:
     assert imported(COMMANDS[name]) == []
 
 
+def test_what_scores_and_learns_imports_no_pipelines() -> None:
+    modules = "import ttsnap.rewards.clip, ttsnap.rewards.tensor, ttsnap.narf.curriculum"
+    assert imported(["python", "-c", modules]) == ["torch"]
+
+
 def test_an_import_would_be_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for library in SLOW:
         (tmp_path / f"{library}.py").touch()

@@ -16,7 +16,7 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -35,6 +35,8 @@ from ttsnap.store.receipts import read_receipt, write_receipt
 from ttsnap.store.trajectories import TrajectoryStore, parts_folder
 
 if TYPE_CHECKING:
+    import torch
+
     from ttsnap.diffusion.sampler import Conditioning, Sampler
 
 VERSION = 1
@@ -160,7 +162,7 @@ def _generate(
         *(block, store.path.name, len(prompts), images, len(store.steps)),
         *(len(missing), len(batches)),
     )
-    backoff = Backoff(batch_size)
+    backoff, decodes = Backoff(batch_size), Backoff(batch_size)
     # One thread writes a batch to disk while the next one is denoised.
     with ThreadPoolExecutor(max_workers=1) as writer:
         written: Future[None] | None = None
@@ -177,27 +179,31 @@ def _generate(
             )
             rows = np.repeat(np.arange(len(some)), len(batch.images))
             seeds, references = store.seeds[where].ravel(), reference_seeds[where].ravel()
-            sample = partial(_sample, sampler, conditioning, seeds, references, rows, store.steps)
-            by_step = zip(*backoff.map(sample, len(batch)), strict=True)
-            pixels = [np.concatenate(pieces) for pieces in by_step]
-            frames = [images.reshape(len(some), -1, *images.shape[1:]) for images in pixels]
+            sample = partial(
+                _sample, sampler, conditioning, seeds, references, rows, store, decodes
+            )
+            by_array = zip(*backoff.map(sample, len(batch)), strict=True)
+            whole = [np.concatenate(pieces) for pieces in by_array]
+            frames = [values.reshape(len(some), -1, *values.shape[1:]) for values in whole]
             if written is not None:
                 written.result()
             written = writer.submit(_write_part, parts / batch.name, frames)
         if written is not None:
             written.result()
 
-    def read(position: int) -> np.ndarray:
-        block_images = np.empty((len(prompts), images, *store.array.shape[3:]), np.uint8)
+    def read(number: int) -> np.ndarray:
+        pieces = []
         for batch in batches:
             with np.load(parts / batch.name) as part:
-                block_images[
-                    batch.prompts.start : batch.prompts.stop,
-                    batch.images.start : batch.images.stop,
-                ] = part[f"arr_{position}"]
-        return block_images
+                pieces.append(part[f"arr_{number}"])
+        values = np.empty((len(prompts), images, *pieces[0].shape[2:]), pieces[0].dtype)
+        for batch, piece in zip(batches, pieces, strict=True):
+            values[
+                batch.prompts.start : batch.prompts.stop, batch.images.start : batch.images.stop
+            ] = piece
+        return values
 
-    fields = store.write_block(block, read)
+    fields = store.write_block(block, read, lambda position: read(len(store.steps) + position))
     seconds = time.perf_counter() - started
     done = sum(map(len, missing))
     log.info("block %d: %d trajectories in %.1f s, %.2f/s", block, done, seconds, done / seconds)
@@ -210,32 +216,50 @@ def _sample(
     seeds: np.ndarray,
     references: np.ndarray,
     rows: np.ndarray,
-    stored: Sequence[int],
+    store: TrajectoryStore,
+    decodes: Backoff,
     part: range,
 ) -> list[np.ndarray]:
-    """Some candidates of a batch: their images at each of the ``stored`` steps."""
+    """Some candidates of a batch: their images at each of the stored steps, and then their latents
+    if they are kept. As many are decoded at once as memory allows."""
     some = slice(part.start, part.stop)
     state = sampler.start(
         conditioning, seeds[some].tolist(), rows[some].tolist(), references[some].tolist()
     )
     decoded: list[Future[np.ndarray]] = []
+    latents: list[np.ndarray] = []
     # While the host waits for pixels and converts them, the device goes on denoising.
     with ThreadPoolExecutor(max_workers=1) as decoder:
         for step in range(sampler.steps):
             state, estimate = sampler.step(state)
-            if step in stored:
+            if step in store.steps:
+                if store.latents is not None:
+                    latents.append(_kept(sampler.unpack(estimate)))
                 if decoded:
                     decoded[-1].result()
                 decode = sampler.decode if state.done else sampler.preview
-                decoded.append(decoder.submit(decode, estimate))
+                decoded.append(decoder.submit(_decoded, decodes, decode, estimate))
                 if not sampler.decodes_aside:
                     decoded[-1].result()
-    return [images.result() for images in decoded]
+    return [*(images.result() for images in decoded), *latents]
+
+
+def _decoded(
+    decodes: Backoff, decode: Callable[[torch.Tensor], np.ndarray], latents: torch.Tensor
+) -> np.ndarray:
+    pieces = decodes.map(lambda some: decode(latents[some.start : some.stop]), len(latents))
+    return np.concatenate(pieces)
+
+
+def _kept(latents: torch.Tensor) -> np.ndarray:
+    """In half precision, which is finer than what previews show of them."""
+    kept: np.ndarray = latents.half().cpu().numpy()
+    return kept
 
 
 def _write_part(path: Path, frames: Sequence[np.ndarray]) -> None:
     with atomic(path) as file:
-        # The zip container checks a CRC of every step as it is read.
+        # The zip container checks a CRC of every array as it is read.
         np.savez(file, *frames)
 
 

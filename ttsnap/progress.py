@@ -94,3 +94,6 @@ def quiet_libraries() -> None:
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
     for client in ("aiobotocore", "botocore"):
         logging.getLogger(client).setLevel(logging.WARNING)
+    # torchao tells of each kernel that is not for this machine, and torch of what torchao does.
+    for importing in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(importing).setLevel(logging.ERROR)

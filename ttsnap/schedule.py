@@ -26,8 +26,22 @@ if TYPE_CHECKING:
 
 Accounting = Literal["corrected", "ttsnap"]
 
+AT_PREVIEWS = "@preview"
+"""Ends the name of a reward that sees previews at checks, and of a strategy or method by it."""
+
 NEAR = 1.25  # ratio of budgets up to which the plan for one serves the other
 TOLERANCE = 1e-9  # share of a budget that sums of prices may exceed it by, as rounding does
+
+
+def split_look(name: str) -> tuple[str, str]:
+    """The name of a strategy, method or reward without its look, and ``@preview`` if it ends so."""
+    bare = name.removesuffix(AT_PREVIEWS)
+    return bare, name[len(bare) :]
+
+
+def look_suffixes(looks: Sequence[str]) -> list[str]:
+    """What names of rewards end in for each of a model's looks: nothing for the usual one."""
+    return ["", AT_PREVIEWS][: len(looks)]
 
 
 @dataclass(frozen=True)
@@ -221,6 +235,7 @@ class _Robust(BaseModel):
 
 
 class _Planned(_Robust):
+    run_as: str | None = None
     budget: PositiveFloat
     n: int
 
@@ -267,18 +282,22 @@ def read_plan(path: Path) -> dict[str, Any]:
 
 def planned_schedule(
     plan: Mapping[str, Any], strategy: str, budget: float, *, reward: str, costs: CostModel
-) -> Schedule:
+) -> tuple[str, Schedule]:
     """What ``plan`` says to run at a budget: the plan of the nearest budget that it has.
 
     A budget more than a quarter below the smallest or above the largest gets the robust schedule.
 
     Args:
         plan: of :func:`read_plan`.
-        strategy: ``ttsp`` or ``ttsnap``.
+        strategy: ``ttsp`` or ``ttsnap``, at previews ``ttsp@preview``, or ``best``.
         budget: in the unit of ``costs``. Where prices are not those of the plan, budgets are equal
             that buy as many full runs.
         reward: that prunes, or ``joint``.
         costs: of the sampler that is to run it.
+
+    Returns:
+        The strategy that is to run, which is another one where that is expected to find more, and
+        its schedule.
 
     Raises:
         UserError: the plan has nothing for the strategy and reward, or is for other steps.
@@ -296,7 +315,8 @@ def planned_schedule(
     nearest = min(fitting, key=lambda one: abs(math.log(one["budget"] / budget)))
     near = 1 / NEAR <= nearest["budget"] / budget <= NEAR
     inside = fitting[0]["budget"] <= budget <= fitting[-1]["budget"]
-    return Schedule.from_json((nearest if near or inside or not robust else robust[0])["checks"])
+    chosen = nearest if near or inside or not robust else robust[0]
+    return chosen.get("run_as") or strategy, Schedule.from_json(chosen["checks"])
 
 
 def budget_range(text: str) -> list[float]:

@@ -74,12 +74,12 @@ def nested(path: str, value: Any) -> dict[str, Any]:
         ("rewards", {"clip": HUB}, "rewards.clip.revision: must be the commit of laion/CLIP-"),
         # Steps
         ("narf.steps", [], "narf.steps: list should have at least 1 item"),
-        ("narf.steps", [1, 2, 14], "narf.steps.2: 14 is beyond the last step 11"),
-        ("narf.steps", [1, 3, 2], "narf.steps.2: 2 does not follow 3; the values must increase"),
-        ("narf.steps", [1, 1], "narf.steps.1: 1 does not follow 1; the values must increase"),
+        ("narf.steps", [2, 3, 14], "narf.steps.2: 14 is beyond the last step 11"),
+        ("narf.steps", [2, 4, 3], "narf.steps.2: 3 does not follow 4; the values must increase"),
+        ("narf.steps", [2, 2], "narf.steps.1: 2 does not follow 2; the values must increase"),
         ("narf.steps", [-1, 1], "narf.steps.0: should be greater than or equal to 0, not -1"),
-        ("narf.steps", [1, 8, 11], "splits.train.steps: lacks 8, needed by narf.steps"),
-        ("splits.val.steps", [1, 2, 3, 4, 5], "splits.val.steps: lacks 0, 6, needed by narf.steps"),
+        ("narf.steps", [2, 8, 11], "splits.train.steps: lacks 8, needed by narf.steps"),
+        ("splits.val.steps", [2, 3, 4], "splits.val.steps: lacks 5, 6, needed by narf.steps"),
         ("splits.test.steps", [3, 7, 12], "splits.test.steps.2: 12 is beyond the last step 11"),
         # Checks
         ("simulation.checks", [], "simulation.checks: list should have at least 1 item"),
@@ -107,8 +107,8 @@ def nested(path: str, value: Any) -> dict[str, Any]:
         ("splits.val.stop", 4000, "splits.val.stop: 4000 is not above start 4000"),
         (
             "splits.val.start",
-            3599,
-            "splits.val: prompts 3599 to 4060 overlap with those of splits.train, 0 to 3600",
+            999,
+            "splits.val: prompts 999 to 4040 overlap with those of splits.train, 0 to 1000",
         ),
         (
             "splits.test",
@@ -165,15 +165,36 @@ def test_groups_and_rates_that_are_impossible(settings: dict[str, Any], complain
         load_config(settings)
 
 
-def test_records_of_runs_without_loras_are_those_of_before_there_were_any() -> None:
-    plain = Config().model.model_dump_json()
+def test_records_of_plain_runs_are_those_of_before_there_were_loras_and_kinds_of_previews() -> None:
+    plain = Model(preview=None, autocast="off").model_dump_json()
     assert plain == (
         '{"family":"stable-diffusion","path":"ttsnap/shapes/weights/generator","revision":null,'
         '"dtype":"float32","preview":null,"vae_tiling":false}'
     )
+    assert "kind" not in Model(preview={"path": "taesd"}).model_dump_json()
     with_lora = Model(path="a", loras=[{"path": "b.safetensors"}], components="c")
     assert with_lora == Model.model_validate_json(with_lora.model_dump_json())
     assert '"loras":[{"path":"b.safetensors"' in with_lora.model_dump_json()
+
+
+@pytest.mark.parametrize(
+    ("preview", "complaint"),
+    [
+        ({}, "model.preview.*path: Field required"),
+        ({"kind": "linear", "path": "a"}, "model.preview.*path: a linear one is fitted"),
+        ({"kind": "cubic"}, "model.preview.kind"),
+    ],
+)
+def test_previews_that_are_none(preview: dict[str, str], complaint: str) -> None:
+    with pytest.raises(UserError, match=complaint):
+        load_config({"model": {"preview": preview}})
+
+
+def test_a_linear_preview_is_a_second_look_and_a_tiny_one_the_only_one() -> None:
+    assert Model(preview=None).looks == ("decode",)
+    assert Model(preview={"kind": "linear"}).looks == ("decode", "preview")
+    assert Model(preview={"path": "taesd"}).looks == ("preview",)
+    assert load_config({"model": {"path": "somewhere"}}).model.looks == ("decode",)
 
 
 def test_a_path_without_more_leaves_family_and_device_to_files_and_machine() -> None:
@@ -196,6 +217,7 @@ def test_a_path_without_more_leaves_family_and_device_to_files_and_machine() -> 
             {"loras": [{"path": "org/lora", "revision": "0" * 40}]},
             r"loras\.0\.weight: must name the",
         ),
+        ({"vae": {"path": "org/vae"}}, r"model\.vae\.revision: must be the commit of org/vae"),
         ({"components": "org/parts"}, r"model\.components: org/parts must name a folder that exi"),
         ({"components": "org/parts@main"}, r"model\.components: org/parts@main must name a folder"),
         ({"dtype": "fp16"}, r"model\.dtype: should be 'auto', 'float32', .*, not \"fp16\""),

@@ -23,7 +23,9 @@ def test_generated_files_are_up_to_date() -> None:
 def test_the_default_file_holds_every_key_and_loads_as_the_defaults() -> None:
     written = yaml.safe_load(default_yaml())
     # What records leave out where it is not set.
-    assert (written["model"].pop("components"), written["model"].pop("loras")) == (None, [])
+    unset = {"components": None, "vae": None, "quantization": None, "loras": []}
+    assert {name: written["model"].pop(name) for name in unset} == unset
+    assert written["sampling"].pop("guidance_options") == {}
     assert written == Config().model_dump()
     assert load_config(DEFAULT_YAML) == Config()
     assert max(map(len, default_yaml().splitlines())) <= 100

@@ -56,12 +56,25 @@ def test_steps_follow_those_of_sampling_where_nothing_is_said(steps: int) -> Non
     assert load_config(config.model_dump()) == config
 
 
-def test_the_embedded_default_stores_and_trains_the_same_steps_as_ever() -> None:
+def test_the_embedded_default_has_steps_of_its_own_and_other_numbers_of_steps_theirs() -> None:
     config = load_config({})
     assert config.sampling.steps == 12
-    assert config.splits.train.steps == [0, 1, 2, 3, 4, 5, 6, 7]
-    assert config.narf.steps == [0, 1, 2, 3, 4, 5, 6]
+    assert config.splits.train.steps == config.narf.steps == [2, 3, 4, 5, 6]
+    assert config.splits.val.steps == config.splits.test.steps == [2, 3, 4, 5, 6, 7, 8]
+    other = load_config({"sampling": {"steps": 10}})
+    assert other.splits.train.steps == [*range(7)]
+    assert other.narf.steps == [*range(6)]
+    assert other.splits.val.steps is other.splits.test.steps is None
     assert load_config({"sampling": {"guidance_scale": 3.0}}).narf == config.narf
+
+
+def test_rewards_of_ones_own_are_finetuned_with_care() -> None:
+    own = load_config(
+        {"rewards": {"mine": {"kind": "clip", "path": "a"}}, "search": {"reward": "mine"}}
+    )
+    assert (own.narf.learning_rate, own.narf.epochs, own.narf.batch_size) == (3e-4, 2, 100)
+    said = {"rewards": {"clip": {"kind": "clip", "path": "a"}}, "narf": {"epochs": 7}}
+    assert (load_config(said).narf.epochs, load_config(said).narf.batch_size) == (7, 100)
 
 
 def test_whole_numbers_pass_as_numbers() -> None:

@@ -43,10 +43,18 @@ def test_published_numbers_of_parameters(name: str, denoiser: float, vae: float)
         ("edm", 0.296),
         ("ltx", 1.92),
         ("wan-1.3b", 1.42),
+        ("wan-2.2", 2 * 14.288),
+        ("wan-2.2-5b", 5.0),
         ("sd35-medium", 2.47),
         ("sd35-large", 8.1),
         ("pixart-sigma", 0.6),
         ("sana", 1.6),
+        ("sana-sprint", 1.6),
+        ("z-image", 6.155),
+        ("flux2", 32),
+        ("flux2-klein-4b", 3.88),
+        ("qwen-image", 20.4),
+        ("chroma", 8.9),
     ],
 )
 def test_published_sizes(name: str, billions: float) -> None:

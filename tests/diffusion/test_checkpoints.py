@@ -13,7 +13,7 @@ import torch
 import transformers
 
 from tests import original
-from tests.tiny_families import tiny
+from tests.tiny_families import each, tiny
 from ttsnap.config import Model, Runtime
 from ttsnap.diffusion import sampler_class
 from ttsnap.diffusion.loading import load_pipeline
@@ -114,11 +114,13 @@ def test_what_a_file_lacks_is_taken_from_the_components(
     assert np.allclose(pixels(found), pixels(pipe), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("family", ["flux", "pixart-sigma", "stable-diffusion-3", "edm"])
+@pytest.mark.parametrize(
+    "family", each("flux", "pixart-sigma", "stable-diffusion-3", "edm", "z-image")
+)
 def test_a_denoiser_of_diffusers_over_its_components(family: str, tmp_path: Path) -> None:
     """Where the keys tell nothing, the components say the family."""
     pipe = tiny(family, tmp_path / "parts")
-    part = "unet" if family == "edm" else "transformer"
+    part = "unet" if hasattr(pipe, "unet") else "transformer"
     file = tmp_path / "finetuned.safetensors"
     shutil.move(tmp_path / "parts" / part / "diffusion_pytorch_model.safetensors", file)
     given = {"path": str(file), "components": str(tmp_path / "parts")}

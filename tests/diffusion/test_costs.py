@@ -56,13 +56,21 @@ def test_shapes_cost_what_runs(family):
     sampler = make(tiny(family))
     if family in ("sdxl", "flux"):
         sampler.previewer = tiny_previewer(sampler)
-    conditioning = sampler.encode([sampler.any_prompt], [""])
+    conditioning = sampler.priced_text()
     state = sampler.start(conditioning, [1])
     counted = sampler.costs()
     assert counted["denoise"] == tflops(lambda: sampler.evaluate(state)) > 0
     assert counted["decode"] == tflops(lambda: sampler.decode(state.latents))
     if sampler.previewer is not None:
         assert counted["preview"] == tflops(lambda: sampler.preview(state.latents)) > 0
+
+
+def test_counting_after_decoding_is_the_same():
+    """SDXL in half precision keeps a copy of its autoencoder from its first decode on."""
+    sampler = make(tiny("sdxl").to(torch.float16), 1.0)
+    before = sampler.costs()
+    sampler.decode(sampler.noise([1]))
+    assert sampler.costs() == before
 
 
 def test_counting_leaves_the_model_as_it_is():

@@ -8,6 +8,7 @@ from typing import Any
 import diffusers
 import numpy as np
 import pytest
+import torch
 
 from tests.sampling import call, finish, images_of, make
 from tests.tiny import tiny_stable_diffusion
@@ -32,18 +33,28 @@ def defaults(pipe: Any) -> Sampling:
 @pytest.mark.parametrize("family", IMAGES)
 def test_what_is_not_said_is_what_the_call_does(family):
     pipe = tiny(family)
-    if family == "flux":  # its pipeline has a size of its own, which its transformer has not
+    if hasattr(pipe, "default_sample_size"):  # the pipeline's own, for its transformer has none
         pipe.default_sample_size = 8
     sampling = defaults(pipe)
+    if family == "z-image":  # whose size is a number in the pipeline's code
+        sampling = sampling.model_copy(update={"height": 32, "width": 32})
     assert (sampling.height, sampling.width, sampling.frames) == (32, 32, 1)
     sampler = from_pipeline(pipe, sampling)
     final, _ = finish(sampler, sampler.start(sampler.encode(["red"], [""]), [1]))
     options = {}
-    if family in ("pixart-sigma", "sana"):
+    if family in ("pixart-sigma", "sana", "sana-sprint"):
         options = {"use_resolution_binning": False, "clean_caption": False}
-    if family == "sana":  # whose call would resize the picture
+    if family == "sana-sprint":
+        options["generator"] = torch.Generator().manual_seed(5)
+    if family in (
+        "sana",
+        "sana-sprint",
+        "z-image",
+    ):  # a call of Sana without a size would resize the picture
         options |= {"height": 32, "width": 32}
-    image = pipe("red", latents=sampler.noise([1]), output_type="np", **options)[0]
+    if family == "qwen-image":  # without which its call would take no guidance
+        options["negative_prompt"] = ""
+    image = pipe(prompt="red", latents=sampler.noise([1]), output_type="np", **options)[0]
     np.testing.assert_array_equal(sampler.decode(final.latents), (image * 255).round())
 
 
@@ -56,6 +67,12 @@ def test_what_is_not_said_is_what_the_call_does(family):
         ("stable-diffusion-3", (1024, 1024, 1, 28, 7.0)),
         ("pixart-sigma", (1024, 1024, 1, 20, 4.5)),
         ("sana", (1024, 1024, 1, 20, 4.5)),
+        ("sana-sprint", (1024, 1024, 1, 2, 4.5)),
+        ("z-image", (1024, 1024, 1, 50, 5.0)),
+        ("flux2", (1024, 1024, 1, 50, 4.0)),
+        ("flux2-klein", (1024, 1024, 1, 50, 4.0)),
+        ("qwen-image", (1024, 1024, 1, 50, 4.0)),
+        ("chroma", (1024, 1024, 1, 35, 5.0)),
         ("ltx", (512, 704, 161, 50, 3.0)),
         ("wan", (480, 832, 81, 50, 5.0)),
         ("edm", (64, 64, 1, 35, 1.0)),
@@ -64,14 +81,14 @@ def test_what_is_not_said_is_what_the_call_does(family):
 def test_published_sizes(family, expected):
     """With the factors and sizes of the published configs in place of the tiny ones."""
     pipe = tiny(family)
-    latents = {"stable-diffusion": 64, "edm": 64, "sana": 32}.get(family, 128)
+    latents = {"stable-diffusion": 64, "edm": 64, "sana": 32, "sana-sprint": 32}.get(family, 128)
     denoiser = getattr(pipe, "unet", None) or pipe.transformer
     if "sample_size" in denoiser.config:
         denoiser.register_to_config(sample_size=latents)
     if hasattr(pipe, "default_sample_size"):
         pipe.default_sample_size = 128
     if not SAMPLERS[family].videos and family != "edm":
-        pipe.vae_scale_factor = 32 if family == "sana" else 8
+        pipe.vae_scale_factor = 32 if family.startswith("sana") else 8
     found = defaults(pipe)
     size = (found.height, found.width, found.frames)
     assert (*size, found.steps, found.guidance_scale) == expected
@@ -115,10 +132,10 @@ def test_guidance_is_what_the_call_makes_of_it(family, guidance_scale):
     sampler = make(pipe, guidance_scale)
     expected = call(pipe, guidance_scale=guidance_scale, latents=sampler.noise([1, 2]))
     np.testing.assert_array_equal(images_of(sampler), expected)
-    embedded = family == "flux"
-    assert sampler.guided is (guidance_scale > 1 and not embedded)
+    embedded = family in ("flux", "flux2", "sana-sprint")
+    assert sampler.guided is (guidance_scale > sampler.guided_above and not embedded)
     same = np.array_equal(images_of(make(pipe, 0.0)), images_of(make(pipe, 1.0)))
-    assert same is not embedded
+    assert same is not (embedded or family == "z-image")
 
 
 @pytest.mark.parametrize("guidance_scale", [0.0, 1.0, 1.5])

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import diffusers
@@ -11,10 +13,11 @@ import torch
 from sentencepiece import SentencePieceTrainer
 
 from tests.tiny import tiny_stable_diffusion
-from tests.tiny_families import tiny
+from tests.tiny_families import each, tiny
 from ttsnap.config import Model, Runtime, Sampling
-from ttsnap.diffusion import load_sampler
-from ttsnap.diffusion.loading import dtype_on, settled
+from ttsnap.diffusion import load_sampler, sampler_class
+from ttsnap.diffusion.devices import dtype_on
+from ttsnap.diffusion.loading import load_pipeline, settled
 from ttsnap.errors import UserError
 
 
@@ -93,6 +96,18 @@ def test_a_folder_of_nothing_but_fp16_weights(tmp_path, shards, dtype):
         assert found.keys() == wanted.keys()
 
 
+@pytest.mark.parametrize("family", each("flux", "wan"))
+def test_shards_of_fp16_weights_of_every_family(family, tmp_path):
+    own = tiny(family).to(torch.float16)
+    own.save_pretrained(tmp_path, variant="fp16", max_shard_size="20KB")
+    assert len(list(tmp_path.rglob("*.fp16-00001-of-*.safetensors"))) > 0
+    model = Model(family=family, path=str(tmp_path), dtype="float16")
+    pipe = load_pipeline(sampler_class(family).pipeline(), model, Runtime())
+    for name, part in own.components.items():
+        for key, value in part.state_dict().items() if hasattr(part, "state_dict") else ():
+            assert torch.equal(getattr(pipe, name).state_dict()[key], value)
+
+
 def test_of_mixed_weights_each_part_takes_what_fits(tmp_path):
     """The U-Net has both, the text encoder only half precision, the decoder only single."""
     half, single = tiny_stable_diffusion(seed=1).to(torch.float16), tiny_stable_diffusion()
@@ -156,6 +171,17 @@ def test_broken_folders(folder, damage, message):
     with pytest.raises(UserError, match=message) as caught:
         load(folder, family="stable-diffusion")
     assert str(folder) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(find_spec("torchvision") is not None, reason="needs torchvision to be missing")
+def test_a_part_that_needs_another_package(folder):
+    """As the processor of FLUX.2-dev does."""
+    index = json.loads((folder / "model_index.json").read_text())
+    index["tokenizer"] = ["transformers", "PixtralProcessor"]
+    (folder / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match=r"the tokenizer of .* needs torchvision$") as caught:
+        load(folder, family="stable-diffusion")
     assert "\n" not in str(caught.value)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 import torch
@@ -14,8 +15,8 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file, save_file
 
 from tests import original
-from tests.diffusion.test_checkpoints import loaded, pixels
-from tests.tiny_families import tiny
+from tests.diffusion.test_checkpoints import loaded, only_texts, pixels, sdxl_parts, tiny_sdxl
+from tests.tiny_families import each, tiny, tiny_wan_22
 from ttsnap.config import Model
 from ttsnap.diffusion.sources import described, model_files, read_lora, read_model
 from ttsnap.errors import UserError
@@ -109,6 +110,72 @@ def test_several_add_up_and_none_by_a_scale_of_zero(sdxl: Path, tmp_path: Path) 
     assert np.allclose(pixels(loaded(path=str(sdxl), loras=loras)), pixels(own), rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["file", "fp16"])
+def test_sdxl_as_people_have_it(kind: str, tmp_path: Path) -> None:
+    """One file, or a folder of fp16 weights, with a Kohya LoRA: pixels as by diffusers."""
+    pipe = tiny_sdxl(tmp_path / "parts")
+    lora = kohya(pipe, tmp_path / "style.safetensors")
+    only_texts(tmp_path / "parts")
+    if kind == "file":
+        file = original.write(tmp_path / "model.safetensors", sdxl_parts(pipe))
+        given = {"path": str(file), "components": str(tmp_path / "parts")}
+        own = diffusers.StableDiffusionXLPipeline.from_single_file(
+            str(file), config=given["components"], local_files_only=True, add_watermarker=False
+        )
+    else:
+        given = {"path": str(tmp_path / "half")}
+        pipe.to(torch.float16).save_pretrained(tmp_path / "half", variant="fp16")
+        own = diffusers.StableDiffusionXLPipeline.from_pretrained(
+            tmp_path / "half", variant="fp16", dtype=torch.float32, add_watermarker=False
+        )
+    plain = pixels(own)
+    own.load_lora_weights(str(lora))
+    own.fuse_lora(lora_scale=0.8)
+    found = loaded(**given, loras=[{"path": str(lora), "scale": 0.8}])
+    assert np.allclose(pixels(found), pixels(own), rtol=0, atol=1e-5)
+    assert np.abs(pixels(found) - plain).max() > 0.05
+
+
+@pytest.mark.parametrize("family", each("stable-diffusion", "qwen-image", "wan"))
+def test_every_layer_of_every_family_is_updated(family: str, tmp_path: Path) -> None:
+    own = tiny(family, tmp_path / "model")
+    if not hasattr(own, "load_lora_weights"):
+        with pytest.raises(UserError, match=rf"model\.loras\.0: {type(own).__name__} takes no LoR"):
+            loaded(path=str(tmp_path / "model"), loras=[{"path": "any.safetensors"}])
+        return
+    part = "unet" if hasattr(own, "unet") else "transformer"
+    file = diffusers_format(own, tmp_path / "lora.safetensors", part)
+    found = loaded(path=str(tmp_path / "model"), loras=[{"path": str(file), "scale": 0.5}])
+    weights = getattr(found, part).state_dict()
+    for seed, (name, weight) in enumerate(adapted(getattr(own, part).state_dict()).items()):
+        down, up = factors(weight.shape, seed)
+        expected = weight + 0.5 * up @ down
+        assert torch.allclose(weights[f"{name}.weight"], expected, rtol=0, atol=1e-4)
+
+
+DOUBLE = ("double_blocks_0_img_attn_proj", "transformer_blocks.0.attn.to_out.0")
+
+
+@pytest.mark.parametrize(
+    ("family", "key", "layer"),
+    [
+        *((family, *DOUBLE) for family in ("flux", "chroma", "flux2", "flux2-klein")),
+        ("z-image", "layers_0_attention_to_q", "layers.0.attention.to_q"),
+        ("qwen-image", "transformer_blocks_0_attn_to_q", "transformer_blocks.0.attn.to_q"),
+    ],
+)
+def test_kohya_of_transformers(family: str, key: str, layer: str, tmp_path: Path) -> None:
+    """By the names of the original code; of rank 2 with an alpha of 1 it counts half."""
+    weight = tiny(family, tmp_path / "model").transformer.state_dict()[f"{layer}.weight"]
+    down, up = factors(weight.shape, 0)
+    place = f"lora_unet_{key}"
+    tensors = {f"{place}.lora_down.weight": down, f"{place}.lora_up.weight": up}
+    save_file(tensors | {f"{place}.alpha": torch.tensor(1.0)}, tmp_path / "style.safetensors")
+    lora = {"path": str(tmp_path / "style.safetensors")}
+    found = loaded(path=str(tmp_path / "model"), loras=[lora]).transformer.state_dict()
+    assert torch.allclose(found[f"{layer}.weight"], weight + 0.5 * up @ down, rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize("family", ["flux", "stable-diffusion-3"])
 def test_diffusers_format_of_transformers(family: str, tmp_path: Path) -> None:
     own = tiny(family, tmp_path / "model")
@@ -120,6 +187,29 @@ def test_diffusers_format_of_transformers(family: str, tmp_path: Path) -> None:
     assert np.allclose(pixels(found), pixels(own), rtol=0, atol=1e-4)
     half = loaded(path=str(tmp_path / "model"), loras=[lora], dtype="bfloat16")
     assert half.transformer.dtype == torch.bfloat16
+
+
+def test_each_of_two_transformers_can_have_its_own(tmp_path: Path) -> None:
+    own = tiny_wan_22(folder=tmp_path / "model")
+    plain = [part.state_dict() for part in (own.transformer, own.transformer_2)]
+    files = [
+        diffusers_format(own, tmp_path / f"{part}.safetensors", part)
+        for part in ("transformer", "transformer_2")
+    ]
+    tensors = {name.replace("_2.", ".", 1): value for name, value in load_file(files[1]).items()}
+    save_file({name: 2 * value for name, value in tensors.items()}, files[1])
+    loras = [{"path": str(file), "second": file == files[1]} for file in files]
+    found = loaded(path=str(tmp_path / "model"), loras=loras)
+    for part, before, factor in zip(
+        (found.transformer, found.transformer_2), plain, (1, 4), strict=True
+    ):
+        name = next(iter(adapted(before)))
+        down, up = factors(before[f"{name}.weight"].shape, 0)
+        update = part.state_dict()[f"{name}.weight"] - before[f"{name}.weight"]
+        torch.testing.assert_close(update, factor * up @ down, rtol=1e-4, atol=1e-4)
+    tiny("wan", tmp_path / "single")
+    with pytest.raises(UserError, match=r"loras\.0\.second: WanPipeline has no second transf"):
+        loaded(path=str(tmp_path / "single"), loras=loras[1:])
 
 
 def wrong_shape(pipe: Any, file: Path) -> None:

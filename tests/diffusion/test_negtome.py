@@ -17,7 +17,13 @@ from ttsnap.diffusion.negtome import push_away
 from ttsnap.diffusion.sampler import Sampler, State
 from ttsnap.errors import UserError
 
-WHERE = {"stable-diffusion": "up", "sdxl": "up", "flux": "all", "stable-diffusion-3": "all"}
+WHERE = {
+    "stable-diffusion": "up",
+    "sdxl": "up",
+    "flux": "all",
+    "stable-diffusion-3": "all",
+    "flux2-klein": "all",
+}
 NARROW = {"min_width": 2, "threshold": -1.0, "t_end": 500.0, "group": 4}
 STRONG = NARROW | {"alpha": 2.5}
 

@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from tests.tiny import tiny_stable_diffusion
+from tests.tiny_families import tiny
 from ttsnap.config import Sampling, Scheduler
 from ttsnap.diffusion import from_pipeline
-from ttsnap.diffusion.sampler import Sampler, State
+from ttsnap.diffusion.costs import without_weights
+from ttsnap.diffusion.sampler import Conditioning, Sampler, State
 from ttsnap.diffusion.schedulers import SCHEDULERS, tweedie
 from ttsnap.errors import UserError
 
@@ -306,8 +308,36 @@ def test_a_denoiser_that_fails_is_named_with_its_step():
     sampler = make(pipe)
     state, _ = sampler.step(begin(sampler))
     pipe.unet.conv_out.bias.data[0] = torch.nan
+    state, estimate = sampler.step(sampler.step(state)[0])
     with pytest.raises(UserError, match="not finite at step 1 of 6"):
-        sampler.step(state)
+        sampler.decode(estimate)
+    pipe.unet.conv_out.bias.data[0] = 0
+    _, estimate = sampler.step(begin(sampler))
+    sampler.decode(estimate)
+
+
+def unwatched(sampler: Sampler) -> State:
+    """The end of two candidates on torch's meta device, where no number can be asked for."""
+    nowhere = without_weights(sampler)
+    texts = sampler.encode(["red"], [""]).tensors
+    moved = Conditioning({name: rows.to("meta") for name, rows in texts.items()})
+    state = nowhere.start(moved, [1, 2])
+    while not state.done:
+        state, _ = nowhere.step(state, nowhere.noise([3, 4]) if nowhere.stochastic else None)
+        state = nowhere.select(state, [1, 0])
+    return state
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_a_step_waits_for_nothing_that_is_computed(pipe, name):
+    options = {"skip_prk_steps": True} if name == "PNDMScheduler" else {}
+    assert unwatched(make(pipe, name, steps=7, **options)).latents.is_meta
+
+
+@pytest.mark.parametrize("name", ["FlowMatchEulerDiscreteScheduler", "FlowMatchSDEScheduler"])
+def test_a_step_of_the_flow_waits_for_nothing_that_is_computed(name):
+    sampling = Sampling(steps=4, height=32, width=32, scheduler=Scheduler(name=name))
+    assert unwatched(from_pipeline(tiny("flux"), sampling)).latents.is_meta
 
 
 def test_long_prompts_are_cut_off_with_one_warning(pipe, caplog):
@@ -400,6 +430,16 @@ def test_impossible_sizes_and_pipelines_are_refused(pipe):
         make(pipe, steps=2000)
     with pytest.raises(UserError, match="UNet2DConditionModel: no sampler"):
         from_pipeline(pipe.unet, Sampling())
+
+
+def test_a_feature_cache_is_refused():
+    pipe = tiny("flux")
+    pipe.transformer.enable_cache(diffusers.FirstBlockCacheConfig())
+    scheduler = Scheduler(name="FlowMatchEulerDiscreteScheduler")
+    with pytest.raises(UserError, match=r"transformer: it keeps features .* disable_cache"):
+        from_pipeline(pipe, Sampling(height=32, width=32, scheduler=scheduler))
+    pipe.transformer.disable_cache()
+    from_pipeline(pipe, Sampling(height=32, width=32, scheduler=scheduler))
 
 
 def test_the_default_sampling_of_an_oblong(pipe):

@@ -71,7 +71,7 @@ def test_a_file_that_is_none(content: bytes | None, message: str, tmp_path: Path
 def test_a_pickle_is_no_model(tmp_path: Path) -> None:
     file = tmp_path / "model.ckpt"
     file.write_bytes(b"")
-    with pytest.raises(UserError, match=r"model\.ckpt: only \.safetensors files are read$"):
+    with pytest.raises(UserError, match=r"model\.ckpt: only \.safetensors and \.gguf files"):
         read_model(str(file), say=silent)
 
 

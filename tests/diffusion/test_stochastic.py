@@ -86,9 +86,10 @@ def test_stochastic_flow_equals_the_pipeline_given_the_same_noise(family):
         ("flux", "FlowMatchSDEScheduler", {}),
         ("sdxl", "LCMScheduler", {}),
         ("sdxl", "TCDScheduler", {"eta": 0.3}),
+        ("sana-sprint", "SCMScheduler", {}),
         ("edm", "EDMHeunScheduler", {"S_churn": 40.0, "S_noise": 1.003}),
     ],
-    ids=["ancestral", "flow", "flow-sde", "lcm", "tcd", "edm"],
+    ids=["ancestral", "flow", "flow-sde", "lcm", "tcd", "scm", "edm"],
 )
 def sampler(request) -> Sampler:
     family, name, options = request.param

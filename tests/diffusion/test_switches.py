@@ -78,7 +78,7 @@ def test_tiling_and_compilation_are_set(folder):
     [
         ({"attention": "telepathy"}, r"runtime\.attention: telepathy: .*must be one of"),
         ({"offload": "model"}, r"runtime\.offload: model needs a GPU"),
-        ({"offload": "sequential"}, r"runtime\.offload: sequential needs a GPU"),
+        ({"offload": "group"}, r"runtime\.offload: group needs a GPU"),
     ],
 )
 def test_switches_that_cannot_be_had(folder, settings, message):
@@ -91,7 +91,12 @@ def test_switches_that_cannot_be_had(folder, settings, message):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize(
     "settings",
-    [{"offload": "model"}, {"offload": "sequential"}, {"release_text_encoders": True}],
+    [
+        {"offload": "model"},
+        {"offload": "group"},
+        {"offload": "sequential"},
+        {"release_text_encoders": True},
+    ],
 )
 def test_what_waits_in_main_memory(folder, settings):
     sampler = load(folder, "cuda", **settings)

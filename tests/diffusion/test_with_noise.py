@@ -16,13 +16,17 @@ from tests.tiny_families import TINY, tiny
 from ttsnap.config import NegToMe, Scheduler
 from ttsnap.diffusion import from_pipeline, schedulers
 from ttsnap.diffusion.sampler import Sampler
+from ttsnap.diffusion.schedulers import matches_flow
 
-FLOW = [name for name in TINY if name in ("flux", "stable-diffusion-3", "sana", "ltx", "wan")]
+FLOW = [name for name in TINY if matches_flow(tiny(name).scheduler)]
 
 OPEN_END = {"set_alpha_to_one": False, "timestep_spacing": "leading"}
 """As Stable Diffusion 1.5 is published: its last step ends a little above no noise."""
 
 each_family = pytest.mark.parametrize("family", TINY)
+each_deterministic = pytest.mark.parametrize(
+    "family", [name for name in TINY if name != "sana-sprint"]
+)
 
 
 @cache
@@ -63,6 +67,9 @@ def where_noise_matters(sampler: Sampler) -> list[int]:
         ),
         ("sdxl", "LCMScheduler", {}, 4, [0, 1, 2]),
         ("sdxl", "TCDScheduler", {"eta": 0.3}, 4, [0, 1, 2]),
+        ("sana-sprint", "SCMScheduler", {}, 4, [0, 1, 2]),
+        ("sana-sprint", "SCMScheduler", {}, 1, []),
+        ("sdxl", "LCMScheduler", {}, 1, []),
         ("edm", "EDMHeunScheduler", {"S_churn": 40.0, "S_min": 0.05, "S_max": 50.0}, 7, [1, 3]),
         ("flux", "FlowMatchSDEScheduler", {}, 5, [0, 1, 2, 3]),
         ("flux", "FlowMatchEulerDiscreteScheduler", {"stochastic_sampling": True}, 3, [0, 1]),
@@ -74,7 +81,7 @@ def test_noisy_steps_are_those_at_which_noise_matters(family, name, options, ste
     assert where_noise_matters(sampler) == noisy
 
 
-@each_family
+@each_deterministic
 def test_a_deterministic_sampler_has_no_noisy_steps(family):
     sampler = make(pipeline(family))
     assert not sampler.stochastic
@@ -94,6 +101,7 @@ def test_every_family_has_steps_with_noise(family):
     assert list(sampler.noisy_steps) == where_noise_matters(sampler)
     assert sampler.with_noise() is sampler
     assert plain.with_noise() is sampler
+    assert (plain is sampler) is (family == "sana-sprint")
 
 
 @each_family

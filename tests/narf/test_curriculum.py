@@ -38,7 +38,9 @@ def make_data(folder: Path, seed: int = 0) -> StepData:
 
 def settings(**options: object) -> Narf:
     return Narf(
-        **{"epochs": 15, "batch_size": 8, "learning_rate": 3e-3, "lora": Lora(rank=4)} | options
+        **{"epochs": 15, "patience": 15, "batch_size": 8, "learning_rate": 3e-3}
+        | {"lora": Lora(rank=4)}
+        | options
     )
 
 
@@ -125,7 +127,7 @@ def test_validation_keeps_what_was_best(folder: Path, tmp_path: Path) -> None:
         .reshape(len(TEXTS), IMAGES),
     )
     reward = clip_reward(folder)
-    options = settings(learning_rate=1.0, epochs=2)
+    options = settings(learning_rate=1.0, patience=2)
     out = tmp_path / "out"
     history = finetune_step(reward, data, options, start=None, out=out, seed=0, val_data=clean)
     assert history["kept"].tolist() == [True] + [False] * 4

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
+from ttsnap.diffusion.linear_preview import LinearPreview
 from ttsnap.errors import UserError
 from ttsnap.narf import data as module
 from ttsnap.narf.data import StepData
@@ -27,13 +29,33 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> TrajectoryStore:
         width=4,
         block=PROMPTS,
         settings={},
+        latents=(3, 2, 2),
     )
     place = np.indices((PROMPTS, IMAGES, len(STEPS))).transpose(1, 2, 3, 0)
     place[..., 2] = np.array(STEPS)[place[..., 2]]
     images = np.broadcast_to(place[..., None, None, :], (*place.shape[:3], 4, 4, 3))
     store = open_store(path)
-    store.write_block(0, lambda position: images[:, :, position].astype(np.uint8))
+    latents = np.broadcast_to(place[..., None, None], (*place.shape, 2, 2))
+    store.write_block(
+        0,
+        lambda position: images[:, :, position].astype(np.uint8),
+        lambda position: latents[:, :, position],
+    )
     return store
+
+
+@pytest.mark.parametrize("in_memory", [2**31, 0])
+def test_images_are_previews_of_the_latents(
+    store: TrajectoryStore, in_memory: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "IN_MEMORY", in_memory)
+    preview = LinearPreview(3, 2)
+    preview.color.weight.copy_(torch.eye(3)[:, :, None, None] / 127.5)
+    preview.color.bias.fill_(-1.0)
+    seen = StepData.from_store(store, TEACHER, step=4, preview=preview)
+    decoded = StepData.from_store(store, TEACHER, step=4)
+    for groups in seen.plan(20):
+        np.testing.assert_array_equal(seen.read(groups).images, decoded.read(groups).images)
 
 
 TEACHER = np.arange(PROMPTS * IMAGES, dtype=np.float32).reshape(PROMPTS, IMAGES)

@@ -77,6 +77,7 @@ def test_a_kind_is_finetuned(
         method=method,
         lora=Lora(rank=4, targets=["q_proj", "v_proj", "query", "value", "fc1", "fc2"]),
         epochs=12,
+        patience=12,
         learning_rate={"lora": 3e-3, "full": full}[method],
     )
     history = finetune_step(

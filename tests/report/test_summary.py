@@ -10,7 +10,8 @@ from rich.console import Console
 from scipy.stats import kendalltau
 
 from ttsnap.errors import UserError
-from ttsnap.report.summary import headline, table
+from ttsnap.report.summary import headline
+from ttsnap.report.summary import table as shown
 from ttsnap.store.tensors import RewardTensor
 
 PROMPTS, IMAGES, STEPS = 6, 10, 5
@@ -33,10 +34,15 @@ def run(tmp_path: Path) -> Path:
         tensor = RewardTensor(values, list(range(STEPS)), ids, seeds)
         tensor.save(tmp_path / f"tensors/clip/test.{kind}.zarr")
     (tmp_path / "simulation/clip").mkdir(parents=True)
-    omega = [("best-of-n", 0.0, 0.0, 0.0), ("ttsp", -3.0, -5.0, -1.0), ("ttsnap", 22.0, 19.0, 24.5)]
-    pd.DataFrame(omega, columns=["strategy", "omega", "omega_low", "omega_high"]).to_csv(
-        tmp_path / "simulation/clip/omega.csv", index=False
-    )
+    omega = [
+        ("best-of-n", "", 0.0, 0.0, 0.0),
+        ("ttsp", "decode", -3.0, -5.0, -1.0),
+        ("ttsnap", "decode", 22.0, 19.0, 24.5),
+    ]
+    table = pd.DataFrame(omega, columns=["strategy", "look", "omega", "omega_low", "omega_high"])
+    for end in ("", "_low", "_high"):
+        table[f"omega_gain{end}"] = table[f"omega{end}"] + 3
+    table.to_csv(tmp_path / "simulation/clip/omega.csv", index=False)
     rows = [
         {
             "method": method,
@@ -61,6 +67,7 @@ def test_numbers_are_those_of_the_tables(run: Path) -> None:
     numbers = headline(run)
     clip = numbers["rewards"]["clip"]
     assert clip["omega"] == {"mean": 22.0, "low": 19.0, "high": 24.5}
+    assert clip["omega_gain"] == {"decode": {"mean": 25.0, "low": 22.0, "high": 27.5}}
     assert [row["budget"] for row in numbers["live"]] == [1.0, 2.0]
     for row in numbers["live"]:
         assert row["method"] == "ttsnap"
@@ -88,9 +95,25 @@ def test_tau_gain_by_scipy(run: Path) -> None:
         / 3
         for p in range(PROMPTS)
     ]
-    gain = headline(run)["rewards"]["clip"]["tau_gain"]
+    gain = headline(run)["rewards"]["clip"]["tau_gain"]["decode"]
     assert gain["mean"] == pytest.approx(np.mean(gains))
     assert 0 < gain["low"] < gain["mean"] < gain["high"]
+
+
+def test_each_look_has_its_gains_and_the_best_plan_is_the_headline(run: Path) -> None:
+    for kind in ("base", "finetuned"):
+        seen = RewardTensor.load(run / "tensors/clip/test.base.zarr")
+        seen.save(run / f"tensors/clip@preview/test.{kind}.zarr")
+    path = run / "simulation/clip/omega.csv"
+    table = pd.read_csv(path)
+    previews = table[table.look == "decode"].assign(look="preview", omega_gain=9.0)
+    best = table[:1].assign(strategy="best", omega=30.0)
+    pd.concat([table, previews, best]).to_csv(path, index=False)
+    clip = headline(run)["rewards"]["clip"]
+    assert clip["omega"]["mean"] == 30.0
+    assert clip["omega_gain"]["preview"]["mean"] == 9.0
+    assert clip["tau_gain"]["decode"]["mean"] > 0
+    assert clip["tau_gain"]["preview"]["mean"] == 0
 
 
 def test_without_a_judge_there_is_no_oracle(run: Path) -> None:
@@ -99,13 +122,13 @@ def test_without_a_judge_there_is_no_oracle(run: Path) -> None:
     numbers = headline(run)
     assert all("oracle" not in row for row in numbers["live"])
     console = Console(width=100, record=True, file=io.StringIO())
-    console.print(table(numbers))
+    console.print(shown(numbers))
     assert "oracle" not in console.export_text()
 
 
 def test_the_terminal_shows_them(run: Path) -> None:
     console = Console(width=100, record=True, file=io.StringIO())
-    console.print(table(headline(run)))
+    console.print(shown(headline(run)))
     text = console.export_text()
     assert "+22.0" in text
     assert "[+19.0, +24.5]" in text

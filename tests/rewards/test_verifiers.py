@@ -39,7 +39,14 @@ def ensemble(folder: Path) -> RewardSettings:
 def finetuned(settings: RewardSettings, folder: Path, method: str) -> dict[int, Path]:
     """Checkpoints of steps 2, 1 and 0, each from the one before, with a teacher of its own."""
     rate = {"lora": 3e-3, "full": 2e-4}[method]
-    narf = Narf(method=method, lora=Lora(rank=2), epochs=8, learning_rate=rate)
+    narf = Narf(
+        method=method,
+        lora=Lora(rank=2),
+        epochs=8,
+        patience=8,
+        batch_size=100,
+        learning_rate=rate,
+    )
     start, found = None, {}
     for step in (2, 1, 0):
         reward = load_trainable_reward(settings, name="a")

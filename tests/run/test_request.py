@@ -84,9 +84,9 @@ def asked(
 ) -> Request:
     """A request of the command, of which only what matters is named."""
     unsaid = dict.fromkeys(
-        ("model", "components", "reward", "dtype", "method", "plan", "narf", "budget")
+        ("model", "components", "reward", "dtype", "quantization", "method", "plan", "narf")
     )
-    unsaid |= {"loras": [], "sampling": {}, "runtime": {}, "options": {}}
+    unsaid |= {"budget": None, "loras": [], "sampling": {}, "runtime": {}, "options": {}}
     return request_of(config, say=say, **{**unsaid, **given})
 
 
@@ -104,6 +104,7 @@ def test_a_run_serves_the_search_that_it_was_made_for(run: Config) -> None:
     [
         ({"model": "other"}, "its model.path is"),
         ({"loras": ["style.safetensors:0.5"]}, "its model.loras is []"),
+        ({"quantization": "int8"}, 'its model.quantization is null, not "int8"'),
         ({"sampling": {"steps": 4}}, "its sampling.steps is 6, not 4"),
         ({"sampling": {"guidance_scale": 0.0}}, "its sampling.guidance_scale is 2.0, not 0.0"),
         ({"sampling": {"height": 32}}, "its sampling.height is 64, not 32"),

@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 CONFIG = {
     "run": "tiny",
+    "model": {"preview": None},
     "sampling": {"steps": 10, "height": 64, "width": 32},
     "splits": {
         "train": {"stop": 10, "images": 2, "steps": [0, 1], "prompts_per_job": 4},
@@ -63,6 +64,15 @@ def test_a_tensor_of_more_than_a_million_images_takes_several_jobs(images: int, 
     blocks = [f"{folder}/block_{block:04d}.npy" for block in range(parts)]
     outputs = [job.output for job in found["tensor a val.finetuned"].jobs]
     assert outputs == [*blocks, f"{folder}.json"]
+
+
+def test_previews_have_students_and_tensors_of_their_own() -> None:
+    model = {"preview": {"kind": "linear"}}
+    found = {stage.name: stage for stage in workload(load_config({**CONFIG, "model": model}))}
+    added = set(found).difference(stages())
+    assert {"preview", "narf a@preview", "tensor b@preview test.base"} < added
+    assert found["narf a@preview"].tflops(PRICES) == found["narf a"].tflops(PRICES)
+    assert found["trajectories train"].stored == stages()["trajectories train"].stored + 3
 
 
 def finish(folder: Path, stage: Stage, jobs: int, seconds: float) -> None:
@@ -133,8 +143,6 @@ def test_estimate_prints_what_a_run_takes(
     lines = {line.split("  ")[0]: line.split() for line in capsys.readouterr().out.splitlines()}
     assert lines["trajectories train"][2:] == ["3", "206", "5.7", "368.6", "kB", "15"]
     assert lines["all"][1] == "39"
-    assert ttsnap("estimate", tmp_path / "tiny.yaml", "--model", "sd9") == 0  # prices are given
-    (tmp_path / "tiny.yaml").write_text(json.dumps(CONFIG))
     assert ttsnap("estimate", tmp_path / "tiny.yaml", "--model", "sd9") == 1
     assert "expected one of sd15, sdxl, flux" in capsys.readouterr().err
 
@@ -154,5 +162,10 @@ def test_status_imports_nothing_heavy(tmp_path: Path) -> None:
 def test_published_rewards_are_counted_without_their_weights(
     ttsnap: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert ttsnap("estimate", ROOT / "config/sdxl.yaml", "--model", "sdxl") == 0
-    assert "GPU hours" in capsys.readouterr().out
+    needed = ("--model", "sdxl", "--gpu-memory", "24GB")
+    assert ttsnap("estimate", ROOT / "config/sdxl.yaml", *needed) == 0
+    printed = capsys.readouterr().out
+    assert "GPU hours" in printed
+    assert "do not fit into 24 GB; with one of these they do:\n  runtime.vae_slicing:" in printed
+    assert ttsnap("estimate", "--gpu-memory", "much") == 1
+    assert "--gpu-memory much: expected such as 24GB" in capsys.readouterr().err

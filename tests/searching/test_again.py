@@ -14,6 +14,8 @@ import yaml
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from tests.diffusion.test_autoencoders import another
+from tests.diffusion.test_loras import diffusers_format
 from tests.sampling import FRAMES
 from tests.searches import OPTIONS
 from tests.store.test_videos import read_mp4
@@ -35,7 +37,11 @@ NEGATIVE = "dull \n grey"
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Tiny models of some families."""
     folder = tmp_path_factory.mktemp("again")
-    tiny_stable_diffusion(folder / "sd")
+    pipe = tiny_stable_diffusion(folder / "sd")
+    diffusers_format(pipe, folder / "style.safetensors", "unet")
+    another(pipe.vae).save_pretrained(folder / "vae")
+    settings = {"model": {"path": "sd", "vae": {"path": "vae"}}}
+    (folder / "own.yaml").write_text(yaml.safe_dump(settings))
     for family in ("stable-diffusion-3", "edm"):
         tiny(family).save_pretrained(folder / family)
     return folder
@@ -128,6 +134,23 @@ def test_whatever_the_family_and_the_scheduler(
     assert ttsnap("again", found / "best.png", "--out", found / "new/again.png") == 0
     assert "identical" in capsys.readouterr().out
     np.testing.assert_array_equal(pixels(found / "new/again.png"), pixels(found / "best.png"))
+
+
+def test_with_a_lora_and_an_autoencoder_of_one_s_own(
+    ttsnap: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sizes = ("--height", 32, "--width", 32, "--steps", 3, "--batch-size", 1)
+    common = ("--method", "random", "--reward", "brightness", "--budget", "6nfe", *sizes)
+    given = ("--config", "own.yaml", "--lora", "style.safetensors:0.1")
+    pictures = {}
+    for name, arguments in (("plain", ("--model", "sd")), ("own", given)):
+        assert ttsnap("search", PROMPT, *common, *arguments, "--out", tmp_path / name) == 0
+        (found,) = (tmp_path / name).glob("*/best.png")
+        pictures[name] = pixels(found)
+    assert text(found)["model"] == "sd + vae vae + style.safetensors:0.1"
+    assert np.abs(pictures["own"].astype(int) - pictures["plain"]).max() > 5
+    assert ttsnap("again", found) == 0
+    assert "identical, all pixels are the same" in capsys.readouterr().out
 
 
 def test_with_negtome_in_batches(

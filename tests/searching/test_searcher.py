@@ -93,6 +93,21 @@ def test_prices_are_measured_once(models: Models, monkeypatch: pytest.MonkeyPatc
     assert given.prices("TFLOPs") == COSTS
 
 
+def test_a_sampler_is_compiled_before_the_clock_runs(
+    models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sampler = from_pipeline(models.plain.pipe, Sampling(steps=STEPS, guidance_scale=4.0))
+    sampler.batch_sizes = (1, 2, 4)
+    calls = counted(monkeypatch, sampler, "evaluate")
+    searcher = Searcher(sampler, models.rewards[:1], costs=replace(COSTS, unit="seconds"))
+    found = [
+        searcher.run(PROMPT, "best-of-n", budget=Budget(2 * FULL, "seconds")) for _ in range(2)
+    ]
+    sizes = [state.running for (state,) in calls]  # type: ignore[attr-defined]
+    assert sizes[:3] == [1, 2, 4]
+    assert sum(sizes) == 1 + 2 + 4 + sum(one.nfe for one in found)
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_that_needs_noise_is_given_some(searcher: Searcher, name: str) -> None:
     method = METHODS[name]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from ttsnap.shapes import oracle, train_generator, world
+from ttsnap.shapes import oracle, renderings, train_generator, world
 from ttsnap.shapes.tokenizer import MAX_LENGTH, build_tokenizer
 
 if TYPE_CHECKING:
@@ -52,15 +52,15 @@ def test_pictures_show_their_captions(pipeline: StableDiffusionPipeline, schedul
     pipeline.scheduler = kind.from_config(pipeline.scheduler.config)
     captions = world.held_out_captions(6000, seed=0)[-64:]
     table = oracle.judge(draw(pipeline, captions), captions)
-    # The measured share is between .3 and .7; 64 pictures tell it to about .12.
-    assert 0.2 <= table.satisfied.mean() <= 0.8
+    # The measured share is about .2 with guidance; 64 pictures tell it to about .1.
+    assert 0.03 <= table.satisfied.mean() <= 0.5
     assert table.background.mean() >= 0.9
 
 
 def test_the_autoencoder_restores_renderings(pipeline: StableDiffusionPipeline) -> None:
     rng = np.random.default_rng(0)
     scenes = [world.sample_scene(rng) for _ in range(64)]
-    pixels = train_generator.to_pixels(world.render(scenes, rng))
+    pixels = renderings.to_pixels(world.render(scenes, rng))
     with torch.no_grad():
         latents = pipeline.vae.encode(pixels).latents
         restored = pipeline.vae.decode(latents).sample
@@ -144,11 +144,11 @@ def hashes(folder: Path) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("stopped", ["denoiser, phase 1", "denoiser, phase 2"])
+@pytest.mark.parametrize("stopped", ["denoiser, phase 1", "denoiser, phase 3"])
 def test_training_goes_on_where_it_was_stopped(
     stopped: str, trained: Path, small: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def stop(what: str, step: int, steps: int, loss: float) -> None:
+    def stop(what: str, step: int, steps: int, loss: torch.Tensor) -> None:
         if (what, step) == (stopped, 3):
             raise KeyboardInterrupt
 

@@ -43,7 +43,8 @@ def test_a_plan_beats_best_of_n_on_other_prompts_and_is_what_a_search_reads() ->
     assert {one["strategy"] for one in chosen["plans"]} == {"ttsp"}
     found = simulate(base[1::2], BUDGETS, costs=COSTS, schedule=chosen)
     assert found.omega.set_index("strategy").omega["ttsp"] > 0
-    schedule = planned_schedule(chosen, "ttsp", 30, reward="reward", costs=COSTS)
+    strategy, schedule = planned_schedule(chosen, "ttsp", 30, reward="reward", costs=COSTS)
+    assert strategy == "ttsp"
     assert schedule.checks
     rows = found.table[(found.table.strategy == "ttsp") & (found.table.budget == 30)]
     assert rows.schedule.item() == str(schedule)

@@ -61,7 +61,9 @@ def test_a_joint_search_is_reported_per_reward() -> None:
     costs = CostModel(denoise=1.0, decode=0.0, reward=0.0, steps=4)
     rewards = {"a": pair(SCORES[0], SCORES[0]), "b": pair(SCORES[1], SCORES[1])}
     schedules = {
-        (name, budget): Schedule.parse("1:0.5") for name in (TTSP, TTSNAP) for budget in (8, 24)
+        (name, budget): (name, Schedule.parse("1:0.5"))
+        for name in (TTSP, TTSNAP)
+        for budget in (8, 24)
     }
     experiment = Experiment(rewards, costs, joint=True)
     found = simulate_part(experiment, schedules, [8, 24], draws=64, seed=0)

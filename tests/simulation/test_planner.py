@@ -125,9 +125,9 @@ def test_planning_sees_nothing_but_the_prompts_it_is_given() -> None:
 
 
 def test_ttsnap_checks_only_where_it_is_finetuned() -> None:
-    base = rewards(noise=2.0)
+    base = rewards(noise=9.0)
     finetuned = np.full_like(base, np.nan)
-    finetuned[:, :, 2:4] = rewards(noise=0.5)[:, :, 2:4]
+    finetuned[:, :, 2:4] = rewards(noise=0.1)[:, :, 2:4]
     experiment = Experiment({"a": pair(base, finetuned)}, COSTS)
     assert experiment.steps(TTSP) == list(range(8))
     assert experiment.steps(TTSNAP) == [2, 3]

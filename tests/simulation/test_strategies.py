@@ -8,14 +8,16 @@ from scipy.integrate import simpson
 from ttsnap.errors import UserError
 from ttsnap.schedule import CostModel, Schedule
 from ttsnap.simulation.exact import expected_best
-from ttsnap.simulation.experiment import TTSNAP, TTSP, Experiment
+from ttsnap.simulation.experiment import TTSNAP, TTSP, Experiment, named
 from ttsnap.simulation.omega import BEST_OF_N, gains
 from ttsnap.simulation.source import at_all_steps, pair
 from ttsnap.simulation.strategies import (
     Curves,
     enough_draws,
     given_plan,
+    plan_schedules,
     simulate_part,
+    simulate_parts,
 )
 
 COSTS = CostModel(denoise=1.0, decode=0.1, reward=0.1, steps=6)
@@ -40,7 +42,7 @@ def run(
     costs: CostModel = COSTS,
 ) -> Curves:
     experiment = Experiment({"a": pair(base, finetuned)}, costs)
-    schedules = {(name, budget): schedule for name in (TTSP, TTSNAP) for budget in budgets}
+    schedules = {(name, b): (name, schedule) for name in (TTSP, TTSNAP) for b in budgets}
     return simulate_part(experiment, schedules, budgets, draws=100, seed=0)
 
 
@@ -196,7 +198,7 @@ def test_no_prompts_are_refused() -> None:
 def test_draws_are_enough_for_an_error_well_below_that_over_prompts() -> None:
     scores = pair(pool(noise=2.0), pool(noise=2.0))
     experiment = Experiment({"a": scores}, COSTS)
-    schedules = {(name, budget): SCHEDULE for name in (TTSP, TTSNAP) for budget in (20.0, 40.0)}
+    schedules = {(name, b): (name, SCHEDULE) for name in (TTSP, TTSNAP) for b in (20.0, 40.0)}
 
     def simulated(draws: int) -> pd.DataFrame:
         return simulate_part(experiment, schedules, [20.0, 40.0], draws, seed=0).table
@@ -209,3 +211,63 @@ def test_draws_are_enough_for_an_error_well_below_that_over_prompts() -> None:
     many = enough_draws(few, 64)
     assert worst(simulated(many)) < 0.1
     assert enough_draws(simulated(many), many) == many
+
+
+def previewed(decodes: tuple[float, float], previews: tuple[float, float]) -> Experiment:
+    """Untouched and finetuned rewards with so much noise, seen in two ways; decodes are dear."""
+    both = []
+    for noise, finetuned in (decodes, previews):
+        base, better = pool(noise), pool(finetuned)
+        better[:, :, -1] = base[:, :, -1]
+        both.append({"a": pair(base, better)})
+    costs = replace(COSTS, decode=1.0, preview=0.01)
+    return Experiment(both[0], costs, previews=both[1])
+
+
+def test_looks_are_strategies_with_prices_of_their_own() -> None:
+    experiment = previewed((1.0, 0.5), (3.0, 1.0))
+    assert experiment.pruning == ("ttsp", "ttsnap", "ttsp@preview", "ttsnap@preview")
+    assert experiment.costs_of("ttsp").check == pytest.approx(1.1)
+    assert experiment.costs_of("ttsnap@preview").check == pytest.approx(0.11)
+    assert experiment.of(slice(0, 3)).scores("ttsp@preview")[0].shape[0] == 3
+    assert experiment.sha256() != replace(experiment, previews=experiment.rewards).sha256()
+
+
+def test_a_plan_for_several_looks_names_the_best_and_is_simulated() -> None:
+    experiment = previewed((1.0, 0.5), (3.0, 0.4))
+    budgets = [16.0, 32.0, 48.0]
+    planned = plan_schedules(experiment, budgets, 0)
+    expected = {
+        (one["strategy"], one["budget"]): one["expected"]["mean"] for one in planned["plans"]
+    }
+    for budget in budgets:
+        some = [expected[strategy, budget] for strategy in experiment.pruning]
+        assert expected["best", budget] == max(some)
+        assert expected["ttsnap", budget] >= expected["ttsp", budget]
+        assert expected["ttsnap@preview", budget] > expected["ttsp@preview", budget]
+    found = simulate_parts(experiment, planned, budgets, 64, 0)
+    rows = found.omega.set_index(["strategy", "look"])
+    assert [*rows.index] == [
+        ("best-of-n", ""),
+        *((strategy, look) for look in ("decode", "preview") for strategy in ("ttsp", "ttsnap")),
+        ("best", ""),
+    ]
+    gain = rows.omega["ttsnap", "preview"] - rows.omega["ttsp", "preview"]
+    assert rows.omega_gain["ttsnap", "preview"] == pytest.approx(gain)
+    assert rows.omega_gain_low["ttsnap", "preview"] > 0
+    assert np.isnan(rows.omega_gain["ttsp", "decode"])
+    best = found.table[found.table.strategy == "best"]
+    assert set(best.run_as) == {"ttsnap@preview"}
+    assert [*named(found.omega).strategy.unique()] == ["best-of-n", *experiment.strategies]
+
+
+def test_where_finetuning_does_harm_the_untouched_reward_prunes() -> None:
+    base, worse = pool(noise=0.3), pool(noise=9.0)
+    worse[:, :, -1] = base[:, :, -1]
+    experiment = Experiment({"a": pair(base, worse)}, COSTS)
+    budgets = [16.0, 32.0]
+    planned = plan_schedules(experiment, budgets, 0)
+    assert {one["run_as"] for one in planned["plans"]} == {TTSP}
+    found = simulate_parts(experiment, planned, budgets, 64, 0)
+    np.testing.assert_array_equal(found.per_prompt[TTSNAP, "a"], found.per_prompt[TTSP, "a"])
+    assert found.omega.set_index("strategy").omega_gain[TTSNAP] == 0

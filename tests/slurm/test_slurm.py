@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slurm
 TRAIN_OR_VAL = "awaited_trajectories"
 ON_GPU = {"model", TRAIN_OR_VAL, "trajectories", "rewards", "narf", "tensor", "search"}
 END = "end_evaluate_report_simulate"
-ON_CPU = {"reward_cost", "plan", END}
+ON_CPU = {"preview", "reward_cost", "plan", END}
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_every_stage_is_a_job(jobs: list[dict[str, str]]) -> None:
     completed = Counter(rule_of(job) for job in jobs if job["JobState"] == "COMPLETED")
     assert completed == {
         **{"model": 1, TRAIN_OR_VAL: 2 + 1, "trajectories": 2, "reward_cost": 1, "rewards": 2},
-        **{"narf": 1, "tensor": 4, "plan": 1, "search": 2, END: 1},
+        **{"preview": 1, "narf": 2, "tensor": 8, "plan": 1, "search": 2, END: 1},
     }
     assert {job["Account"] for job in jobs} == {"research"}
 

@@ -17,6 +17,7 @@ import pytest
 from tests.tiny import tiny_stable_diffusion
 from tests.tiny_clip import tiny_clip
 from ttsnap.config import Model, RewardSettings, Sampling, Scheduler, SplitSettings
+from ttsnap.diffusion.linear_preview import LinearPreview
 from ttsnap.searching import METHODS
 from ttsnap.stages.search import VERSION, VERSIONS, Settings, version_of
 
@@ -79,12 +80,15 @@ def settings(**changes: object) -> Settings:
 def start(folder: Path) -> Callable[..., subprocess.Popen[str]]:
     """Start the stage; gives its process."""
 
-    def command(out: Path, method: str = "best-of-n", **changes: object) -> subprocess.Popen[str]:
+    def command(
+        out: Path, method: str = "best-of-n", *inputs: str, **changes: object
+    ) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [
                 *(sys.executable, "-m", "ttsnap.stages.search"),
                 *("--settings", settings(**changes).model_dump_json(), "--method", method),
                 *("--block", "0", "--model", "model.json", "--reward-cost", "cost.json"),
+                *inputs,
                 *("--out", str(out)),
             ],
             cwd=folder,
@@ -113,6 +117,41 @@ def traces(out: Path) -> dict[str, int]:
 def test_only_methods_whose_results_changed_are_searched_again() -> None:
     changed = {name for name in METHODS if version_of(name) != VERSION}
     assert changed == set(VERSIONS) == {"mcts", "smc"}
+
+
+def test_checks_see_previews_where_the_method_or_the_plan_says_so(
+    folder: Path, start: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    prices = json.loads((folder / "cost.json").read_text())
+    dear = {**prices, "decode": 5.0, "looks": ["decode", "preview"], "preview": 0.01}
+    (folder / "dear.json").write_text(json.dumps(dear))
+    about = {"reward": "clip", "budget": 20.0, "n": 4, "checks": [{"step": 0, "keep": 0.5}]}
+    plans = [
+        {**about, "strategy": strategy, "run_as": run_as}
+        for strategy, run_as in (
+            ("ttsp", "ttsp"),
+            ("ttsp@preview", "ttsp@preview"),
+            ("best", "ttsp@preview"),
+        )
+    ]
+    costs = {"denoise": 1.0, "decode": 5.0, "reward": 0.25, "preview": 0.01}
+    plan = {"kind": "plan", "steps": 4, "unit": "TFLOPs", "costs": costs, "plans": plans}
+    (folder / "plan.json").write_text(json.dumps({**plan, "robust": []}))
+    LinearPreview(4, 4).save(folder / "preview.safetensors")
+    (folder / "preview.json").write_text("{}")
+    common = ("--reward-cost", "dear.json", "--plan", "plan.json", "--preview", "preview.json")
+    spent = {}
+    for method in ("ttsp", "ttsp@preview", "ttsnap"):
+        out = tmp_path / method / "block.parquet"
+        code, said = finish(start(out, method, *common, budgets=[30.0]))
+        assert code == 0, said
+        table = pd.read_parquet(out)
+        assert set(table.method) == {method}
+        spent[method] = table[["n", "spent"]].mean().tolist()
+    # Of n candidates a half goes on to the end: 1 + 5.25 at a check, 3 + 5.25 then.
+    assert spent["ttsp"] == [2, 2 * 6.25 + 8.25]
+    assert spent["ttsp@preview"] == [4, pytest.approx(4 * 1.26 + 2 * 8.25)]
+    assert spent["ttsnap"] == spent["ttsp@preview"]
 
 
 def test_a_killed_block_goes_on_where_it_was(

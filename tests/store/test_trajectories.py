@@ -13,9 +13,14 @@ from tests.stores import BLOCK, IMAGES, PROMPTS, SEEDS, SIGMAS, STEPS, fill, mak
 from ttsnap.errors import UserError
 from ttsnap.prompts import Prompt
 from ttsnap.store import trajectories as stores
-from ttsnap.store.receipts import block_receipt, read_receipt
+from ttsnap.store.receipts import block_receipt, read_receipt, write_receipt
 from ttsnap.store.tensors import RewardTensor
-from ttsnap.store.trajectories import TrajectoryStore, open_store, parts_folder
+from ttsnap.store.trajectories import (
+    TrajectoryStore,
+    open_store,
+    parts_folder,
+    store_receipt,
+)
 from ttsnap.store.verify import verify
 
 
@@ -73,6 +78,37 @@ def test_a_damaged_shard_is_written_over_alone(
     assert written["shards"] == read_receipt(block_receipt(tmp_path / "val", 2))["shards"]
     assert (store.path / second).read_bytes() == whole
     assert verify(store.path, tmp_path / "val") == []
+
+
+def test_latents_lie_beside_the_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stores, "SHARD_BYTES", 1)
+    latents = np.random.default_rng(2).normal(size=(*IMAGES.shape[:3], 4, 2, 3)).astype(np.float16)
+    store = make_store(tmp_path / "val.zarr", latents=(4, 2, 3))
+    assert store.fingerprint != make_store(tmp_path / "test.zarr").fingerprint
+    write_receipt(tmp_path / "val/init.json", store_receipt(store))
+    for block in range(store.blocks):
+        some = store.block_prompts(block)
+        chosen = slice(some.start, some.stop)
+        fields = store.write_block(
+            block, lambda s, c=chosen: IMAGES[c, :, s], lambda s, c=chosen: latents[c, :, s]
+        )
+        write_receipt(block_receipt(tmp_path / "val", block), fields)
+    assert len(store.shards(0)) == 2 * len(STEPS)
+    np.testing.assert_array_equal(store.images(step=4), IMAGES[:, :, 1])
+    np.testing.assert_array_equal(store.latents_of(slice(1, 4), 4), latents[1:4, :, 1])
+    assert verify(store.path, tmp_path / "val") == []
+    shard = store.path / store.shards(1)[-1]
+    shard.write_bytes(shard.read_bytes()[:-1])
+    (problem,) = verify(store.path, tmp_path / "val")
+    assert (problem.block, problem.shard) == (1, store.shards(1)[-1])
+    stray = shard.with_name("9")
+    stray.touch()
+    store.remove_strays(1)
+    assert shard.exists()
+    assert not stray.exists()
+    shard.unlink()
+    with pytest.raises(UserError, match="block 1 is not generated yet"):
+        store.latents_of(slice(None), 4)
 
 
 def test_black_images_are_written(tmp_path: Path) -> None:

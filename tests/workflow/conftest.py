@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -49,8 +50,9 @@ class Workflow:
         It has the settings, or another configuration, and variables of its environment.
         """
         if config is None:
-            config = self.folder / "tiny.yaml"
-            config.write_text(yaml.safe_dump(self.settings))
+            text = yaml.safe_dump(self.settings)
+            config = self.folder / f"{hashlib.sha256(text.encode()).hexdigest()}.yaml"
+            config.write_text(text)
         command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile"]
         command += ["--directory", self.folder, "--configfile", config, "--cores", "2"]
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -96,7 +98,7 @@ def workflow(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
     split = {"file": "prompts.json", "prompts_per_job": 3}
     settings = {
         "run": "tiny",
-        "model": {"path": "generator"},
+        "model": {"path": "generator", "preview": {"kind": "linear"}},
         "sampling": {
             "steps": 4,
             "guidance_scale": 1.5,
@@ -129,6 +131,7 @@ def workflow(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
     full = full_cost(folder)
     settings["simulation"]["budgets"] = [full * n for n in (1.1, 2.1, 3.1)]
     settings["search"]["budgets"] = [full * 2.1]
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(settings))
     return Workflow(folder, settings)
 
 

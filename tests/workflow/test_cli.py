@@ -84,7 +84,7 @@ def test_search_takes_a_plan_or_a_schedule(ttsnap, finished: Workflow, tmp_path:
     assert schedules["given"] == "2:0.5"
     planned = read_plan(plan)
     costs = CostModel(**planned["costs"], steps=planned["steps"])
-    expected = planned_schedule(planned, "ttsnap", float(budget), reward="clip", costs=costs)
+    _, expected = planned_schedule(planned, "ttsnap", float(budget), reward="clip", costs=costs)
     assert schedules["plan"] == str(expected)
 
 
@@ -142,7 +142,7 @@ def test_status_of_a_finished_run_has_nothing_left(
         rule, *about = stage.name.split()
         if rule == "trajectories":
             store = finished.run / f"trajectories/{about[0]}.zarr"
-            shards = (store / "images/c").rglob("*")
+            shards = [*(store / "images/c").rglob("*"), *(store / "latents/c").rglob("*")]
             records = store.with_suffix(".parts").rglob("*.json")
             found = [path for path in (*shards, *records) if path.is_file()]
             assert len(found) == stage.stored

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 
+from tests.diffusion.test_loras import diffusers_format
 from tests.tiny_clip import tiny_clip
 from tests.tiny_families import tiny
 from tests.workflow.conftest import ROOT, Workflow, job_counts
@@ -18,11 +20,16 @@ from ttsnap.config import Model, RewardSettings, Runtime, Sampling, load_config
 from ttsnap.diffusion import VIDEOS, load_sampler
 from ttsnap.prompts import load_splits
 from ttsnap.rewards import load_reward
+from ttsnap.run.check import check
 from ttsnap.run.fetch import sources
 from ttsnap.store.trajectories import open_store
 
 NAMES = ["sd15", "sdxl", "flux", "sd35", "pixart-sigma"]
-PROMPTS = {"edm": "red", "ltx": "a fox in snow", "wan": "a fox in snow"}
+WITH_LORA = {"sdxl-dpo": 15, "sdxl-lightning": 3}
+RECENT = {"z-image-turbo": 6, "flux2-klein": 3, "qwen-image": 15, "chroma": 15, **WITH_LORA}
+"""Name -> steps that have finetuned rewards."""
+WITH_PROMPT = ["ltx", "wan", "wan22", "sana-sprint", "sdxl-lora", *WITH_LORA]
+PROMPTS = dict.fromkeys(WITH_PROMPT, "a fox in snow") | {"edm": "red"}
 each_config = pytest.mark.parametrize("name", NAMES)
 
 
@@ -30,14 +37,15 @@ def file(name: str) -> Path:
     return ROOT / "config" / f"{name}.yaml"
 
 
-@each_config
+@pytest.mark.parametrize("name", [*NAMES, *RECENT])
 def test_it_is_complete_and_pinned(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     config = load_config(file(name))
+    check(config, workflow=True)
     assert config.run == name
     assert [len(prompts) for prompts in load_splits(config.splits).values()] == [40, 10, 10]
     needed = {source.place for source in sources(config)}
-    assert needed == {
+    assert needed - {"model.loras.0"} == {
         "model",
         "rewards.imr",
         "rewards.imr.options.tokenizer",
@@ -45,12 +53,13 @@ def test_it_is_complete_and_pinned(name: str, monkeypatch: pytest.MonkeyPatch) -
         "rewards.hps",
         "rewards.hps.options.clip",
     }
+    assert ("model.loras.0" in needed) is (name in WITH_LORA)
     assert config.narf.of("imr").learning_rate == 3e-6
     assert {config.narf.of(reward).learning_rate for reward in ("pic", "hps")} == {5e-7}
-    assert config.narf.steps == list(range(15))
+    assert config.narf.steps == list(range(RECENT.get(name, 15)))
 
 
-@pytest.mark.parametrize("name", [*NAMES, *PROMPTS])
+@pytest.mark.parametrize("name", [*NAMES, *RECENT, "edm", "ltx", "wan", "sdxl-lora"])
 def test_its_model_and_rewards_are_pinned(name: str) -> None:
     """A configuration that names a branch, or a placeholder, is not read at all."""
     pinned = {source.place for source in sources(load_config(file(name)))}
@@ -105,21 +114,29 @@ def test_the_workflow_refuses_videos(tmp_path: Path, family: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("family", "arguments"),
+    ("name", "arguments"),
     [
         ("edm", ["--method", "best-of-n"]),
         ("edm", ["--method", "eps-greedy"]),
         ("ltx", ["--method", "ttsp", "--schedule", "2:0.5"]),
         ("wan", ["--method", "ttsp", "--schedule", "2:0.5"]),
+        ("sana-sprint", ["--method", "smc"]),
+        ("sdxl-lora", ["--method", "smc"]),
+        ("sdxl-lightning", ["--method", "ttsp", "--schedule", "1:0.5"]),
     ],
 )
 def test_a_tiny_model_is_searched_by_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str, arguments: list[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, arguments: list[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    settings = yaml.safe_load(file(family).read_text())
-    tiny(family, tmp_path / "model")
+    settings = yaml.safe_load(file(name).read_text())
+    family = settings["model"]["family"]
+    pipe = tiny(family, tmp_path / "model")
+    loras = settings["model"].get("loras", [])
     settings["model"] = {"family": family, "path": "model"}
+    if loras:
+        diffusers_format(pipe, tmp_path / "lora.safetensors", "unet")
+        settings["model"]["loras"] = [{"path": "lora.safetensors", "scale": 0.1}]
     settings["sampling"] |= {"height": 32, "width": 32}
     if family in VIDEOS:
         settings["sampling"] |= {"steps": 9, "frames": 5}
@@ -128,7 +145,7 @@ def test_a_tiny_model_is_searched_by_it(
     Path("tiny.yaml").write_text(yaml.safe_dump(settings))
     common = ["--config", "tiny.yaml", "--reward", "bright", "--out", "out"]
     evaluations = 4 * settings["sampling"]["steps"]
-    command = ["ttsnap", "search", PROMPTS[family], *common, "--budget", f"{evaluations}nfe"]
+    command = ["ttsnap", "search", PROMPTS[name], *common, "--budget", f"{evaluations}nfe"]
     monkeypatch.setattr(sys, "argv", [*command, *arguments])
     with pytest.raises(SystemExit) as ended:
         cli.main()
@@ -141,6 +158,13 @@ def test_a_tiny_model_is_searched_by_it(
     used = json.loads(Path("out/config.json").read_text())["sampling"]["scheduler"]
     churned = "eps-greedy" in arguments
     assert ("S_churn" in used["options"]) is churned
+    if loras:
+        with Image.open(found / "best.png") as picture:
+            assert picture.text["model"] == "model + lora.safetensors:0.1"
+            record = json.loads(picture.text["ttsnap"])
+        (recorded,) = record["generator"]["model"]["loras"]
+        assert (recorded["path"], recorded["scale"]) == ("lora.safetensors", 0.1)
+        assert used["name"] == settings["sampling"]["scheduler"]["name"]
 
 
 OWN = """
@@ -200,6 +224,10 @@ FAMILIES = {
     "flux": "flux",
     "sd35": "stable-diffusion-3",
     "pixart-sigma": "pixart-sigma",
+    "z-image-turbo": "z-image",
+    "flux2-klein": "flux2-klein",
+    "qwen-image": "qwen-image",
+    "chroma": "chroma",
     "edm": "edm",
 }
 

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from tests.workflow.conftest import PROMPTS, Workflow
+from ttsnap.diffusion.linear_preview import LinearPreview
 from ttsnap.schedule import read_plan
 from ttsnap.store.tensors import RewardTensor, read_table
 from ttsnap.store.trajectories import open_store
@@ -28,12 +29,13 @@ def test_dry_run_of_a_fresh_folder_plans_every_stage(workflow: Workflow) -> None
         "trajectory_store": 3,
         "awaited_trajectories": 2 + 1,
         "trajectories": 2,
+        "preview": 1,
         "reward_cost": 1,
         "budgets": 1,
         "rewards": 2,
-        "narf": 2,
-        "tensor": 4,
-        "evaluate": 1,
+        "narf": 4,
+        "tensor": 8,
+        "evaluate": 2,
         "plan": 1,
         "simulate": 1,
         "search": 3 * 2,
@@ -48,7 +50,7 @@ def test_a_tensor_of_more_than_a_million_images_is_scored_by_several_jobs(
     splits = {**workflow.settings["splits"]}
     splits["test"] = {**splits["test"], "images": 100_000}
     jobs = workflow.planned("run=fresh", f"splits={json.dumps(splits)}")
-    assert (jobs["tensor"], jobs["tensor_block"]) == (4, 4)
+    assert (jobs["tensor"], jobs["tensor_block"]) == (8, 8)
 
 
 def test_a_finished_run_has_nothing_to_do(finished: Workflow) -> None:
@@ -59,6 +61,11 @@ def test_a_finished_run_has_nothing_to_do(finished: Workflow) -> None:
 
 def test_a_family_that_is_named_is_the_one_that_files_say(finished: Workflow) -> None:
     assert finished.planned("model={path: generator, family: stable-diffusion, loras: []}") == {}
+
+
+def test_an_autoencoder_reruns_all_that_the_model_makes(finished: Workflow) -> None:
+    jobs = finished.planned("model={path: generator, vae: {path: generator/vae}}")
+    assert jobs == finished.planned("run=fresh")
 
 
 def test_a_lora_reruns_all_that_the_model_makes(finished: Workflow) -> None:
@@ -85,14 +92,24 @@ def test_another_method_reruns_no_other(finished: Workflow) -> None:
     }
 
 
+def test_a_figure_that_is_missing_is_drawn(finished: Workflow) -> None:
+    """As those are which a changed setting adds."""
+    figure = finished.run / "report/live.png"
+    aside = figure.rename(figure.with_suffix(".aside"))
+    try:
+        assert finished.planned() == {"report": 1}
+    finally:
+        aside.rename(figure)
+
+
 def test_a_new_learning_rate_leaves_trajectories_and_ground_truth_alone(
     finished: Workflow,
 ) -> None:
     jobs = finished.planned('narf={"learning_rate": 0.0002}')
     assert jobs == {
-        "narf": 2,
-        "tensor": 2,
-        "evaluate": 1,
+        "narf": 4,
+        "tensor": 4,
+        "evaluate": 2,
         "plan": 1,
         "simulate": 1,
         "search": 2,
@@ -197,9 +214,12 @@ def test_what_a_run_leaves_is_whole(finished: Workflow) -> None:
     base = RewardTensor.load(run / "tensors/clip/test.base.zarr")
     assert base.values.shape == (5, 8, 4)
     plan = read_plan(run / "plan/clip.json")
-    assert [one["strategy"] for one in plan["plans"]] == ["ttsp"] * 3 + ["ttsnap"] * 3
-    checked = {check["step"] for one in plan["plans"][3:] for check in one["checks"]}
+    strategies = ["ttsp", "ttsnap", "ttsp@preview", "ttsnap@preview", "best"]
+    assert [one["strategy"] for one in plan["plans"]] == [s for s in strategies for _ in range(3)]
+    snap = [one for one in plan["plans"] if one["run_as"].startswith("ttsnap")]
+    checked = {check["step"] for one in snap for check in one["checks"]}
     assert checked <= {1, 2}  # where there are checkpoints
+    assert LinearPreview.load(run / "preview.safetensors").color.weight.any()
     summary = json.loads((run / "summary.json").read_text())
     assert summary["live"]
     found = pd.read_parquet(run / "search/results.parquet")

@@ -12,6 +12,8 @@ kinds of rewards are text, which ``ttsnap.run.check`` compares with what there i
 from ttsnap.config._base import (
     COMMIT,
     FILE,
+    FILES,
+    GGUF,
     HUB_ID,
     ROOT,
     Accounting,
@@ -29,7 +31,7 @@ from ttsnap.config._base import (
     within,
 )
 from ttsnap.config.loading import DEFAULT_YAML, explain, load_config, typed
-from ttsnap.config.model import GeneratorLora, Model, Preview
+from ttsnap.config.model import Autoencoder, GeneratorLora, Model, Preview
 from ttsnap.config.narf import Lora, Narf, Preference
 from ttsnap.config.report import Report
 from ttsnap.config.rewards import RewardSettings
@@ -44,10 +46,13 @@ __all__ = [
     "COMMIT",
     "DEFAULT_YAML",
     "FILE",
+    "FILES",
+    "GGUF",
     "HUB_ID",
     "ROOT",
     "WORLD",
     "Accounting",
+    "Autoencoder",
     "Budgets",
     "CheckSettings",
     "Config",

@@ -43,13 +43,18 @@ COMMIT = r"[0-9a-f]{40}"
 """Pattern of what pins a hub id."""
 
 FILE = ".safetensors"
-"""Suffix of the only files of weights that are read of models and their LoRAs."""
+"""Suffix of the files of weights that are read of models and their LoRAs."""
+
+GGUF = ".gguf"
+"""Suffix of the only other ones: denoisers with quantized weights."""
+
+FILES = (FILE, GGUF)
 
 
 def is_hub_id(path: str) -> bool:
     """Whether a path is that of a repository, and of nothing on this machine."""
     file = Path(path)
-    return bool(re.fullmatch(HUB_ID, path)) and file.suffix != FILE and not file.exists()
+    return bool(re.fullmatch(HUB_ID, path)) and file.suffix not in FILES and not file.exists()
 
 
 class Settings(BaseModel):

@@ -43,6 +43,8 @@ def problems(config: Config) -> Iterator[Problem]:
     for index, method in enumerate(config.search.methods):
         if method in config.search.methods[:index]:
             yield ("search", "methods", index), f"{method} is listed twice"
+    if config.model.autocast == "bfloat16" and config.model.dtype in ("float16", "bfloat16"):
+        yield ("model", "autocast"), f"is for float32, and model.dtype is {config.model.dtype}"
     if config.costs.preview is not None and config.model.preview is None:
         yield ("costs", "preview"), "is the price of a decoder that model.preview does not name"
     named = [(("search", "reward"), config.search.reward)]
@@ -63,6 +65,8 @@ def _unpinned(config: Config) -> Iterator[Problem]:
     sources: dict[tuple[str | int, ...], Any] = {("model",): model}
     if model.preview is not None:
         sources["model", "preview"] = model.preview
+    if model.vae is not None:
+        sources["model", "vae"] = model.vae
     sources |= {("model", "loras", index): lora for index, lora in enumerate(model.loras)}
     sources |= {("rewards", name): reward for name, reward in config.rewards.items()}
     repository, _, commit = (model.components or "").partition("@")

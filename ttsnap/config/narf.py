@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from ttsnap.config._base import Name, Settings, StepIndex, Text
-from ttsnap.config.sampling import STEPS, early
 
 
 class Lora(Settings):
@@ -31,23 +30,39 @@ class Preference(Settings):
     )
 
 
+TRAINED = [2, 3, 4, 5, 6]
+"""Steps of the embedded world that are worth a student."""
+
+CAREFUL = {"learning_rate": 3e-4, "epochs": 2, "batch_size": 100}
+"""What replaces defaults that suit the small embedded reward, for rewards of one's own."""
+
+
 class Narf(Settings):
     """Noise-aware reward finetuning: a student per step learns the final image's reward."""
 
     steps: Annotated[list[StepIndex], Field(min_length=1)] = Field(
-        early(STEPS),
-        description="Step indices, by default the first 60 %; trained from the last down.",
+        TRAINED,
+        description="Step indices, of other steps the first 60 %; trained from the last down.",
     )
     method: Literal["lora", "full"] = Field(
         "lora", description="lora: train adapters; full: train all weights."
     )
     lora: Lora = Lora()
-    learning_rate: PositiveFloat = Field(3e-4, description="Peak rate of AdamW.")
+    learning_rate: PositiveFloat = Field(
+        1.2e-3, description="Peak rate of AdamW; 3e-4 for rewards of your own."
+    )
     learning_rates: dict[Name, PositiveFloat] = Field(
         {}, description="Rates of single rewards in its place, by name."
     )
-    epochs: PositiveInt = Field(2, description="Passes over the training images of a step.")
-    batch_size: PositiveInt = Field(100, description="Images per optimiser step.")
+    epochs: PositiveInt = Field(
+        4, description="Passes over the training images of a step, at most; 2 for your own."
+    )
+    patience: PositiveInt = Field(
+        2, description="Epochs without a better tau on val after which a step ends."
+    )
+    batch_size: PositiveInt = Field(
+        25, description="Images per optimiser step; 100 for rewards of your own."
+    )
     weight_decay: float = Field(0.01, ge=0, description="Weight decay of AdamW.")
     clip_norm: PositiveFloat = Field(5.0, description="Largest norm of the gradient.")
     neighbours: int = Field(

@@ -11,7 +11,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from ttsnap.config._base import Name, Settings, Text
 from ttsnap.config.checks import problems
 from ttsnap.config.model import Model
-from ttsnap.config.narf import Narf
+from ttsnap.config.narf import CAREFUL, Narf
 from ttsnap.config.report import Report
 from ttsnap.config.rewards import RewardSettings, filled_in
 from ttsnap.config.runtime import Runtime
@@ -54,7 +54,7 @@ class Config(Settings):
     @model_validator(mode="before")
     @classmethod
     def follow_steps(cls, given: Any) -> Any:
-        """Derive the steps that train stores and that NARF trains, where they are not given."""
+        """Derive the steps that are stored and that NARF trains, where they are not given."""
         if not isinstance(given, Mapping):
             return given
         sampling = given.get("sampling")
@@ -65,7 +65,19 @@ class Config(Settings):
         if not isinstance(steps, int) or steps < 1:
             return given  # as by default, or refused where sampling is read
         given = _completed(given, ["narf", "steps"], early(steps))
-        return _completed(given, ["splits", "train", "steps"], early(steps, 1))
+        given = _completed(given, ["splits", "train", "steps"], early(steps, 1))
+        for split in ("val", "test"):
+            given = _completed(given, ["splits", split, "steps"], None)
+        return given
+
+    @model_validator(mode="before")
+    @classmethod
+    def finetune_with_care(cls, given: Any) -> Any:
+        """Train rewards of one's own slowly, where nothing else is said."""
+        if isinstance(given, Mapping) and "rewards" in given:
+            for name, value in CAREFUL.items():
+                given = _completed(given, ["narf", name], value)
+        return given
 
     @model_validator(mode="before")
     @classmethod

@@ -24,9 +24,9 @@ class Runtime(Settings):
         None,
         description="Images per forward pass of finetuning; null: a process's share of a batch.",
     )
-    offload: Literal["none", "model", "sequential"] = Field(
+    offload: Literal["none", "model", "group", "sequential"] = Field(
         "none",
-        description="What waits in main memory: none; model: idle models; sequential: idle layers.",
+        description="What waits in main memory, idle: model: models; group, sequential: layers.",
     )
     vae_slicing: bool = Field(False, description="Decode one image at a time: less memory.")
     release_text_encoders: bool = Field(
@@ -35,4 +35,4 @@ class Runtime(Settings):
     attention: Text | None = Field(
         None, description="Attention backend of diffusers, such as flash; null is torch's."
     )
-    compile: bool = Field(False, description="Compile the denoiser with torch.compile.")
+    compile: bool = Field(False, description="Compile the denoiser, for batches of a few sizes.")

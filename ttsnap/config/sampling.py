@@ -70,6 +70,11 @@ class Sampling(Settings):
     guidance_scale: float = Field(
         1.5, ge=0, description="Classifier-free guidance scale; 1 is none, and half the cost."
     )
+    guidance_options: dict[str, float] = Field(
+        {},
+        exclude_if=lambda options: not options,
+        description="Further guidance, as the pipeline's call names it: guidance_rescale, …",
+    )
     height: Pixels = Field(32, description="Height of an image, pixels.")
     width: Pixels = Field(32, description="Width of an image, pixels.")
     frames: PositiveInt = Field(1, description="Frames of a video; 1 of an image.")

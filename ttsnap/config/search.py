@@ -14,7 +14,7 @@ class Search(Settings):
 
     methods: Annotated[list[Text], Field(min_length=1)] = Field(
         ["best-of-n", "ttsnap"],
-        description="Methods to compare at the same budgets; `ttsnap methods` lists them.",
+        description="Methods (`ttsnap methods`) at the same budgets; @preview looks at previews.",
     )
     options: dict[Text, dict[str, Any]] = Field(
         {}, description="Settings of single methods, as `ttsnap methods` lists them."
@@ -24,5 +24,5 @@ class Search(Settings):
         None,
         description="Name of another reward, held out to judge what was found; null is none.",
     )
-    budgets: Budgets = Field([0.021, 0.041], description="Compute per prompt, TFLOPs, increasing.")
-    prompts_per_job: PositiveInt = Field(80, description="Prompts per job.")
+    budgets: Budgets = Field([0.016, 0.031], description="Compute per prompt, TFLOPs, increasing.")
+    prompts_per_job: PositiveInt = Field(32, description="Prompts per job.")

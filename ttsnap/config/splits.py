@@ -8,7 +8,10 @@ from typing import Any
 from pydantic import ConfigDict, Field, PositiveInt, model_validator
 
 from ttsnap.config._base import Settings, StepIndex, Text
-from ttsnap.config.sampling import STEPS, early
+from ttsnap.config.narf import TRAINED
+
+SEEN = [*range(2, 9)]
+"""Steps of the embedded world whose estimates show something while there is something to save."""
 
 
 def _without_defaults(schema: dict[str, Any]) -> None:
@@ -43,10 +46,14 @@ class Splits(Settings):
     """Rewards learn on train, schedules are chosen on val, everything is reported on test."""
 
     train: SplitSettings = SplitSettings(
-        start=0, stop=3600, images=2, steps=early(STEPS, 1), prompts_per_job=600
+        start=0, stop=1000, images=2, steps=TRAINED, prompts_per_job=500
     )
-    val: SplitSettings = SplitSettings(start=4000, stop=4060, images=32, prompts_per_job=30)
-    test: SplitSettings = SplitSettings(start=5000, stop=5160, images=24, prompts_per_job=40)
+    val: SplitSettings = SplitSettings(
+        start=4000, stop=4040, images=32, steps=SEEN, prompts_per_job=20
+    )
+    test: SplitSettings = SplitSettings(
+        start=5000, stop=5064, images=32, steps=SEEN, prompts_per_job=32
+    )
 
     @model_validator(mode="before")
     @classmethod

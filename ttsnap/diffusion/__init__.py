@@ -43,6 +43,8 @@ def load_sampler(
     Raises:
         UserError: the model, the device, a value or the scheduler cannot be had as asked.
     """
+    from ttsnap.diffusion.compiling import batch_sizes
+    from ttsnap.diffusion.devices import autocast_on
     from ttsnap.diffusion.loading import load_pipeline, load_preview
     from ttsnap.diffusion.sources import with_family
 
@@ -51,15 +53,18 @@ def load_sampler(
     if family.videos:
         check_writer()
     if model.preview is not None and not family.previews:
-        raise UserError(f"model.preview: there are no preview decoders for {model.family}")
+        raise UserError(f"model.preview: there are no previews for {model.family}")
     kind = sampler_class(model.family)
     pipe = load_pipeline(kind.pipeline(), model, runtime)
     sampler = kind(pipe, _whole(kind, pipe, sampling))
+    sampler.autocast = autocast_on(sampler.device, model.autocast, sampler.denoiser.dtype)
+    if runtime.compile:
+        sampler.batch_sizes = batch_sizes(runtime.batch_size)
     # Offloaded pipelines move their text encoders themselves.
     sampler.release_text_encoders = runtime.release_text_encoders and runtime.offload == "none"
     # What is decoded would push the denoiser off the device.
     sampler.decodes_aside = runtime.offload == "none"
-    if model.preview is not None:
+    if model.preview is not None and not model.linear_preview:
         sampler.previewer = load_preview(model.preview, pipe)
     return sampler
 
@@ -72,10 +77,16 @@ def from_pipeline(pipe: Any, sampling: config.Sampling | Mapping[str, Any]) -> S
         sampling: as of :func:`load_sampler`.
 
     Raises:
-        UserError: no family drives pipelines of this class, or a value or the scheduler is not
-            possible.
+        UserError: no family drives pipelines of this class, a value or the scheduler is not
+            possible, or the denoiser keeps features from step to step.
     """
     kind = sampler_class(family_of(pipe))
+    for name in ("transformer", "transformer_2"):
+        if getattr(getattr(pipe, name, None), "is_cache_enabled", False):
+            raise UserError(
+                f"{name}: it keeps features of the batch before, which pruning cuts; call its "
+                "disable_cache() first"
+            )
     return kind(pipe, _whole(kind, pipe, sampling))
 
 

@@ -28,6 +28,9 @@ FAMILIES = {
     "ltx-video-0.9.1": "ltx",
     "ltx-video-0.9.5": "ltx",
     "ltx-video-0.9.7": "ltx",
+    "z-image-turbo": "z-image",
+    "flux-2-dev": "flux2",
+    "chroma": "chroma",
     "wan-t2v-1.3B": "wan",
     "wan-t2v-14B": "wan",
 }

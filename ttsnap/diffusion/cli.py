@@ -70,7 +70,8 @@ def costs(
         given = settings.costs
         if given.unit != "TFLOPs":
             raise UserError(f"{model}: costs.unit is {given.unit}; only TFLOPs can be counted")
-        counted = model_tflops(Architecture.of(settings.model), height, width, guidance, frames)
+        architecture, options = Architecture.of(settings.model), sampling.guidance_options
+        counted = model_tflops(architecture, height, width, guidance, frames, options)
         counted |= {part: price for part in counted if (price := getattr(given, part)) is not None}
         scores = {name: score_tflops(settings, name, height, width) for name in settings.rewards}
     else:

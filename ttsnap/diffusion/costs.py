@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,7 +15,8 @@ from ttsnap.diffusion import schedulers
 from ttsnap.diffusion.backoff import Backoff
 from ttsnap.diffusion.coupled import CoupledState
 from ttsnap.diffusion.flops import tflops
-from ttsnap.diffusion.loading import no_warnings
+from ttsnap.diffusion.loading import no_deprecations, no_warnings
+from ttsnap.diffusion.quantization import is_plain
 from ttsnap.diffusion.state import Conditioning, State
 
 if TYPE_CHECKING:
@@ -35,20 +36,21 @@ def costs(sampler: Sampler, clock: Clock | None = None, batch: int = 1) -> dict[
         batch: candidates that run together, or as many as memory allows; the cost is their share.
 
     Returns:
-        ``denoise``, an evaluation with its guidance and, on average over the steps of a
-        trajectory and the images of a group, what NegToMe adds to it; ``decode``; and
-        ``preview``, if the model has a preview decoder.
+        ``denoise``, an evaluation with its guidance, on average over the steps of a trajectory
+        if two denoisers share it, and, on average over these and the images of a group, what
+        NegToMe adds to it; ``decode``; and ``preview``, if the model has a preview decoder.
 
     Raises:
         UserError: memory runs out with a single candidate.
     """
-    conditioning = sampler.encode([sampler.any_prompt], [""])
-    worker, measure = sampler, clock or tflops
+    conditioning = sampler.priced_text()
+    stages, measure = sampler.stages, clock or tflops
     decode: Callable[[torch.Tensor], object] = sampler.decode
     preview: Callable[[torch.Tensor], object] = sampler.preview
     if clock is None:
-        worker, batch = without_weights(sampler), 1
-        decode, preview = worker.reconstruct, worker.reconstruct_preview
+        stages, batch = [(without_weights(stage), steps) for stage, steps in stages], 1
+        decode, preview = stages[0][0].reconstruct, stages[0][0].reconstruct_preview
+    worker = stages[0][0]
     backoff = Backoff(batch)
 
     def price(call: Callable[[State], object]) -> float:
@@ -60,9 +62,10 @@ def costs(sampler: Sampler, clock: Clock | None = None, batch: int = 1) -> dict[
 
         return backoff.largest(share, batch)
 
-    ask = partial(_ask, worker)
     prices = {
-        "denoise": price(ask),
+        "denoise": sum(
+            steps / sampler.steps * price(partial(_ask, stage)) for stage, steps in stages
+        ),
         "decode": price(lambda state: decode(state.latents.to(worker.device))),
     }
     if sampler.previewer is not None:
@@ -74,7 +77,8 @@ def costs(sampler: Sampler, clock: Clock | None = None, batch: int = 1) -> dict[
             seeds = range(len(some) + 1)
             group = sampler.start(conditioning, seeds, None, [0] * len(seeds))
             assert isinstance(group, CoupledState)
-            return coupling.cost(replace(group, coupling=coupling), ask, measure) / len(some)
+            tied = replace(group, coupling=coupling)
+            return coupling.cost(tied, partial(_ask, worker), measure) / len(some)
 
         # All of a group are pushed but for its reference.
         prices["denoise"] += Backoff(size - 1).largest(added, size - 1) * (size - 1) / size
@@ -86,9 +90,7 @@ def _ask(sampler: Sampler, state: State) -> torch.Tensor:
     timestep, model_input = schedulers.model_input(state.scheduler, state.index, state.latents)
     prompts = {name: rows.to(sampler.device) for name, rows in state.prompts.tensors.items()}
     with state.coupled():
-        return sampler.denoise(
-            model_input.to(sampler.device), timestep.to(sampler.device), Conditioning(prompts)
-        )
+        return sampler.denoise(model_input.to(sampler.device), timestep, Conditioning(prompts))
 
 
 def without_weights(sampler: Sampler) -> Sampler:
@@ -101,10 +103,12 @@ def without_weights(sampler: Sampler) -> Sampler:
     for name, value in vars(sampler).items():
         if isinstance(value, torch.Tensor):
             setattr(twin, name, value.to(meta))
-    twin.device, twin.pipe = meta, copy.copy(sampler.pipe)
+        elif isinstance(getattr(type(sampler), name, None), cached_property):
+            delattr(twin, name)  # made of the networks that hold numbers
+    twin.device, twin.autocast, twin.pipe = meta, None, copy.copy(sampler.pipe)
     for name in ("unet", "transformer", "vae"):
         if (module := getattr(sampler.pipe, name, None)) is not None:
-            vars(twin.pipe)[name] = copied(module, lambda tensor: tensor.to(meta))
+            vars(twin.pipe)[name] = _on_shapes(module, meta)
     if sampler.previewer is not None:
         twin.previewer = copied(sampler.previewer, lambda tensor: tensor.to(meta))
     if hasattr(twin.denoiser, "reset_attention_backend"):
@@ -112,6 +116,15 @@ def without_weights(sampler: Sampler) -> Sampler:
             twin.denoiser.reset_attention_backend()
     twin.couple()
     return twin
+
+
+def _on_shapes(module: Any, meta: torch.device) -> Any:
+    """A copy of a module on the meta device; of packed weights one as before, by its config."""
+    if is_plain(module):
+        return copied(module, lambda tensor: tensor.to(meta))
+    settings = {name: value for name, value in module.config.items() if "quantiz" not in name}
+    with meta, no_deprecations():
+        return type(module).from_config(settings).to(module.dtype).eval().requires_grad_(False)
 
 
 def copied(module: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:

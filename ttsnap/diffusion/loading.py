@@ -3,26 +3,40 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from textwrap import shorten
 from typing import Any
 
 import diffusers
 import torch
 import transformers
+from accelerate.hooks import UserCpuOffloadHook
+from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES
 from diffusers.loaders.single_file_utils import SingleFileComponentError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from ttsnap import config, hub
-from ttsnap.config import FILE, is_hub_id
+from ttsnap.config import FILE, FILES, is_hub_id
+from ttsnap.diffusion.compiling import compile_denoiser
+from ttsnap.diffusion.devices import autocast_on, dtype_on, torch_device
 from ttsnap.diffusion.headers import header
 from ttsnap.diffusion.layouts import layout_of
 from ttsnap.diffusion.loras import fuse_loras
+from ttsnap.diffusion.quantization import (
+    cast_layers,
+    check_quantizer,
+    gguf_quantizer,
+    pack_layers,
+    quantizer,
+)
 from ttsnap.diffusion.sources import (
     NOT_LOADED,
     check_pinned,
@@ -46,38 +60,47 @@ def load_pipeline(pipeline_class: Any, model: config.Model, runtime: config.Runt
     Args:
         pipeline_class: that the model must be of.
         model: a folder or a file that exists, or a hub id with the revision that pins it.
-        runtime: device, see :func:`torch_device`, and switches.
+        runtime: device, see :func:`~ttsnap.diffusion.devices.torch_device`, and switches.
 
     Raises:
         UserError: no such folder, file or hub id, another pipeline class, weights that are missing
-            or damaged, or a switch that the model or the device does not have.
+            or damaged, a package that is, or a switch that the model or the device does not have.
     """
     target = torch_device(runtime.device)
     dtype = dtype_on(target, model.dtype)
+    check_quantizer(model, target)
     # Downloads from the hub take long enough to be watched.
     quiet = nullcontext() if is_hub_id(model.path) else no_progress_bars()
-    with quiet, _explained("model.path", model.path):
-        if model.path.endswith(FILE):
+    with quiet, no_deprecations(), _explained("model.path", model.path):
+        if model.path.endswith(FILES):
             with no_warnings():
                 pipe = _from_file(pipeline_class, model, dtype)
         else:
             folder = _local_folder(pipeline_class, model, dtype)
-            pipe = _from_folder(pipeline_class, folder, dtype)
+            pipe = _from_folder(pipeline_class, folder, model, dtype)
     with no_warnings():
         fuse_loras(pipe, model.loras)
+        if model.vae is not None:
+            pipe.register_modules(vae=_autoencoder(model.vae, pipe))
+    if model.quantization == "fp8":
+        for denoiser in _denoisers(pipe):
+            cast_layers(denoiser, dtype)
     _set_switches(pipe, model, runtime)
     with _explained("model.path", model.path):
         return _place(pipe, runtime.offload, target)
 
 
 def settled(model: config.Model, runtime: config.Runtime) -> config.Model:
-    """``model`` with its family and its precision in place of ``auto``, as records want it.
+    """``model`` with its family and its precisions in place of ``auto``, as records want it.
 
     Raises:
         UserError: the model has no family, or this machine no such device.
     """
-    dtype = dtype_on(torch_device(runtime.device), model.dtype)
-    return with_family(model).model_copy(update={"dtype": _name(dtype)})
+    device = torch_device(runtime.device)
+    dtype = dtype_on(device, model.dtype)
+    cast = autocast_on(device, model.autocast, dtype)
+    precisions = {"dtype": _name(dtype), "autocast": _name(cast) if cast else "off"}
+    return with_family(model).model_copy(update=precisions)
 
 
 def load_preview(source: config.Preview, pipe: Any) -> Any:
@@ -86,6 +109,7 @@ def load_preview(source: config.Preview, pipe: Any) -> Any:
     Raises:
         UserError: no such folder or hub id, or it is for latents with other channels.
     """
+    assert source.path is not None  # of a tiny one
     local = Path(source.path).is_dir()
     if not local:
         check_pinned(source.path, source.revision, "model.preview")
@@ -98,13 +122,53 @@ def load_preview(source: config.Preview, pipe: Any) -> Any:
             local_files_only=local,
             use_safetensors=True,
         )
-    channels, wanted = preview.config.latent_channels, pipe.vae.config.latent_channels
-    if channels != wanted:
-        raise UserError(
-            f"model.preview.path: {source.path} decodes {channels} channels, not the {wanted} of "
-            "the model"
-        )
+    _check_channels("model.preview.path", source.path, preview, pipe)
     return preview.eval().to(pipe._execution_device)
+
+
+def _autoencoder(source: config.Autoencoder, pipe: Any) -> Any:
+    """What is to decode in place of the autoencoder of ``pipe``; a file holds one of its kind.
+
+    Raises:
+        UserError: no such file, folder or hub id, or it is for other latents.
+    """
+    own, path, place = getattr(pipe, "vae", None), Path(source.path), "model.vae.path"
+    if own is None:
+        raise UserError(f"model.vae: {type(pipe).__name__} has no autoencoder")
+    in_file = path.is_file() and path.suffix == FILE
+    if not in_file and not path.is_dir():
+        check_pinned(source.path, source.revision, "model.vae")
+        patterns = ["config.json", "*" + FILE]
+        path = hub.snapshot(source.path, str(source.revision), patterns, "model.vae")
+    with no_progress_bars(), _explained(place, source.path), TemporaryDirectory() as layout:
+        if in_file:
+            own.save_config(Path(layout, "vae"))
+            kind = ("diffusers", type(own).__name__)
+            vae = _part_in_file(kind, path, Path(layout), "vae", own.dtype)
+        else:
+            named = str(own.load_config(path).get("_class_name"))
+            if not hasattr(getattr(diffusers, named, None), "decode"):
+                raise UserError(f"{place}: {source.path} is no autoencoder of diffusers")
+            vae = _class(("diffusers", named)).from_pretrained(
+                str(path),
+                dtype=own.dtype,
+                variant=_variant_in(path.parent, path.name, own.dtype) or None,
+                local_files_only=True,
+                use_safetensors=True,
+            )
+    if any(tensor.is_meta for tensor in vae.parameters()):
+        raise UserError(f"{place}: {source.path} lacks weights of a {type(vae).__name__}")
+    _check_channels(place, source.path, vae, pipe)
+    return vae.eval()
+
+
+def _check_channels(place: str, path: str, vae: Any, pipe: Any) -> None:
+    """Refuse an autoencoder of other latents than those of a pipeline."""
+    found, wanted = (
+        one.config.get("latent_channels") or one.config.z_dim for one in (vae, pipe.vae)
+    )
+    if found != wanted:
+        raise UserError(f"{place}: {path} decodes {found} channels, not the {wanted} of the model")
 
 
 @contextmanager
@@ -112,7 +176,9 @@ def _explained(place: str, path: str) -> Iterator[None]:
     """Turn what diffusers and transformers raise about files into one line."""
     try:
         yield
-    except (OSError, ValueError, RuntimeError, SafetensorError, SingleFileComponentError) as error:
+    except (
+        OSError, ValueError, RuntimeError, ImportError, SafetensorError, SingleFileComponentError
+    ) as error:  # fmt: skip
         raise UserError(f"{place}: cannot load {path}: {_one_line(error)}") from error
 
 
@@ -151,15 +217,18 @@ def download(pipeline_class: Any, repository: str, revision: str, dtype: str) ->
     return Path(folder)
 
 
-def _from_folder(pipeline_class: Any, folder: Path, dtype: torch.dtype, **given: Any) -> Any:
+def _from_folder(
+    pipeline_class: Any, folder: Path, model: config.Model, dtype: torch.dtype, **given: Any
+) -> Any:
     """A pipeline from its folder, with parts that are given in place of those in the folder."""
     index = _checked_index(pipeline_class, folder, given)
     named = {
         name: kind
         for name, kind in parts(index).items()
-        if name not in given and _variant_in(folder, name, dtype)
+        if name not in given
+        and (_variant_in(folder, name, dtype) or quantizer(model, name, kind[0], dtype))
     }
-    given |= {name: load_part(folder, name, kind, dtype) for name, kind in named.items()}
+    given |= {name: _load_part(folder, name, kind, model, dtype) for name, kind in named.items()}
     return pipeline_class.from_pretrained(
         str(folder),
         dtype=dtype,
@@ -170,15 +239,19 @@ def _from_folder(pipeline_class: Any, folder: Path, dtype: torch.dtype, **given:
     )
 
 
-def load_part(folder: Path, name: str, kind: tuple[str, str], dtype: torch.dtype) -> Any:
+def _load_part(
+    folder: Path, name: str, kind: tuple[str, str], model: config.Model, dtype: torch.dtype
+) -> Any:
     """A part of a pipeline, by its library and class, of the variant that fits the precision."""
-    return _class(kind).from_pretrained(
-        str(folder / name),
-        dtype=dtype,
-        variant=_variant_in(folder, name, dtype) or None,
-        local_files_only=True,
-        use_safetensors=True,
-    )
+    with no_warnings():
+        return _class(kind).from_pretrained(
+            str(folder / name),
+            dtype=dtype,
+            variant=_variant_in(folder, name, dtype) or None,
+            local_files_only=True,
+            use_safetensors=True,
+            **quantizer(model, name, kind[0], dtype),
+        )
 
 
 def _from_file(pipeline_class: Any, model: config.Model, dtype: torch.dtype) -> Any:
@@ -190,11 +263,11 @@ def _from_file(pipeline_class: Any, model: config.Model, dtype: torch.dtype) -> 
     own = held(header(file), index)
     denoiser = "unet" if "unet" in kinds else "transformer"
     if "vae" not in own or not hasattr(pipeline_class, "from_single_file"):
-        given = {denoiser: _denoiser(kinds[denoiser], file, layout, denoiser, dtype)}
-        pipe = _from_folder(pipeline_class, layout, dtype, **given)
+        given = {denoiser: _part_in_file(kinds[denoiser], file, layout, denoiser, dtype)}
+        pipe = _from_folder(pipeline_class, layout, model, dtype, **given)
     else:
         others = {
-            name: load_part(layout, name, kinds[name], dtype)
+            name: _load_part(layout, name, kinds[name], model, dtype)
             for name in lacking(model.path, str(layout))
         }
         pipe = pipeline_class.from_single_file(
@@ -209,19 +282,31 @@ def _from_file(pipeline_class: Any, model: config.Model, dtype: torch.dtype) -> 
         for key, tensor in part.named_parameters() if isinstance(part, torch.nn.Module) else ():
             if tensor.is_meta:
                 raise UserError(f"model.path: {file} lacks {key} of the {name} of {layout}")
+    if model.quantization == "int8" and file.suffix == FILE:
+        pack_layers(_denoisers(pipe)[0])
     return pipe
 
 
-def _denoiser(
+def _part_in_file(
     kind: tuple[str, str], file: Path, layout: Path, part: str, dtype: torch.dtype
 ) -> Any:
-    """A U-Net or transformer from a file, with the config that it has in a folder of a pipeline."""
-    denoiser = _class(kind)
-    if hasattr(denoiser, "from_single_file"):
-        return denoiser.from_single_file(
-            str(file), config=str(layout), subfolder=part, dtype=dtype, local_files_only=True
-        )
-    model = denoiser.from_config(denoiser.load_config(layout / part))
+    """A part of a pipeline from a file of its own, with the config that it has in a folder."""
+    one = _class(kind)
+    if kind[1] in SINGLE_FILE_LOADABLE_CLASSES:
+        try:
+            return one.from_single_file(
+                str(file),
+                config=str(layout),
+                subfolder=part,
+                dtype=dtype,
+                local_files_only=True,
+                **gguf_quantizer(file, dtype),
+            )
+        except LookupError as error:
+            raise UserError(f"model.path: {file} lacks weights of a {kind[1]}") from error
+    if file.suffix != FILE:
+        raise UserError(f"model.path: {file}: a {kind[1]} is read from {FILE} files only")
+    model = one.from_config(one.load_config(layout / part))
     model.load_state_dict(load_file(file))
     return model.to(dtype).eval()
 
@@ -232,6 +317,12 @@ def _class(kind: tuple[str, str]) -> Any:
     return getattr(import_module(library), name)
 
 
+def _denoisers(pipe: Any) -> list[Any]:
+    """The U-Net or transformer of a pipeline, or both transformers that share its steps."""
+    parts = (getattr(pipe, name, None) for name in ("unet", "transformer", "transformer_2"))
+    return [part for part in parts if part is not None]
+
+
 def _left_out(pipeline_class: Any) -> dict[str, Any]:
     known = inspect.signature(pipeline_class.__init__).parameters
     left_out: dict[str, Any] = {**dict.fromkeys(NOT_LOADED), "requires_safety_checker": False}
@@ -240,14 +331,57 @@ def _left_out(pipeline_class: Any) -> dict[str, Any]:
 
 def _place(pipe: Any, offload: str, device: torch.device) -> Any:
     if offload == "none":
-        return pipe.to(device)
+        pipe.to(device)
+        if device.type == "cuda" and hasattr(pipe, "unet"):
+            # The order of numbers in which convolutions are fastest there.
+            pipe.unet.to(memory_format=torch.channels_last)
+        return pipe
     if device.type == "cpu":
         raise UserError(f"runtime.offload: {offload} needs a GPU as runtime.device, not the CPU")
-    if offload == "model":
-        pipe.enable_model_cpu_offload(device=device)
-    else:
-        pipe.enable_sequential_cpu_offload(device=device)
+    match offload:
+        case "model":
+            pipe.enable_model_cpu_offload(device=device)
+            one_at_a_time(pipe)
+        case "group":
+            # Tiles would change the order of layers, in which a stream fetches them ahead.
+            pipe.enable_group_offload(
+                device, offload_type="leaf_level", use_stream=True, exclude_modules="vae"
+            )
+        case _:
+            pipe.enable_sequential_cpu_offload(device=device)
     return pipe
+
+
+class Others(UserCpuOffloadHook):
+    """The parts of a pipeline that leave the device when another one is to run.
+
+    Attributes:
+        hooks: theirs.
+    """
+
+    def __init__(self, hooks: list[UserCpuOffloadHook]) -> None:
+        self.hooks = hooks
+
+    @property
+    def model(self) -> torch.nn.Module:
+        """One that is on the device, if any is."""
+        parts: list[torch.nn.Module] = [hook.model for hook in self.hooks]
+        return next((p for p in parts if next(p.parameters()).device.type != "cpu"), parts[0])
+
+    def offload(self) -> None:
+        for hook in self.hooks:
+            hook.offload()
+
+
+def one_at_a_time(pipe: Any) -> None:
+    """Let each part of an offloaded pipeline push off whichever other one is on the device.
+
+    diffusers has it push off the part that comes before it in a call. A search goes back: from a
+    check to the denoiser, and from a second denoiser to the first.
+    """
+    hooks = pipe._all_hooks
+    for own in hooks if len(hooks) > 1 else ():
+        own.hook.prev_module_hook = Others([hook for hook in hooks if hook is not own])
 
 
 def _set_switches(pipe: Any, model: config.Model, runtime: config.Runtime) -> None:
@@ -261,46 +395,26 @@ def _set_switches(pipe: Any, model: config.Model, runtime: config.Runtime) -> No
             raise UserError(f"{place}.vae_{name}: {owner} cannot do this")
         if wanted:
             getattr(vae, f"enable_{name}")()
-    denoiser = getattr(pipe, "unet", None) or pipe.transformer
     if runtime.attention is not None:
         try:
             with no_warnings():
-                denoiser.set_attention_backend(runtime.attention)
+                for denoiser in _denoisers(pipe):
+                    denoiser.set_attention_backend(runtime.attention)
         except (ValueError, RuntimeError, ImportError) as error:
             raise UserError(
                 f"runtime.attention: {runtime.attention}: {_one_line(error)}"
             ) from error
     if runtime.compile:
-        denoiser.compile()
+        for denoiser in _denoisers(pipe):
+            compile_denoiser(denoiser)
 
 
-def dtype_on(device: torch.device, name: str) -> torch.dtype:
-    """The precision of this name; ``auto`` depends on the device.
-
-    It is float32 on a CPU, bfloat16 on a GPU that has it, and float16 on any other GPU.
-    """
-    if name != "auto":
-        return getattr(torch, name)
-    if device.type == "cpu":
-        return torch.float32
-    has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported(False)
-    return torch.bfloat16 if has_bfloat16 else torch.float16
-
-
-def torch_device(name: str) -> torch.device:
-    """The torch device of this name; ``auto`` is the first CUDA GPU if there is one, else the CPU.
-
-    Raises:
-        UserError: no such device on this machine.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"runtime.device: {name} is not usable: {_one_line(error)}") from error
-    return device
+@contextmanager
+def no_deprecations() -> Iterator[None]:
+    """Let diffusers use what it deprecates itself, such as the embeddings of Chroma."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning, module=r"diffusers\.")
+        yield
 
 
 @contextmanager
@@ -334,10 +448,13 @@ def _checked_index(pipeline_class: Any, folder: Path, given: Iterable[str]) -> d
     index = model_index(str(folder))
     _check_class(pipeline_class, str(folder), index)
     # A missing tokenizer would be replaced by an empty one without a word.
-    for name in parts(index):
+    for name, kind in parts(index).items():
         part = folder / name
         if not part.is_dir():
             raise UserError(f"model.path: {folder} has no folder {name}")
+        needed = getattr(getattr(transformers, kind[1], None), "_backends", [])
+        if missing := [package for package in needed if find_spec(package) is None]:
+            raise UserError(f"model.path: the {name} of {folder} needs {', '.join(missing)}")
         if name in given or not (part / "config.json").is_file():
             continue
         if _variant_in(folder, name, torch.float32) is None:

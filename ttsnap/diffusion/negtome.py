@@ -128,5 +128,6 @@ class NegToMe:
 
 
 def _joins_text(layer: Any) -> bool:
-    """Whether this is one of Flux's single blocks, through which text and image go as one."""
-    return bool(getattr(layer, "pre_only", False))
+    """Whether this is of a single block of Flux or FLUX.2: text and image go through it as one."""
+    joint = type(layer).__name__ == "Flux2ParallelSelfAttention"
+    return joint or bool(getattr(layer, "pre_only", False))

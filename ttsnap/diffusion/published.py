@@ -7,13 +7,13 @@ classes of diffusers and transformers.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ttsnap import config
-from ttsnap.diffusion.sources import with_family
+from ttsnap.diffusion.sources import model_index, parts, with_family
 from ttsnap.errors import UserError
 
 _KL = {
@@ -26,6 +26,8 @@ _KL = {
 }
 _KL_16 = _KL | {"latent_channels": 16, "use_quant_conv": False, "use_post_quant_conv": False}
 _FLUX_KL = _KL_16 | {"scaling_factor": 0.3611, "shift_factor": 0.1159}
+_FLUX2 = {"_class_name": "Flux2Transformer2DModel"}
+_FLUX2_KL = {"_class_name": "AutoencoderKLFlux2"}
 _DC_BLOCKS = ["ResBlock"] * 3 + ["EfficientViTBlock"] * 3
 _DC = {
     "_class_name": "AutoencoderDC",
@@ -34,21 +36,79 @@ _DC = {
     "upsample_block_type": "interpolate",
     "downsample_block_type": "Conv",
 }
+_WAN = {"_class_name": "WanTransformer3DModel"}
 _SD3 = {"_class_name": "SD3Transformer2DModel", "qk_norm": "rms_norm"}
+_CLIP = {
+    "_class_name": "CLIPTextModel",
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_attention_heads": 12,
+    "projection_dim": 768,
+}
+_CLIP_PROJECTED = _CLIP | {"_class_name": "CLIPTextModelWithProjection"}
+_OPEN_CLIP = {
+    "_class_name": "CLIPTextModelWithProjection",
+    "hidden_size": 1280,
+    "intermediate_size": 5120,
+    "num_attention_heads": 20,
+    "num_hidden_layers": 32,
+    "projection_dim": 1280,
+}
+_T5 = {
+    "_class_name": "T5EncoderModel",
+    "d_model": 4096,
+    "d_ff": 10240,
+    "num_heads": 64,
+    "num_layers": 24,
+    "feed_forward_proj": "gated-gelu",
+}
+_UMT5 = _T5 | {"_class_name": "UMT5EncoderModel", "vocab_size": 256384}
+_QWEN3_4B = {
+    "_class_name": "Qwen3ForCausalLM",
+    "hidden_size": 2560,
+    "intermediate_size": 9728,
+    "num_hidden_layers": 36,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "tie_word_embeddings": True,
+}
+_QWEN_VL = {
+    "_class_name": "Qwen2_5_VLForConditionalGeneration",
+    "text_config": {
+        "vocab_size": 152064,
+        "hidden_size": 3584,
+        "intermediate_size": 18944,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 28,
+        "num_key_value_heads": 4,
+    },
+    "vision_config": {"hidden_size": 1280, "out_hidden_size": 3584},
+    "tie_word_embeddings": False,
+}
+_MISTRAL = {"_class_name": "Mistral3ForConditionalGeneration", "tie_word_embeddings": False}
 
+PRICED_TOKENS = 128
+"""Tokens with which a model is priced whose texts are as long as they are."""
 
 _CLIP_TOKENS = ("stable-diffusion", "sdxl", "stable-diffusion-3")
 """Families whose denoiser attends to all tokens of a CLIP text encoder."""
 
-_T5_TOKENS = {
+_TOKENS = {
     "flux": 512,
     "stable-diffusion-3": 256,
     "pixart-sigma": 300,
     "sana": 300,
+    "sana-sprint": 300,
     "ltx": 128,
     "wan": 512,
+    "z-image": PRICED_TOKENS,
+    "flux2": 512,
+    "flux2-klein": 512,
+    "qwen-image": PRICED_TOKENS,
+    "chroma": 512,
 }
-"""Family -> length to which its pipeline pads the text of T5 or Gemma."""
+"""Family -> tokens of T5 or of a language model that an evaluation is priced with: those to which
+its pipeline pads the text, or a usual number."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +119,10 @@ class Architecture:
         denoiser: config of the U-Net or transformer, with its ``_class_name``.
         vae: config of the autoencoder, with its ``_class_name``; None of a model of pixels.
         text_tokens: length of the text sequence that the denoiser attends to.
+        texts: configs of the text encoders, with their ``_class_name``.
+        distilled: whether the model has no guidance although its denoiser does not say so.
+        denoiser_2: config of a second denoiser of the same shape, which takes over on the way.
+        by_token: whether the denoiser is told the time of every token.
         sizes: height, width and frames that it is counted at unless others are asked for.
         names: folders or repositories that hold it, without their owners.
     """
@@ -66,6 +130,10 @@ class Architecture:
     denoiser: Mapping[str, Any]
     vae: Mapping[str, Any] | None
     text_tokens: int
+    texts: tuple[Mapping[str, Any], ...] = ()
+    distilled: bool = False
+    denoiser_2: Mapping[str, Any] | None = None
+    by_token: bool = False
     sizes: tuple[tuple[int, int, int], ...] = ((512, 512, 1), (1024, 1024, 1))
     names: tuple[str, ...] = ()
 
@@ -76,6 +144,9 @@ class Architecture:
         Raises:
             UserError: a config is missing or unreadable.
         """
+        if model.vae is not None:
+            found = cls.of(model.model_copy(update={"vae": None}))
+            return found if model.vae.path.endswith(config.FILE) else found._with(model.vae)
         path = Path(model.path)
         for known in () if path.is_dir() else ARCHITECTURES.values():
             if path.name in known.names:
@@ -86,7 +157,7 @@ class Architecture:
         from ttsnap.diffusion.layouts import layout_of
 
         model = with_family(model)
-        if model.path.endswith(config.FILE):
+        if model.path.endswith(config.FILES):
             layout = {"path": str(layout_of(model)), "revision": None}
             model = model.model_copy(update=layout)
         source: dict[str, Any] = {"revision": model.revision}
@@ -96,16 +167,44 @@ class Architecture:
         try:
             denoiser = load(subfolder="unet" if with_unet else "transformer")
             vae = None if model.family == "edm" else load(subfolder="vae")
-            tokens = _T5_TOKENS.get(model.family, 0)
+            tokens = _TOKENS.get(model.family, 0)
             if model.family in _CLIP_TOKENS:
                 text, _ = transformers.CLIPTextConfig.get_config_dict(
                     model.path, subfolder="text_encoder", **source
                 )
                 tokens += text["max_position_embeddings"]
-            return cls(denoiser, vae, tokens)
+            index = model_index(model.path, model.revision)
+            texts = []
+            for name, (_, kind) in parts(index).items():
+                if name.startswith("text_encoder"):
+                    text, _ = transformers.PreTrainedConfig.get_config_dict(
+                        model.path, subfolder=name, **source
+                    )
+                    texts.append(text | {"_class_name": kind})
+            second = "transformer_2" in parts(index)
+            return cls(
+                denoiser,
+                vae,
+                tokens,
+                tuple(texts),
+                bool(index.get("is_distilled")),
+                denoiser_2=load(subfolder="transformer_2") if second else None,
+                by_token=bool(index.get("expand_timesteps")),
+            )
         except (OSError, KeyError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"model.path: no configs in {model.path}: {reason}") from None
+
+    def _with(self, vae: config.Autoencoder) -> Architecture:
+        """The same with another autoencoder."""
+        import diffusers
+
+        try:
+            found = diffusers.AutoencoderKL.load_config(vae.path, revision=vae.revision)
+        except OSError as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"model.vae.path: no config in {vae.path}: {reason}") from None
+        return replace(self, vae=found)
 
 
 ARCHITECTURES = {
@@ -113,6 +212,7 @@ ARCHITECTURES = {
         denoiser={"_class_name": "UNet2DConditionModel", "cross_attention_dim": 768},
         vae=_KL,
         text_tokens=77,
+        texts=(_CLIP,),
         names=("stable-diffusion-v1-5",),
     ),
     "sdxl": Architecture(
@@ -131,12 +231,14 @@ ARCHITECTURES = {
         },
         vae=_KL,
         text_tokens=77,
+        texts=(_CLIP, _OPEN_CLIP),
         names=("stable-diffusion-xl-base-1.0", "RealVisXL_V4.0"),
     ),
     "flux": Architecture(
         denoiser={"_class_name": "FluxTransformer2DModel", "guidance_embeds": True},
         vae=_FLUX_KL,
         text_tokens=512,
+        texts=(_CLIP, _T5),
         names=("FLUX.1-dev",),
     ),
     "sd35-medium": Architecture(
@@ -150,6 +252,7 @@ ARCHITECTURES = {
         },
         vae=_KL_16,
         text_tokens=77 + 256,
+        texts=(_CLIP_PROJECTED, _OPEN_CLIP, _T5),
         names=("stable-diffusion-3.5-medium",),
     ),
     "sd35-large": Architecture(
@@ -162,6 +265,7 @@ ARCHITECTURES = {
         },
         vae=_KL_16,
         text_tokens=77 + 256,
+        texts=(_CLIP_PROJECTED, _OPEN_CLIP, _T5),
         names=("stable-diffusion-3.5-large",),
     ),
     "pixart-sigma": Architecture(
@@ -173,10 +277,68 @@ ARCHITECTURES = {
         },
         vae=_KL,
         text_tokens=300,
+        texts=(_T5,),
         names=("PixArt-Sigma-XL-2-1024-MS",),
     ),
     "sana": Architecture(
-        denoiser={"_class_name": "SanaTransformer2DModel"}, vae=_DC, text_tokens=300
+        denoiser={"_class_name": "SanaTransformer2DModel"},
+        vae=_DC,
+        text_tokens=300,
+        texts=({"_class_name": "Gemma2Model"},),
+    ),
+    "sana-sprint": Architecture(
+        denoiser={
+            "_class_name": "SanaTransformer2DModel",
+            "guidance_embeds": True,
+            "qk_norm": "rms_norm_across_heads",
+        },
+        vae=_DC,
+        text_tokens=300,
+        texts=({"_class_name": "Gemma2Model"},),
+        names=("Sana_Sprint_1.6B_1024px_diffusers",),
+    ),
+    "z-image": Architecture(
+        denoiser={"_class_name": "ZImageTransformer2DModel"},
+        vae=_FLUX_KL,
+        text_tokens=PRICED_TOKENS,
+        texts=(_QWEN3_4B,),
+        names=("Z-Image", "Z-Image-Turbo"),
+    ),
+    "flux2": Architecture(
+        denoiser=_FLUX2,
+        vae=_FLUX2_KL,
+        text_tokens=512,
+        texts=(_MISTRAL,),
+        names=("FLUX.2-dev",),
+    ),
+    "flux2-klein-4b": Architecture(
+        denoiser=_FLUX2
+        | {
+            "num_layers": 5,
+            "num_single_layers": 20,
+            "num_attention_heads": 24,
+            "joint_attention_dim": 7680,
+            "guidance_embeds": False,
+        },
+        vae=_FLUX2_KL,
+        text_tokens=512,
+        texts=(_QWEN3_4B,),
+        distilled=True,
+        names=("FLUX.2-klein-4B",),
+    ),
+    "qwen-image": Architecture(
+        denoiser={"_class_name": "QwenImageTransformer2DModel"},
+        vae={"_class_name": "AutoencoderKLQwenImage"},
+        text_tokens=PRICED_TOKENS,
+        texts=(_QWEN_VL,),
+        names=("Qwen-Image",),
+    ),
+    "chroma": Architecture(
+        denoiser={"_class_name": "ChromaTransformer2DModel"},
+        vae=_FLUX_KL,
+        text_tokens=512,
+        texts=(_T5,),
+        names=("Chroma1-HD", "Chroma1-Base", "Chroma1-Flash"),
     ),
     "edm": Architecture(
         denoiser={
@@ -201,22 +363,55 @@ ARCHITECTURES = {
         denoiser={"_class_name": "LTXVideoTransformer3DModel"},
         vae={"_class_name": "AutoencoderKLLTXVideo"},
         text_tokens=128,
+        texts=(_T5,),
         sizes=((480, 704, 97),),
         names=("LTX-Video",),
     ),
     "wan-1.3b": Architecture(
-        denoiser={
-            "_class_name": "WanTransformer3DModel",
-            "num_attention_heads": 12,
-            "ffn_dim": 8960,
-            "num_layers": 30,
-        },
+        denoiser=_WAN | {"num_attention_heads": 12, "ffn_dim": 8960, "num_layers": 30},
         vae={"_class_name": "AutoencoderKLWan"},
         text_tokens=512,
+        texts=(_UMT5,),
         sizes=((480, 832, 81),),
         names=("Wan2.1-T2V-1.3B-Diffusers",),
     ),
+    "wan-2.2": Architecture(
+        denoiser=_WAN,
+        denoiser_2=_WAN,
+        vae={"_class_name": "AutoencoderKLWan"},
+        text_tokens=512,
+        texts=(_UMT5,),
+        sizes=((480, 832, 81), (720, 1280, 81)),
+        names=("Wan2.2-T2V-A14B-Diffusers",),
+    ),
+    "wan-2.2-5b": Architecture(
+        denoiser=_WAN
+        | {
+            "in_channels": 48,
+            "out_channels": 48,
+            "num_attention_heads": 24,
+            "ffn_dim": 14336,
+            "num_layers": 30,
+        },
+        vae={
+            "_class_name": "AutoencoderKLWan",
+            "base_dim": 160,
+            "decoder_base_dim": 256,
+            "z_dim": 48,
+            "is_residual": True,
+            "in_channels": 12,
+            "out_channels": 12,
+            "patch_size": 2,
+            "scale_factor_spatial": 16,
+        },
+        text_tokens=512,
+        texts=(_UMT5,),
+        by_token=True,
+        sizes=((704, 1280, 121),),
+        names=("Wan2.2-TI2V-5B-Diffusers",),
+    ),
 }
 """Stable Diffusion 1.5, SDXL and what is finetuned from it, FLUX.1-dev, Stable Diffusion 3.5,
-PixArt-Σ XL for 1024 pixels, Sana 1.6B; the U-Net of EDM for ImageNet-64 in diffusers' blocks,
-LTX-Video 2B, Wan 2.1 1.3B."""
+PixArt-Σ XL for 1024 pixels, Sana 1.6B, SANA-Sprint 1.6B, Z-Image, FLUX.2 dev and klein 4B,
+Qwen-Image, Chroma1; the U-Net of EDM for ImageNet-64 in diffusers' blocks, LTX-Video 2B, Wan 2.1
+1.3B, Wan 2.2 14B and 5B."""

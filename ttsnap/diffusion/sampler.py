@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, ClassVar
@@ -19,20 +18,17 @@ from ttsnap.diffusion import schedulers
 from ttsnap.diffusion.costs import Clock, costs
 from ttsnap.diffusion.coupled import CoupledState, Coupling
 from ttsnap.diffusion.defaults import defaults_of
+from ttsnap.diffusion.finite import Finite
+from ttsnap.diffusion.guidance import check_options, rescaled
 from ttsnap.diffusion.loading import no_warnings
 from ttsnap.diffusion.negtome import NegToMe
-from ttsnap.diffusion.state import Conditioning, State
+from ttsnap.diffusion.state import Conditioning, State, filled_up, prompt_rows
+from ttsnap.diffusion.texts import MASKED, POOLED, awake, first_too_long
 from ttsnap.errors import UserError
 
 __all__ = ["MASKED", "POOLED", "Conditioning", "Sampler", "State"]
 
 logger = logging.getLogger(__name__)
-
-MASKED = ("prompt", "prompt_mask", "negative", "negative_mask")
-"""Names of what ``encode_prompt`` of pipelines with masked text gives, in its order."""
-
-POOLED = ("prompt", "negative", "prompt_pooled", "negative_pooled")
-"""The same of pipelines with pooled text."""
 
 
 class Sampler(ABC):
@@ -49,9 +45,14 @@ class Sampler(ABC):
         stochastic: whether :meth:`step` needs noise.
         noisy_steps: step indices at which that noise has an effect on the latents that follow.
         guided: whether an evaluation is two passes, for the prompt and its negative: where the
-            guidance scale is above 1, as in the pipelines' own calls. At 0 and at 1 there is none.
+            guidance scale is above :attr:`guided_above`, as in the pipelines' own calls. At 0 there
+            is none.
+        guidance_options: names of what guidance takes beside its scale.
         device: where latents live.
         dtype: precision of latents.
+        autocast: precision that the denoiser is evaluated in, or None: in that of its weights.
+        batch_sizes: numbers of candidates, ascending, up to which evaluations are filled up.
+        finite: whether outputs are finite.
         latent_shape: shape of one candidate's latents, as the pipeline keeps them.
         frames: 1, or those of a video.
         scored_frames: how many of them rewards see.
@@ -69,12 +70,21 @@ class Sampler(ABC):
     stochastic_scheduler: ClassVar[config.Scheduler]
     """What the family samples with where noise is wanted at every step."""
 
-    frame_rate: ClassVar[float | None] = None
+    frame_rate: float | None = None
     """Frames per second of a family of videos; None of images."""
 
     any_prompt: ClassVar[str] = ""
     """A prompt that every model of the family takes."""
 
+    guided_above: ClassVar[float] = 1.0
+    """Guidance scale above which there is classifier-free guidance."""
+
+    apart: ClassVar[bool] = False
+    """Whether its two passes are one after the other, as in the pipeline, instead of one batch."""
+
+    autocast: torch.dtype | None = None
+    batch_sizes: tuple[int, ...] = ()
+    guidance_options: tuple[str, ...] = ()
     previewer: Any = None
     release_text_encoders = False
     decodes_aside = True
@@ -89,6 +99,7 @@ class Sampler(ABC):
             UserError: the size or the scheduler is not possible.
         """
         self.pipe, self.sampling = pipe, sampling
+        check_options(sampling.guidance_options, self.guidance_options, self.pipeline_class)
         self.steps = sampling.steps
         self.device = pipe._execution_device
         self.dtype: torch.dtype = self.denoiser.dtype
@@ -96,15 +107,18 @@ class Sampler(ABC):
         self.scored_frames = min(sampling.scored_frames, sampling.frames)
         self.latent_shape: tuple[int, ...] = self.latent_size()
         self.guidance_scale = sampling.guidance_scale
-        self.guided = sampling.guidance_scale > 1 and not self.distilled
+        self.guided = sampling.guidance_scale > self.guided_above and not self.distilled
         self._scheduler, self._eta = schedulers.make_scheduler(
             sampling.scheduler, pipe.scheduler, sampling.steps, self.device, self.timesteps
         )
         self.sigmas = schedulers.noise_levels(self._scheduler)
         self.stochastic = schedulers.is_stochastic(self._scheduler, self._eta)
         self.noisy_steps = schedulers.noisy_steps(self._scheduler, self._eta)
+        # A step looks at the time, which on a GPU would wait for all that it has to do.
+        self._scheduler.timesteps = self._scheduler.timesteps.cpu()
         self.negtome = sampling.negtome
         self.couple()
+        self.finite = Finite()
         self._warned = False
 
     def with_noise(self) -> Sampler:
@@ -121,9 +135,9 @@ class Sampler(ABC):
         scheduler = schedulers.in_place_of(self.sampling.scheduler, self.stochastic_scheduler)
         changed = {"scheduler": scheduler, "negtome": None}
         twin = type(self)(self.pipe, self.sampling.model_copy(update=changed))
-        twin.previewer = self.previewer
+        twin.autocast, twin.batch_sizes = self.autocast, self.batch_sizes
+        twin.previewer, twin.decodes_aside = self.previewer, self.decodes_aside
         twin.release_text_encoders = self.release_text_encoders
-        twin.decodes_aside = self.decodes_aside
         return twin
 
     @classmethod
@@ -166,13 +180,20 @@ class Sampler(ABC):
                 raise UserError("sampling.negtome: needs a deterministic scheduler")
             pusher = NegToMe(self.denoiser, self.negtome, self.width / self.height)
             times = self._scheduler.timesteps.tolist()
-            self.coupling = Coupling.over(times, pusher, passes=2 if self.guided else 1)
+            self.coupling = Coupling.over(
+                times, pusher, passes=1 if self.apart else 1 + self.guided
+            )
         self.coupled = list(self.coupling.steps) if self.coupling else []
 
     @property
     def denoiser(self) -> Any:
         """The network that is evaluated at every step."""
         return getattr(self.pipe, "unet", None) or self.pipe.transformer
+
+    @property
+    def stages(self) -> list[tuple[Sampler, int]]:
+        """Who denoises, in turn, each with the number of its steps: the one and only for all."""
+        return [(self, self.steps)]
 
     @property
     def distilled(self) -> bool:
@@ -231,7 +252,7 @@ class Sampler(ABC):
         cut off, with one warning.
         """
         self._warn_of_truncation([*texts, *negatives] if self.guided else list(texts))
-        with no_warnings(), self._text_encoders():
+        with no_warnings(), awake(self.pipe, self.device, self.release_text_encoders):
             tensors = self.embed(list(texts), list(negatives))
         return Conditioning({name: rows for name, rows in tensors.items() if rows is not None})
 
@@ -241,12 +262,12 @@ class Sampler(ABC):
     ) -> torch.Tensor:
         """One denoiser evaluation with its guidance.
 
-        Classifier-free guidance (Ho and Salimans, eq. 6, with scale w + 1) puts negative and
-        positive halves into one batch of 2 B.
+        Classifier-free guidance puts negative and positive halves into one batch of 2 B, or asks
+        for one after the other.
 
         Args:
             model_input: latents (B, …) as the scheduler scales them.
-            timestep: the scheduler's timestep, without dimensions.
+            timestep: the scheduler's timestep, without dimensions, in main memory.
             conditioning: B rows.
 
         Returns:
@@ -254,15 +275,35 @@ class Sampler(ABC):
         """
         tensors = conditioning.tensors
         if not self.guided:
-            return self.predict(model_input, timestep, tensors)
-        prompts = {
-            name: torch.cat([tensors[name.replace("prompt", "negative", 1)], rows])
-            for name, rows in tensors.items()
-            if name.startswith("prompt")
-        }
-        output = self.predict(torch.cat([model_input] * 2), timestep, prompts)
-        negative, positive = output.chunk(2)
-        return negative + self.guidance_scale * (positive - negative)
+            return self._prediction(model_input, timestep, tensors)
+        names = [name for name in tensors if name.startswith("prompt")]
+        negatives = {name: tensors[name.replace("prompt", "negative", 1)] for name in names}
+        if self.apart:
+            positive = self._prediction(model_input, timestep, tensors)
+            negative = self._prediction(model_input, timestep, negatives)
+        else:
+            both = {name: torch.cat([negatives[name], tensors[name]]) for name in names}
+            output = self._prediction(torch.cat([model_input] * 2), timestep, both)
+            negative, positive = output.chunk(2)
+        return self.guide(positive, negative)
+
+    def _prediction(self, model_input: torch.Tensor, timestep: torch.Tensor, prompts: Any) -> Any:
+        """:meth:`predict`, cast down for as long as it takes."""
+        given = model_input, timestep.to(self.device, non_blocking=True), prompts
+        if self.autocast is None:
+            return self.predict(*given)
+        with torch.autocast(self.device.type, self.autocast):
+            return self.predict(*given).to(model_input.dtype)
+
+    def guide(self, positive: torch.Tensor, negative: torch.Tensor) -> torch.Tensor:
+        """What follows from both passes (Ho and Salimans, eq. 6, with scale w + 1)."""
+        guided = negative + self.guidance_scale * (positive - negative)
+        strength = self.sampling.guidance_options.get("guidance_rescale", 0.0)
+        return rescaled(guided, positive, strength) if strength else guided
+
+    def priced_text(self) -> Conditioning:
+        """The text with which an evaluation is priced, one row."""
+        return self.encode([self.any_prompt], [""])
 
     @property
     def autoencoder(self) -> Any:
@@ -275,12 +316,10 @@ class Sampler(ABC):
 
     @torch.inference_mode()
     def decode(self, latents: torch.Tensor) -> np.ndarray:
-        """Latents or Tweedie estimates (B, *latent_shape) to uint8 (B, H, W, 3).
-
-        A family of videos gives (B, F, H, W, 3).
+        """Latents or estimates (B, *latent_shape) to uint8 (B, H, W, 3), videos (B, F, H, W, 3).
 
         Raises:
-            UserError: the decoder's output is not finite.
+            UserError: its output, or that of an evaluation before it, is not finite.
         """
         return self._pixels(self.reconstruct(latents))
 
@@ -309,41 +348,25 @@ class Sampler(ABC):
 
     def _pixels(self, decoded: torch.Tensor) -> np.ndarray:
         # Clipped to pixels, a picture that overflowed would pass for a black or white one.
-        if not torch.isfinite(decoded).all():
-            raise UserError(
-                f"the decoder's output is not finite ({self.dtype}): try model.dtype float32 or "
-                "bfloat16"
-            )
-        return (self._postprocess(decoded) * 255).round().astype(np.uint8)
+        self.finite.note(decoded, "decoder", self.dtype)
+        pixels = (self._postprocess(decoded).float() * 255).round().to(torch.uint8)
+        images: np.ndarray = pixels.movedim(-3, -1).contiguous().cpu().numpy()
+        self.finite.read()
+        return images
 
-    def _postprocess(self, decoded: torch.Tensor) -> np.ndarray:
-        """What an autoencoder gave as floats in [0, 1], channels last."""
-        return self.pipe.image_processor.postprocess(decoded, output_type="np")
-
-    @contextmanager
-    def _text_encoders(self) -> Iterator[None]:
-        """Text encoders where they can run, and out of the way again if they are released."""
-        components = self.pipe.components if self.release_text_encoders else {}
-        encoders = [
-            part for name, part in components.items() if part and name.startswith("text_encoder")
-        ]
-        for encoder in encoders:
-            encoder.to(self.device)
-        yield
-        for encoder in encoders:
-            encoder.to("cpu")
+    def _postprocess(self, decoded: torch.Tensor) -> torch.Tensor:
+        """What an autoencoder gave, in [0, 1]: (B, 3, H, W), or videos (B, F, 3, H, W)."""
+        return self.pipe.image_processor.postprocess(decoded, output_type="pt")
 
     def _warn_of_truncation(self, texts: list[str]) -> None:
         if self._warned or self.text_limit is None:
             return
-        tokenizer, longest = self.text_limit
-        lengths = map(len, tokenizer(texts, verbose=False).input_ids)
-        if too_long := [t for t, length in zip(texts, lengths, strict=True) if length > longest]:
+        if (text := first_too_long(texts, *self.text_limit)) is not None:
             self._warned = True
             logger.warning(
                 "prompts longer than the text encoder's %d tokens are cut off, such as %r",
-                longest,
-                too_long[0][:60],
+                self.text_limit[1],
+                text[:60],
             )
 
     def noise(self, seeds: Sequence[int]) -> torch.Tensor:
@@ -355,7 +378,7 @@ class Sampler(ABC):
 
     def _draw(self, seeds: Sequence[int], shape: Sequence[int]) -> torch.Tensor:
         drawn = [torch.randn(shape, generator=torch.Generator().manual_seed(s)) for s in seeds]
-        return torch.stack(drawn).to(self.device, self.dtype)
+        return torch.stack(drawn).to(self.device, self.dtype, non_blocking=True)
 
     def start(
         self,
@@ -375,7 +398,7 @@ class Sampler(ABC):
                 reference that is no candidate here runs along as an extra row. By default each
                 candidate is its own, and nothing is pushed.
         """
-        rows = self._rows(conditioning, len(seeds), rows)
+        rows = prompt_rows(conditioning, len(seeds), rows)
         if references is None or self.coupling is None:
             return self.start_from(conditioning, self.noise(seeds), rows)
         everyone, all_rows, places = self.coupling.rows(seeds, rows, references)
@@ -389,7 +412,7 @@ class Sampler(ABC):
         rows: Sequence[int] | None = None,
     ) -> State:
         """Like :meth:`start`, from standard normal noise (B, *latent_shape) of the caller's own."""
-        rows = self._rows(conditioning, len(noise), rows)
+        rows = prompt_rows(conditioning, len(noise), rows)
         return State(
             latents=noise * schedulers.initial_scale(self._scheduler),
             conditioning=conditioning,
@@ -399,38 +422,24 @@ class Sampler(ABC):
             steps=self.steps,
         )
 
-    @staticmethod
-    def _rows(
-        conditioning: Conditioning, candidates: int, rows: Sequence[int] | None
-    ) -> Sequence[int]:
-        """Prompt row of each candidate."""
-        if rows is None:
-            rows = [0] * candidates if len(conditioning) == 1 else range(len(conditioning))
-        if len(rows) != candidates:
-            raise ValueError(f"{candidates} candidates, but rows of prompts for {len(rows)}")
-        return rows
-
     @torch.inference_mode()
     def evaluate(self, state: State) -> State:
         """Ask the denoiser about every candidate: the costly part of :meth:`step`.
 
+        Whether its output is finite is read at the next :meth:`decode`: a GPU goes on meanwhile.
+
         Returns:
             The state with its ``output``, from which :meth:`step` opens as many branches as are
             wanted.
-
-        Raises:
-            UserError: the output is not finite.
         """
         if state.done:
             raise ValueError(f"all {state.steps} steps are done")
         timestep, model_input = schedulers.model_input(state.scheduler, state.index, state.latents)
+        model_input, prompts = filled_up(model_input, state.prompts, self.batch_sizes)
         with state.coupled():
-            output = self.denoise(model_input, timestep, state.prompts)
-        if not torch.isfinite(output).all():
-            raise UserError(
-                f"the denoiser's output is not finite at step {state.index} of {self.steps} "
-                f"({self.dtype}): try model.dtype float32 or bfloat16, or less guidance"
-            )
+            output = self.denoise(model_input, timestep, prompts)[: state.running]
+        where = f" at step {state.index} of {self.steps}"
+        self.finite.note(output, "denoiser", self.dtype, where, ", or less guidance")
         return replace(state, output=output)
 
     @torch.inference_mode()
@@ -448,9 +457,6 @@ class Sampler(ABC):
             scheduler's own where it reports one. At the last step they are the final latents,
             which is the same thing where the scheduler ends at sigma 0, and where it does not
             makes the last estimate the final image all the same.
-
-        Raises:
-            UserError: the denoiser's output is not finite.
         """
         if self.stochastic == (noise is None):
             needs = "needs" if self.stochastic else "is deterministic and takes no"

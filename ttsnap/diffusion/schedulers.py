@@ -18,6 +18,7 @@ from ttsnap.diffusion.solvers import (
     EulerAncestralDiscreteScheduler,
     FlowMatchSDEScheduler,
     LCMScheduler,
+    SCMScheduler,
 )
 from ttsnap.errors import UserError
 
@@ -34,7 +35,7 @@ SCHEDULERS = (
 )
 """Schedulers that are deterministic, or can be; some also for flow matching, by their options."""
 
-PREDICTION_TYPES = ("epsilon", "v_prediction", "sample", "flow_prediction")
+PREDICTION_TYPES = ("epsilon", "v_prediction", "sample", "flow_prediction", "trigflow")
 
 WITH_ETA = ("DDIMScheduler", "TCDScheduler")
 """Schedulers with an option ``eta``, the share of noise in a step."""
@@ -99,21 +100,14 @@ def make_scheduler(
             scheduler = scheduler_class.from_config(base, **options)
     except (ValueError, TypeError, NotImplementedError) as error:
         raise UserError(f"{where}: {error}") from error
-    if matches_flow(scheduler) != matches_flow(model_scheduler):
-        problem = (
-            "is no scheduler for a flow-matching model; choose FlowMatchEulerDiscreteScheduler, or "
-            "give it the options use_flow_sigmas: true and prediction_type: flow_prediction"
-            if matches_flow(model_scheduler)
-            else "is for flow-matching models only"
-        )
-        raise UserError(f"{where} {problem}")
-    if matches_edm(scheduler) != matches_edm(model_scheduler):
-        problem = (
-            "is no scheduler for an EDM; choose EDMHeunScheduler"
-            if matches_edm(model_scheduler)
-            else "is for EDM only"
-        )
-        raise UserError(f"{where} {problem}")
+    for matches, kind, choice in _KINDS:
+        if matches(scheduler) != matches(model_scheduler):
+            problem = (
+                f"is no scheduler for {kind[0]}; choose {choice}"
+                if matches(model_scheduler)
+                else f"is for {kind[1]} only"
+            )
+            raise UserError(f"{where} {problem}")
     _set_evaluations(scheduler, steps, device, timesteps(scheduler))
     if prediction_type(scheduler) not in PREDICTION_TYPES:
         raise UserError(f"{where}: prediction_type must be one of {', '.join(PREDICTION_TYPES)}")
@@ -228,8 +222,8 @@ def noisy_steps(scheduler: Any, eta: float) -> tuple[int, ...]:
 
 def evaluations(scheduler: Any, steps: int) -> int:
     """Denoiser evaluations that as many steps of a scheduler take."""
-    if matches_flow(scheduler):
-        return steps  # which may be set with the size of the picture only
+    if matches_flow(scheduler) or matches_circle(scheduler):
+        return steps  # which may be set with the size of the picture only, and end in a 0
     twin = type(scheduler).from_config(scheduler.config)
     twin.set_timesteps(steps)
     return len(twin.timesteps)
@@ -246,6 +240,24 @@ def matches_flow(scheduler: Any) -> bool:
 def matches_edm(scheduler: Any) -> bool:
     """Whether the denoiser is preconditioned as in EDM (Karras et al. 2022, table 1)."""
     return isinstance(scheduler, diffusers.EDMEulerScheduler)
+
+
+def matches_circle(scheduler: Any) -> bool:
+    """Whether latents are cos t x0 + sin t eps, as in continuous-time consistency models."""
+    return isinstance(scheduler, diffusers.SCMScheduler)
+
+
+_KINDS = (
+    (
+        matches_flow,
+        ("a flow-matching model", "flow-matching models"),
+        "FlowMatchEulerDiscreteScheduler, or give it the options use_flow_sigmas: true and "
+        "prediction_type: flow_prediction",
+    ),
+    (matches_edm, ("an EDM", "EDM"), "EDMHeunScheduler"),
+    (matches_circle, ("SANA-Sprint", "SANA-Sprint"), "SCMScheduler"),
+)
+"""Kinds of models that no other's scheduler suits: who knows them, their names, what to choose."""
 
 
 def _option(scheduler: Any, name: str) -> Any:
@@ -333,7 +345,8 @@ def is_stochastic(scheduler: Any, eta: float) -> bool:
     return (
         eta > 0
         or isinstance(
-            scheduler, EulerAncestralDiscreteScheduler | FlowMatchSDEScheduler | LCMScheduler
+            scheduler,
+            EulerAncestralDiscreteScheduler | FlowMatchSDEScheduler | LCMScheduler | SCMScheduler,
         )
         or bool(_option(scheduler, "stochastic_sampling"))
         or bool(_option(scheduler, "S_churn"))
@@ -367,7 +380,8 @@ def tweedie(
 
     Every denoiser of these families sees x = alpha x0 + s eps with alpha^2 + s^2 = 1 and
     sigma = s / alpha, also where the scheduler itself keeps x0 + sigma eps. It answers with eps,
-    with v = alpha eps - s x0 (Salimans and Ho, Progressive Distillation, appendix D), or with x0.
+    with v = alpha eps - s x0 (Salimans and Ho, Progressive Distillation, appendix D), which is
+    also called trigflow, or with x0.
     In flow matching x = (1 - sigma) x0 + sigma eps and the answer is eps - x0.
 
     Args:
@@ -382,7 +396,7 @@ def tweedie(
     x, output = model_input.float(), output.float()
     if prediction_type == "epsilon":
         return x / alpha - sigma * output
-    if prediction_type == "v_prediction":
+    if prediction_type in ("v_prediction", "trigflow"):
         return alpha * x - sigma * alpha * output
     return output
 

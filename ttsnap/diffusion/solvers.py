@@ -10,6 +10,7 @@ import torch
 from diffusers.configuration_utils import register_to_config
 from diffusers.schedulers.scheduling_edm_euler import EDMEulerSchedulerOutput
 from diffusers.schedulers.scheduling_lcm import LCMSchedulerOutput
+from diffusers.schedulers.scheduling_scm import SCMSchedulerOutput
 from diffusers.schedulers.scheduling_tcd import TCDSchedulerOutput
 from diffusers.schedulers.scheduling_utils import SchedulerOutput
 
@@ -178,6 +179,52 @@ class TCDScheduler(diffusers.TCDScheduler):
         return result
 
 
+class SCMScheduler(diffusers.SCMScheduler):
+    """The stock scheduler of continuous-time consistency models, given the noise of a step.
+
+    Latents are y = cos t x0 + sin t eps (arXiv 2410.11081, section 3) in units of ``sigma_data``.
+    ``timesteps`` are the angles at which steps begin, and ``sigmas`` their tangents; steps begin at
+    noise alone, whose level is 4096 here.
+    """
+
+    MIDDLE = 1.3
+    """Angle at which the second of two steps begins, as in the pipeline of SANA-Sprint."""
+
+    timesteps: torch.Tensor
+
+    def set_timesteps(
+        self, num_inference_steps: int, device: str | torch.device | None = None
+    ) -> None:
+        """Set angles from noise alone to 0, evenly but for two steps."""
+        middle = self.MIDDLE if num_inference_steps == 2 else None
+        super().set_timesteps(num_inference_steps, device=device, intermediate_timesteps=middle)
+        self._angles = self.timesteps
+        self.timesteps = self._angles[:-1]
+        self.sigmas = self.timesteps.sin() / self.timesteps.cos().clamp(min=2**-12)
+        self._step_index = 0
+
+    def step(
+        self,
+        model_output: torch.Tensor,
+        timestep: torch.Tensor,
+        sample: torch.Tensor,
+        variance_noise: torch.Tensor,
+    ) -> SCMSchedulerOutput:
+        """Noise the model's estimate anew, to the next level.
+
+        Args:
+            model_output: v = cos t eps - sin t x0 that the denoiser predicts (B, …).
+            timestep: entry of ``timesteps``.
+            sample: latents (B, …).
+            variance_noise: standard normal noise (B, …), not used at the last step.
+        """
+        start, end = self._angles[self.step_index : self.step_index + 2]
+        estimate = start.cos() * sample - start.sin() * model_output
+        self._step_index += 1
+        noised = end.cos() * estimate + end.sin() * variance_noise
+        return SCMSchedulerOutput(noised, estimate)
+
+
 def _unused(sample: torch.Tensor) -> torch.Generator:
     """For noise that is thrown away, so that nobody else's generator moves."""
     return torch.Generator(sample.device)
@@ -300,6 +347,7 @@ GIVEN_NOISE = (
     FlowMatchSDEScheduler,
     LCMScheduler,
     TCDScheduler,
+    SCMScheduler,
     EDMHeunScheduler,
 )
 """Schedulers that draw their own noise, here made to take it as an argument; and our own."""

@@ -1,7 +1,8 @@
 """Where a model lies and what its files say of it, read without torch or diffusers.
 
-A model is a folder in diffusers layout, a repository of the hub in that layout, or one .safetensors
-file, of a whole pipeline or of its denoiser, whose other parts come from such a folder.
+A model is a folder in diffusers layout, a repository of the hub in that layout, or one file: a
+.safetensors of a whole pipeline or of its denoiser, or a .gguf of its denoiser, whose other parts
+come from such a folder.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ttsnap import config, hub
-from ttsnap.config import COMMIT, FILE, HUB_ID, is_hub_id
+from ttsnap.config import COMMIT, FILE, FILES, HUB_ID, is_hub_id
 from ttsnap.diffusion.families import SAMPLERS
 from ttsnap.diffusion.headers import header
 from ttsnap.errors import UserError
@@ -50,6 +51,7 @@ _HELD = {
     ),
     "text_encoder_2": ("conditioner.embedders.1.", "text_encoders.clip_g."),
     "text_encoder_3": (),
+    "transformer_2": (),
 }
 """Part of a pipeline -> how the keys of its weights begin in a file of the original layout."""
 
@@ -60,14 +62,14 @@ def find_family(path: str, revision: str | None = None, components: str | None =
     """The family of a model, as its ``model_index.json`` says, or the keys of its file.
 
     Args:
-        path: folder, .safetensors file, or hub id.
+        path: folder, .safetensors or .gguf file, or hub id.
         revision: commit of a hub id.
         components: of a file whose keys do not tell: folder, or ORG/NAME@COMMIT.
 
     Raises:
         UserError: there is no such model, or no family for it.
     """
-    if path.endswith(FILE):
+    if path.endswith(FILES):
         return _family_of_file(path, components)
     return _family_of_index(model_index(path, revision), path)
 
@@ -110,6 +112,12 @@ def with_family(model: config.Model) -> config.Model:
     return model.model_copy(update={"family": family})
 
 
+def in_precision_of(record: Mapping[str, Any], model: config.Model) -> config.Model:
+    """``model`` in the precisions that a record of its run says, where settings leave them open."""
+    known = {"dtype": record.get("dtype", model.dtype), "autocast": record.get("autocast", "off")}
+    return model.model_copy(update=known)
+
+
 def model_index(path: str, revision: str | None = None) -> dict[str, Any]:
     """What ``model_index.json`` says; only that file is read.
 
@@ -142,10 +150,10 @@ def check_pinned(path: str, revision: str | None, place: str = "model") -> None:
     Raises:
         UserError: ``path`` is neither.
     """
-    if path.endswith(FILE):
+    if path.endswith(FILES):
         raise UserError(f"{place}.path: {path}: no such file")
     if Path(path).is_file():
-        raise UserError(f"{place}.path: {path}: only {FILE} files are read")
+        raise UserError(f"{place}.path: {path}: only {' and '.join(FILES)} files are read")
     if revision is None or not re.fullmatch(HUB_ID, path):
         raise UserError(
             f"{place}.path: {path} is neither a folder nor a hub id with {place}.revision set"
@@ -209,7 +217,6 @@ def read_model(
     text: str,
     *,
     loras: Sequence[str] = (),
-    dtype: str = "auto",
     components: str | None = None,
     say: Callable[[str], None],
 ) -> config.Model:
@@ -219,9 +226,8 @@ def read_model(
     that a single file of SD 1.5 or SDXL lacks.
 
     Args:
-        text: PATH is a folder or a .safetensors file.
+        text: PATH is a folder, or a .safetensors or .gguf file.
         loras: see :func:`read_lora`.
-        dtype: precision, or auto.
         components: of a file: folder, or ORG/NAME[@COMMIT].
         say: shows a line to the user.
 
@@ -235,7 +241,7 @@ def read_model(
     if family not in SAMPLERS or not path:  # a folder may be called as a family is
         family, path = "", text
     path, revision = pinned(path, say)
-    if path.endswith(FILE) and components is None:
+    if path.endswith(FILES) and components is None:
         from ttsnap.diffusion.checkpoints import default_components
 
         components = default_components(Path(path))
@@ -255,7 +261,6 @@ def read_model(
         "path": path,
         "revision": revision,
         "components": components,
-        "dtype": dtype,
         "loras": [read_lora(lora, say) for lora in loras],
     }
     return config.load_config({"model": given}).model
@@ -344,16 +349,19 @@ def pick_lora(names: Sequence[str], place: str) -> str:
 
 
 def described(model: config.Model) -> str:
-    """A model in one line for records: path and commit, and its LoRAs with their scales."""
+    """A model in one line for records: path, commit, quantization, autoencoder, LoRAs."""
 
     def at(path: str, revision: str | None) -> str:
         return path if revision is None else f"{path}@{revision}"
 
+    vae = [] if model.vae is None else [f"vae {at(model.vae.path, model.vae.revision)}"]
     loras = [
         f"{at(lora.path, lora.revision)}{f':{lora.weight}' if lora.weight else ''}:{lora.scale:g}"
+        + (" (second)" if lora.second else "")
         for lora in model.loras
     ]
-    return " + ".join([at(model.path, model.revision), *loras])
+    weights = f" in {model.quantization}" if model.quantization else ""
+    return " + ".join([at(model.path, model.revision) + weights, *vae, *loras])
 
 
 def model_files(model: config.Model) -> dict[str, Path]:
@@ -364,6 +372,8 @@ def model_files(model: config.Model) -> dict[str, Path]:
     roots = {"": model.path}
     if model.components is not None:
         roots["components/"] = model.components
+    if model.vae is not None:
+        roots["vae/"] = model.vae.path
     roots |= {f"loras/{index}/": lora.path for index, lora in enumerate(model.loras)}
     found = {}
     for name, path in roots.items():

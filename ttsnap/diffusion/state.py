@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.functional import pad
 
 from ttsnap.diffusion import schedulers
 
@@ -18,7 +19,8 @@ class Conditioning:
     """Encoded prompts: tensors whose first dimension is the prompt.
 
     They are named ``prompt`` and ``prompt_…`` as the family likes. With classifier-free guidance
-    each has a counterpart of its shape from the negative prompts, ``negative`` and ``negative_…``.
+    each has a counterpart from the negative prompts, ``negative`` and ``negative_…``. What says how
+    long texts are may be in main memory while the rest is on a GPU.
     """
 
     tensors: dict[str, torch.Tensor]
@@ -28,13 +30,25 @@ class Conditioning:
 
     def select(self, indices: torch.Tensor) -> Conditioning:
         """Some rows, in the order of ``indices``; a row may be taken more than once."""
-        return Conditioning({name: tensor[indices] for name, tensor in self.tensors.items()})
+        return Conditioning(
+            {
+                name: rows[indices.to(rows.device, non_blocking=True)]
+                for name, rows in self.tensors.items()
+            }
+        )
 
     @staticmethod
     def concat(parts: Sequence[Conditioning]) -> Conditioning:
-        """All rows of ``parts``, in order."""
+        """All rows of ``parts``, in order; texts (P, L, …) that are shorter end in zeros."""
+
+        def joined(rows: list[torch.Tensor]) -> torch.Tensor:
+            if rows[0].ndim == 1:
+                return torch.cat(rows)
+            longest, after = max(text.shape[1] for text in rows), (0, 0) * (rows[0].ndim - 2)
+            return torch.cat([pad(text, (*after, 0, longest - text.shape[1])) for text in rows])
+
         names = parts[0].tensors
-        return Conditioning({name: torch.cat([p.tensors[name] for p in parts]) for name in names})
+        return Conditioning({name: joined([p.tensors[name] for p in parts]) for name in names})
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -82,7 +96,7 @@ class State:
         """The row of ``conditioning`` of each one that runs."""
         if self.rows == tuple(range(len(self.conditioning))):
             return self.conditioning
-        return self.conditioning.select(self._indices(self.rows))
+        return self.conditioning.select(torch.tensor(self.rows))
 
     def all_rows(self) -> State:
         """The same with every row a candidate, so that pieces of an evaluation can be chosen."""
@@ -138,3 +152,29 @@ class State:
 
     def _indices(self, indices: Sequence[int]) -> torch.Tensor:
         return torch.as_tensor(np.asarray(indices, dtype=np.int64), device=self.latents.device)
+
+
+def prompt_rows(
+    conditioning: Conditioning, candidates: int, rows: Sequence[int] | None
+) -> Sequence[int]:
+    """Prompt row of each candidate: by default the one there is, or each its own."""
+    if rows is None:
+        rows = [0] * candidates if len(conditioning) == 1 else range(len(conditioning))
+    if len(rows) != candidates:
+        raise ValueError(f"{candidates} candidates, but rows of prompts for {len(rows)}")
+    return rows
+
+
+def filled_up(
+    latents: torch.Tensor, prompts: Conditioning, sizes: tuple[int, ...]
+) -> tuple[torch.Tensor, Conditioning]:
+    """Latents (B, …) and their prompts with the last row repeated up to the next of ``sizes``.
+
+    Beyond the largest, and without any, they stay as they are.
+    """
+    rows = len(latents)
+    size = next((size for size in sizes if size >= rows), rows)
+    if size == rows:
+        return latents, prompts
+    chosen = torch.arange(size).clamp(max=rows - 1)
+    return latents[chosen.to(latents.device, non_blocking=True)], prompts.select(chosen)

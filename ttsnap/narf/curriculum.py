@@ -134,10 +134,15 @@ def finetune_step(
             rate.step()
             epoch = bisect_left(ends, done) + 1
             history.append({"iteration": done, "epoch": epoch, "loss": loss.item()})
-            if is_main and done in ends:
+            if done not in ends:
+                continue
+            if is_main:
                 history[-1] |= validate(reward, val_data)
                 if history[-1]["val_kendall_tau"] > best["val_kendall_tau"]:
                     best, kept = history[-1], [weight.detach().clone() for weight in weights]
+            waited = torch.tensor(epoch - best["epoch"], device=accelerator.device)
+            if broadcast(waited) >= settings.patience and done < ends[-1]:
+                break
         for weight, value in zip(weights, kept, strict=True):
             weight.data.copy_(broadcast(value))
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ttsnap.diffusion.linear_preview import LinearPreview, Previews
+
 if TYPE_CHECKING:
     from ttsnap.store.trajectories import TrajectoryStore
 
@@ -50,7 +52,7 @@ class StepData:
     """Trajectories at one step, if wished with those at steps near by.
 
     Attributes:
-        images: (prompt, image, step, H, W, 3) uint8, an array of numpy or Zarr.
+        images: (prompt, image, step, H, W, 3) uint8, of numpy or Zarr, or previews.
         positions: where on the axis of steps to read.
         texts: one per prompt.
         teacher: (prompt, image) float32, the base reward of the final images.
@@ -75,21 +77,27 @@ class StepData:
         teacher: NDArray[np.float32],
         step: int,
         neighbours: int = 0,
+        preview: LinearPreview | None = None,
     ) -> Self:
         """Read step index ``step`` and ``neighbours`` stored steps to either side of it.
 
-        They are held in memory if they take at most ``IN_MEMORY`` bytes.
+        They are held in memory if they take at most ``IN_MEMORY`` bytes. With ``preview`` the
+        images are what it shows of the latents, which the store must keep.
 
         Raises:
-            UserError: if the step is not stored.
+            UserError: if the step is not stored, or no latents are kept.
         """
         texts = [prompt.text for prompt in store.prompts]
         at = store.step_position(step)
         positions = range(max(0, at - neighbours), min(len(store.steps), at + neighbours + 1))
-        if store.array.size // len(store.steps) * len(positions) > IN_MEMORY:
-            return cls(store.array, tuple(positions), texts, teacher)
-        images = np.stack([store.images(step=store.steps[p]) for p in positions], axis=2)
-        return cls(images, tuple(range(len(positions))), texts, teacher)
+        stored: Any = store.array if preview is None else store.latents
+        read = store.images if preview is None else store.latents_of
+        if stored.nbytes // len(store.steps) * len(positions) <= IN_MEMORY:
+            everyone = slice(None)
+            stored = np.stack([read(everyone, store.steps[p]) for p in positions], axis=2)
+            positions = range(len(positions))
+        images = stored if preview is None else Previews(stored, preview)
+        return cls(images, tuple(positions), texts, teacher)
 
     def __len__(self) -> int:
         return int(self.teacher.size)

@@ -13,7 +13,8 @@ from rich.text import Text
 
 from ttsnap.drawing.words import label, signed
 from ttsnap.errors import UserError
-from ttsnap.simulation.experiment import TTSNAP
+from ttsnap.schedule import look_suffixes
+from ttsnap.simulation.experiment import BEST, TTSNAP
 from ttsnap.simulation.omega import BEST_OF_N
 from ttsnap.simulation.source import pair
 from ttsnap.stats import kendall_tau_rows, mean_interval
@@ -30,8 +31,9 @@ def headline(run: Path) -> dict[str, Any]:
         run: its folder.
 
     Returns:
-        JSON types. ``rewards``: per reward ``tau_gain``, the finetuned minus the base reward's
-        Kendall τ, averaged over the first half of the steps, and ``omega``, TTSnap's in percent.
+        JSON types. ``rewards``: per reward ``tau_gain``, for each look the finetuned minus the base
+        reward's Kendall τ, averaged over the first half of the steps; ``omega`` in percent, of the
+        best plan; and ``omega_gain``, for each look TTSnap's ω less TTSp's on the same prompts.
         ``live``: per budget and method other than best-of-N the paired differences to it in
         ``reward`` and, if there is such a judge, ``held_out`` and ``oracle``, with what was spent
         on average.
@@ -45,10 +47,7 @@ def headline(run: Path) -> dict[str, Any]:
         raise UserError(f"{run}: not the folder of a finished run, it lacks search/results.parquet")
     return {
         "rewards": {
-            table.parent.name: {
-                "tau_gain": tau_gain(run / "tensors" / table.parent.name),
-                "omega": _omega(table),
-            }
+            table.parent.name: _of_reward(run / "tensors", table)
             for table in sorted(run.glob("simulation/*/omega.csv"))
         },
         "live": live_differences(pd.read_parquet(results)),
@@ -115,10 +114,15 @@ def table(numbers: dict[str, Any]) -> Group:
     lines.add_column(justify="right")
     lines.add_column("95 % interval", justify="right", header_style="dim")
     for name, found in numbers["rewards"].items():
-        _line(
-            lines, f"{name}: Kendall τ gained over the first half of the steps", found["tau_gain"]
-        )
-        _line(lines, f"{name}: ω of TTSnap against best-of-N, %", found["omega"])
+        several = len(found["tau_gain"]) > 1
+        for look, gain in found["tau_gain"].items():
+            seen = f", {look}s" if several else ""
+            _line(lines, f"{name}{seen}: early Kendall τ gained", gain)
+        for look, gain in found["omega_gain"].items():
+            seen = f", {look}s" if several else ""
+            _line(lines, f"{name}{seen}: ω of TTSnap less TTSp's, %", gain)
+        whose = "the best plan" if several else "TTSnap"
+        _line(lines, f"{name}: ω of {whose}, %", found["omega"])
     report = Text(f"report: {numbers['report']}", style="dim")
     return Group(lines, "", _live_table(numbers["live"]), "", report)
 
@@ -167,9 +171,24 @@ def _line(lines: Table, what: str, found: dict[str, float]) -> None:
     )
 
 
-def _omega(path: Path) -> dict[str, float]:
-    row = pd.read_csv(path).set_index("strategy").T[TTSNAP]
-    return {"mean": float(row.omega), "low": float(row.omega_low), "high": float(row.omega_high)}
+def _of_reward(tensors: Path, omega: Path) -> dict[str, Any]:
+    """What finetuning and pruning by a reward are worth, from its tensors and table of ω."""
+    table, name = pd.read_csv(omega), omega.parent.name
+    looks = table[table.strategy == TTSNAP]
+    best = table[table.strategy == BEST] if len(looks) > 1 else looks
+    return {
+        "tau_gain": {
+            look: tau_gain(tensors / f"{name}{suffix}")
+            for look, suffix in zip(looks["look"], look_suffixes(list(looks["look"])), strict=True)
+        },
+        "omega": _known(best.iloc[0], "omega"),
+        "omega_gain": {row["look"]: _known(row, "omega_gain") for _, row in looks.iterrows()},
+    }
+
+
+def _known(row: pd.Series, figure: str) -> dict[str, float]:
+    ends = {"mean": figure, "low": f"{figure}_low", "high": f"{figure}_high"}
+    return {end: float(row[column]) for end, column in ends.items()}
 
 
 def _interval(values: np.ndarray) -> dict[str, float]:

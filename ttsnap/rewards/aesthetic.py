@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import nn
 
 from ttsnap.config import Settings, Text
-from ttsnap.diffusion.loading import torch_device
+from ttsnap.diffusion.devices import torch_device
 from ttsnap.rewards.checkpoint import load_checkpoint
 from ttsnap.rewards.clip import clip_preparation, require_clip
 from ttsnap.rewards.model import ModelReward

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 
 from ttsnap.config import Settings, Text
-from ttsnap.diffusion.loading import torch_device
+from ttsnap.diffusion.devices import torch_device
 from ttsnap.errors import UserError
 from ttsnap.rewards.checkpoint import load_checkpoint
 from ttsnap.rewards.model import ModelReward

@@ -14,7 +14,7 @@ import torch
 from pydantic import Field, PositiveFloat
 
 from ttsnap.config import Settings
-from ttsnap.diffusion.loading import torch_device
+from ttsnap.diffusion.devices import torch_device
 from ttsnap.errors import UserError
 from ttsnap.rewards.checkpoint import load_checkpoint
 from ttsnap.rewards.model import ModelReward

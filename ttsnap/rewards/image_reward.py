@@ -19,7 +19,7 @@ from pydantic import Field
 from torch import nn
 
 from ttsnap.config import Settings, Text
-from ttsnap.diffusion.loading import torch_device
+from ttsnap.diffusion.devices import torch_device
 from ttsnap.errors import UserError
 from ttsnap.rewards.aesthetic import network
 from ttsnap.rewards.checkpoint import load_checkpoint

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
-from ttsnap.diffusion.loading import torch_device
+from ttsnap.diffusion.devices import torch_device
 from ttsnap.errors import UserError
 from ttsnap.rewards.checkpoint import load_checkpoint
 from ttsnap.rewards.image_reward import ImageRewardReward, read_parts

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,9 @@ from ttsnap.rewards.base import Reward
 from ttsnap.rewards.scores import scores_of
 from ttsnap.store.files import atomic
 from ttsnap.store.trajectories import TrajectoryStore
+
+if TYPE_CHECKING:
+    from ttsnap.diffusion.linear_preview import LinearPreview
 
 IMAGES_PER_JOB = 1_000_000
 """Images that one job scores, of all steps together; a split with more is shared by several."""
@@ -57,6 +61,7 @@ def score_steps(
     blocks: range,
     parts: Path,
     batch_size: int = 64,
+    preview: LinearPreview | None = None,
 ) -> NDArray[np.float32]:
     """Score some blocks at several steps, one step after the other, and resume.
 
@@ -70,6 +75,7 @@ def score_steps(
         blocks: numbers of the blocks.
         parts: folder of scores by these very rewards.
         batch_size: as of :func:`score_step`.
+        preview: shows the estimates in place of their decodes; final images are decoded.
 
     Returns:
         (prompt of these blocks, image, step) float32.
@@ -87,7 +93,8 @@ def score_steps(
         missing = [block for block in blocks if not part(step, block).is_file()]
         if missing:
             prompts = [store.block_prompts(block) for block in missing]
-            found = _score(load(step), store, step, prompts, batch_size)
+            seen = None if step == store.final else preview
+            found = _score(load(step), store, step, prompts, batch_size, seen)
             for block, scores in zip(missing, found, strict=True):
                 with atomic(part(step, block)) as file:
                     np.save(file, scores)
@@ -96,7 +103,12 @@ def score_steps(
 
 
 def _score(
-    reward: Reward, store: TrajectoryStore, step: int, ranges: Sequence[range], batch_size: int
+    reward: Reward,
+    store: TrajectoryStore,
+    step: int,
+    ranges: Sequence[range],
+    batch_size: int,
+    preview: LinearPreview | None = None,
 ) -> Iterator[NDArray[np.float32]]:
     """Scores (prompt, image) of each range of prompts; a batch lies within one of them."""
     count = store.images_per_prompt
@@ -110,7 +122,11 @@ def _score(
     for _, some in groupby(tracked, itemgetter(0)):
         rows = []
         for _, prompts in some:
-            images = store.images(slice(prompts.start, prompts.stop), step)
+            where = slice(prompts.start, prompts.stop)
+            if preview is None:
+                images = store.images(where, step)
+            else:
+                images = preview.images(store.latents_of(where, step))
             texts = [store.prompts[prompt].text for prompt in prompts for _ in range(count)]
             scores = scores_of(reward, images.reshape(-1, *images.shape[2:]), texts)
             rows.append(scores.reshape(-1, count))

@@ -13,7 +13,7 @@ from ttsnap.config import WORLD, Config
 from ttsnap.diffusion import SAMPLERS, VIDEOS
 from ttsnap.errors import UserError, did_you_mean
 from ttsnap.rewards import KINDS, is_trainable, require_kind
-from ttsnap.schedule import CostModel, Schedule
+from ttsnap.schedule import AT_PREVIEWS, CostModel, Schedule
 from ttsnap.searching.methods import METHODS
 from ttsnap.searching.request import open_options
 
@@ -49,14 +49,18 @@ def check(config: Config, *, workflow: bool = False) -> None:
 
 def _unknown_names(config: Config) -> Iterator[str]:
     search, known = config.search, names()
+    looks = [f"{one}{AT_PREVIEWS}" for one in METHODS if METHODS[one].prunes]
+    looking = [*known["methods"], *looks]
     for place, name, among in [
         ("model.family", config.model.family, [*known["families"], "auto"]),
-        *((f"search.methods.{i}", one, known["methods"]) for i, one in enumerate(search.methods)),
+        *((f"search.methods.{i}", one, looking) for i, one in enumerate(search.methods)),
         *((f"search.options.{one}", one, known["methods"]) for one in search.options),
     ]:
         if name not in among:
             hint = did_you_mean(name, among) or f"; expected one of {', '.join(among)}"
             yield f"{place}: {name} is unknown{hint}"
+        elif name in looks and not config.model.linear_preview:
+            yield f"{place}: {name} sees previews, and model.preview is not {{kind: linear}}"
     for name, reward in config.rewards.items():
         for place, kind in _kinds(f"rewards.{name}", reward):
             try:
@@ -133,7 +137,7 @@ def _draws_noise(scheduler: Scheduler) -> bool:
     """Whether the settings alone say that a scheduler is stochastic."""
     options = scheduler.options
     return (
-        any(word in scheduler.name for word in ("Ancestral", "LCM", "SDE"))
+        any(word in scheduler.name for word in ("Ancestral", "LCM", "SCM", "SDE"))
         or str(options.get("algorithm_type")).startswith("sde-")
         or any(options.get(name) for name in ("eta", "S_churn", "stochastic_sampling"))
     )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -17,6 +18,7 @@ from ttsnap.table_cli import AsJson, print_json
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from ttsnap.run.memory import Memory
     from ttsnap.run.workload import Prices, Stage
 
 
@@ -61,25 +63,36 @@ def estimate(
     speed: Annotated[
         float, typer.Option(help="TFLOP/s that the GPU keeps up in this work.", min=1e-6)
     ] = 200.0,
+    gpu_memory: Annotated[
+        str | None,
+        typer.Option(help="Such as 24GB: says what brings a search under it."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say before a run what it takes: jobs, images, TFLOPs, GPU hours, bytes and files.
+    """Say before a run what it takes: jobs, images, TFLOPs, GPU hours, bytes, files, and memory.
 
     Counted from the configuration alone; neither prompts nor weights are read, unless a price is
-    neither given under costs nor that of a published reward.
+    neither given under costs nor that of a published reward. Memory is that of a search, whose
+    candidates are denoised together, without the finetuning of rewards.
 
-    Example: `ttsnap estimate my.yaml --model flux --speed 400`
+    Example: `ttsnap estimate my.yaml --model flux --speed 400 --gpu-memory 24GB`
     """
     from rich.console import Console
 
+    from ttsnap.diffusion.published import ARCHITECTURES
     from ttsnap.run.check import check
+    from ttsnap.run.memory import memory, read_size
     from ttsnap.run.workload import workload
 
+    if model is not None and model not in ARCHITECTURES:
+        raise UserError(f"--model {model}: expected one of {', '.join(ARCHITECTURES)}")
     settings = load_config(config)
     check(settings)
+    limit = None if gpu_memory is None else read_size(gpu_memory)
     prices = _prices(settings, model)
     sampling = settings.sampling
     stages = workload(settings)
+    needs = memory(settings, model)
     if as_json:
         print_json(
             {
@@ -91,11 +104,71 @@ def estimate(
                     for name, some in _by_row(stages).items()
                 ],
                 "all": _sums(stages, prices, speed),
+                "memory": _memory(needs, limit),
             }
         )
         return
     title = f"{config.name}, {model or settings.model.path}, {sampling.width} x {sampling.height}"
-    Console().print(_table(f"{title}, {speed:g} TFLOP/s", stages, prices, speed))
+    console = Console()
+    console.print(_table(f"{title}, {speed:g} TFLOP/s", stages, prices, speed))
+    console.print()
+    console.print(_memory_table(needs, _memory(needs, limit)))
+    for line in _fits(needs, limit):
+        console.print(line, highlight=False)
+
+
+def _memory(needs: Memory, limit: float | None) -> dict[str, Any]:
+    """Bytes by what they are for, on the GPU and in main memory."""
+    saved = {} if limit is None else dict(needs.savings(limit))
+    return {
+        "denoiser": sum(needs.denoisers),
+        "text_encoders": sum(needs.texts),
+        "autoencoder": needs.vae,
+        "verifier": needs.verifier,
+        "denoising": needs.denoising,
+        "decoding": needs.decoding,
+        "gpu": needs.gpu,
+        "main": needs.main,
+        "savings": saved,
+    }
+
+
+def _memory_table(needs: Memory, sizes: Mapping[str, Any]) -> Table:
+    from rich.table import Table
+
+    runtime, model = needs.config.runtime, needs.config.model
+    lines = Table(box=None, pad_edge=False)
+    lines.add_column("memory")
+    lines.add_column("GB", justify="right")
+    together = f"{runtime.batch_size} candidates at once"
+    verifier = f"verifier {needs.config.search.reward}"
+    for name, size in (
+        (f"denoiser in {model.quantization or model.dtype}", sizes["denoiser"]),
+        ("text encoders", sizes["text_encoders"]),
+        ("autoencoder", sizes["autoencoder"]),
+        (verifier, sizes["verifier"]),
+        (f"denoising, {together}", sizes["denoising"]),
+        ("decoding" if runtime.vae_slicing else f"decoding, {together}", sizes["decoding"]),
+    ):
+        lines.add_row(name, "not known" if size is None else f"{size / 1e9:,.1f}")
+    lines.add_row(f"GPU, at once, offload {runtime.offload}", f"{sizes['gpu'] / 1e9:,.1f}")
+    lines.add_row("main memory", f"{sizes['main'] / 1e9:,.1f}", style="bold")
+    return lines
+
+
+def _fits(needs: Memory, limit: float | None) -> Iterator[str]:
+    """Whether the GPU is large enough, and if not, what helps."""
+    if limit is None:
+        return
+    if needs.gpu <= limit:
+        yield f"{needs.gpu / 1e9:.1f} GB fit into {limit / 1e9:g} GB"
+        return
+    yield f"{needs.gpu / 1e9:.1f} GB do not fit into {limit / 1e9:g} GB; with one of these they do:"
+    options = list(needs.savings(limit))
+    for text, size in options:
+        yield f"  {text}  ({size / 1e9:.1f} GB)"
+    if not options:
+        yield "  none, not even all together; take a smaller image or model"
 
 
 def _prices(settings: Config, model: str | None) -> Prices:
@@ -110,11 +183,13 @@ def _prices(settings: Config, model: str | None) -> Prices:
     if denoise is None or decode is None:
         from ttsnap.diffusion.architectures import ARCHITECTURES, Architecture, model_tflops
 
-        if model is not None and model not in ARCHITECTURES:
-            raise UserError(f"--model {model}: expected one of {', '.join(ARCHITECTURES)}")
         architecture = ARCHITECTURES[model] if model else Architecture.of(settings.model)
         counted = model_tflops(
-            architecture, sampling.height, sampling.width, sampling.guidance_scale
+            architecture,
+            sampling.height,
+            sampling.width,
+            sampling.guidance_scale,
+            guidance_options=sampling.guidance_options,
         )
         denoise = counted["denoise"] if denoise is None else denoise
         decode = counted["decode"] if decode is None else decode

@@ -85,10 +85,10 @@ def sources(config: Config) -> Iterator[Source]:
     for index, lora in enumerate(model.loras):
         place, file = f"model.loras.{index}", lora.weight or ""
         found.append(Source(place, lora.path, lora.revision or "", (file,)))
-    if model.preview is not None:
-        preview = model.preview
-        files = ("config.json", "*.safetensors")
-        found.append(Source("model.preview", preview.path, preview.revision or "", files))
+    for place, decoder in (("model.vae", model.vae), ("model.preview", model.preview)):
+        if decoder is not None and decoder.path is not None:
+            files = ("config.json", "*" + FILE)
+            found.append(Source(place, decoder.path, decoder.revision or "", files))
     for name, reward in config.rewards.items():
         found += _reward_sources(f"rewards.{name}", reward)
     for source in dict.fromkeys(found):

@@ -31,8 +31,8 @@ from ttsnap.config import (
 from ttsnap.config import load_config as validated
 from ttsnap.errors import UserError
 from ttsnap.run.check import check
-from ttsnap.run.trained import OWN, checkpoints, difference, made_by, made_for
-from ttsnap.schedule import CostModel, Schedule, read_plan
+from ttsnap.run.trained import OWN, PREVIEW, checkpoints, difference, made_by, made_for
+from ttsnap.schedule import CostModel, Schedule, read_plan, split_look
 from ttsnap.searching.budget import Budget
 from ttsnap.searching.methods import DEFAULT, METHODS, Method, MethodOptions
 from ttsnap.searching.methods.pruning import Pruning
@@ -45,7 +45,7 @@ from ttsnap.searching.request import (
     method_named,
     method_options,
     open_options,
-    planned_options,
+    planned,
     read_reward,
     read_scheduler,
     shipped_for,
@@ -113,6 +113,7 @@ class Loaded:
         budget: of a prompt.
         options: of the method.
         folders: of the checkpoints that verify, by step and reward.
+        look: how checks see estimates, ``decode`` or ``preview``.
         about: what a model of one's own has decided, in a line; empty of the embedded world.
         notice: what the user should know of the schedule; empty if it is their own.
     """
@@ -123,6 +124,7 @@ class Loaded:
     budget: Budget
     options: MethodOptions
     folders: dict[int, dict[str, Path]] = field(default_factory=dict)
+    look: str = "decode"
     about: str = ""
     notice: str = ""
 
@@ -137,6 +139,7 @@ def request_of(
     sampling: Mapping[str, Any],
     runtime: Mapping[str, Any],
     dtype: str | None,
+    quantization: str | None,
     method: str | None,
     options: Mapping[str, Any],
     plan: Path | None,
@@ -154,7 +157,7 @@ def request_of(
         reward: names in the config, or ``KIND:PATH``, divided by commas.
         sampling: given settings; None and what is left out is as the config or the model has it.
         runtime: likewise.
-        dtype: of the model.
+        dtype, quantization: of the model.
         method: its name.
         options: of the method.
         plan: file of a plan.
@@ -169,13 +172,15 @@ def request_of(
     own = model is not None or base.model.path != Config().model.path
     given = {name: value for name, value in sampling.items() if value is not None}
     placed = {name: value for name, value in runtime.items() if value is not None}
+    said = {"dtype": dtype, "quantization": quantization}
+    bits: dict[str, Any] = {name: value for name, value in said.items() if value is not None}
     asked_scheduler = "scheduler" in given
     if asked_scheduler:
         given["scheduler"] = read_scheduler(given["scheduler"]).model_dump()
     for kind, said in (
         (Sampling, given),
         (Runtime, placed),
-        (Model, {} if dtype is None else {"dtype": dtype}),
+        (Model, bits),
     ):
         _check_values(kind, said)
     spend = None if budget is None else Budget.parse(budget, base.costs.unit)
@@ -193,7 +198,7 @@ def request_of(
             key: price for key, price in settings["costs"].items() if key not in OF_A_MODEL
         }
     names = _rewards(settings, base, own, reward, config, say)
-    settings["model"] = _model(base.model, model, loras, components, dtype, say)
+    settings["model"] = _model(base.model, model, loras, components, bits, say)
     whole = validated(settings)
     check(whole)
     chosen = {name: whole.rewards[name] for name in names}
@@ -208,14 +213,14 @@ def request_of(
     how = asked or _usual_method(made, wanted, run, names, base.narf.steps, narf)
     if narf and not how.verified:
         raise UserError("--narf: ttsp looks by the untouched reward; with checkpoints it is ttsnap")
+    verified = how.looks_by_narf if narf is None else narf
     steps = settings["sampling"].get("steps")
     found = None
     if how.prunes and "schedule" not in options:
         found = _plan(plan, run, names[0], made, wanted, say)
         if found is not None:
             by = names[0] if len(names) == 1 else "joint"
-            check_plan(found, how, by, steps or found["steps"])
-    verified = how.looks_by_narf if narf is None else narf
+            check_plan(found, verified, by, steps or found["steps"])
     if verified:
         if run is None or made is None:
             raise UserError(
@@ -262,6 +267,7 @@ def load(request: Request, *, keep_finals: bool = False, threads: int | None = N
         UserError: a model cannot be loaded, or the schedule or the plan is not for its steps.
     """
     from ttsnap.diffusion import load_sampler
+    from ttsnap.diffusion.linear_preview import LinearPreview
     from ttsnap.diffusion.loading import settled
     from ttsnap.diffusion.threads import use_threads
     from ttsnap.rewards.verifiers import SharedReward
@@ -286,13 +292,19 @@ def load(request: Request, *, keep_finals: bool = False, threads: int | None = N
         batch_size=request.runtime.batch_size,
         keep_finals=keep_finals,
     )
+    if model.linear_preview:
+        # A plan goes by its price, and says only then whether checks see it.
+        sampler.previewer = LinearPreview.unfitted(sampler)
     unit = request.budget.unit if request.budget else request.costs.unit
     costs = searcher.prices(unit)
     budget = request.budget or usual_budget(costs)
     given, notice = dict(request.options), ""
     by = next(iter(request.rewards)) if len(request.rewards) == 1 else "joint"
+    strategy = how.name
     if request.plan is not None:
-        given |= planned_options(request.plan, how, budget.value, by, costs)
+        verified = request.run is not None
+        strategy, chosen = planned(request.plan, verified, budget.value, by, costs)
+        given |= chosen
     elif how.prunes and "schedule" not in given:
         judges = [*request.rewards.values()]
         shipped = shipped_for(model.family, judges, sampler, costs, budget)
@@ -300,12 +312,24 @@ def load(request: Request, *, keep_finals: bool = False, threads: int | None = N
         notice = shipped.notice
     options = method_options(how, given)
     check_options(options, sampler.steps)
+    runs, suffix = split_look(strategy)
+    if suffix:
+        assert request.run is not None  # TTSp sees previews only where it stands for TTSnap
+        if not model.linear_preview:
+            raise UserError(
+                f"plan: runs {strategy}, for which the model lacks preview: {{kind: linear}}; add "
+                "it, or use --method ttsp"
+            )
+        sampler.previewer = LinearPreview.load(request.run / PREVIEW, sampler)
+    elif model.linear_preview:
+        sampler.previewer = None
+    costs = searcher.prices(unit)
     folders: dict[int, dict[str, Path]] = {}
-    if request.run is not None:
+    if request.run is not None and runs != "ttsp":
         steps = list(request.narf_steps)
         if isinstance(options, Pruning):
             steps = [check.step for check in options.checks(sampler.steps).checks]
-        folders = checkpoints(request.run, request.rewards, steps)
+        folders = checkpoints(request.run, request.rewards, steps, suffix)
     searcher.verifiers = {
         step: tuple(shared[name].verifier(path) for name, path in of.items())
         for step, of in folders.items()
@@ -313,7 +337,8 @@ def load(request: Request, *, keep_finals: bool = False, threads: int | None = N
     about = (
         "" if isinstance(request.sampling, Sampling) else _about(model, searcher.sampler_for(how))
     )
-    return Loaded(searcher, model, costs, budget, options, folders, about, notice)
+    look = "decode" if sampler.previewer is None else "preview"
+    return Loaded(searcher, model, costs, budget, options, folders, look, about, notice)
 
 
 def _check_values(kind: type[Settings], said: Mapping[str, Any]) -> None:
@@ -364,8 +389,8 @@ def _about(model: Model, sampler: Sampler) -> str:
     frames = f" x {sampling.frames} frames" if sampling.frames > 1 else ""
     return (
         f"{model.family}, {sampling.width} x {sampling.height} pixels{frames}, {sampling.steps} "
-        f"steps, guidance {sampling.guidance_scale:g}, {sampling.scheduler.name}; {model.dtype} on "
-        f"{sampler.device}"
+        f"steps, guidance {sampling.guidance_scale:g}, {sampling.scheduler.name}; "
+        f"{model.quantization or model.dtype} on {sampler.device}"
     )
 
 
@@ -374,22 +399,20 @@ def _model(
     model: str | None,
     loras: Sequence[str],
     components: str | None,
-    dtype: str | None,
+    bits: Mapping[str, Any],
     say: Callable[[str], None],
 ) -> dict[str, Any]:
     from ttsnap.diffusion.sources import read_lora, read_model, with_family
 
     if model is not None:
-        precision = dtype or "auto"
-        found = read_model(model, loras=loras, dtype=precision, components=components, say=say)
-        return found.model_dump()
+        found = read_model(model, loras=loras, components=components, say=say)
+        return {**found.model_dump(), **bits}
     given = base.model_dump()
     if components is not None:
         given["components"] = components
     if loras:
         given["loras"] = [*given.get("loras", []), *(read_lora(one, say) for one in loras)]
-    given |= {} if dtype is None else {"dtype": dtype}
-    return with_family(Model.model_validate(given)).model_dump()
+    return with_family(Model.model_validate({**given, **bits})).model_dump()
 
 
 def _rewards(

@@ -11,7 +11,10 @@ from ttsnap.config import Model, RewardSettings, Sampling, load_config
 from ttsnap.errors import UserError
 from ttsnap.run.status import SETTINGS
 
-NO_MATTER = ("dtype", "preview", "vae_tiling")
+PREVIEW = "preview.safetensors"
+"""Where a run has the linear preview that it fitted."""
+
+NO_MATTER = ("dtype", "autocast", "preview", "vae_tiling")
 """Settings of a model that leave its images what they are, but for rounding."""
 
 OWN = "the model's own"
@@ -26,11 +29,11 @@ def made_for(
     Local weights are told by their place, those of the hub by their commit.
     """
     # A dump leaves these out where there are none.
-    known: dict[str, Any] = {"components": None, "loras": []}
+    known: dict[str, Any] = {"components": None, "vae": None, "loras": [], "quantization": None}
     known |= model.model_dump(mode="json", exclude={*NO_MATTER})
     return {
         "model": known | {"path": _place(model.path)},
-        "sampling": sampling.model_dump(mode="json"),
+        "sampling": {"guidance_options": None} | sampling.model_dump(mode="json"),
         "rewards": {
             name: reward.model_dump(mode="json") | {"path": _place(reward.path or "")}
             for name, reward in rewards.items()
@@ -62,7 +65,7 @@ def difference(made: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None
 def _leaves(nested: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[Any, Any]]:
     for key, value in nested.items():
         # Options are one value: those that are left out matter, too.
-        if isinstance(value, Mapping) and key != "options":
+        if isinstance(value, Mapping) and key not in ("options", "guidance_options"):
             yield from _leaves(value, (*path, key))
         else:
             yield (*path, key), value
@@ -81,15 +84,16 @@ def made_by(run: Path) -> dict[str, Any] | None:
 
 
 def checkpoints(
-    run: Path, rewards: Iterable[str], steps: Sequence[int]
+    run: Path, rewards: Iterable[str], steps: Sequence[int], suffix: str = ""
 ) -> dict[int, dict[str, Path]]:
-    """Folders of a run's NARF checkpoints, by step and by reward.
+    """Folders of a run's NARF checkpoints, by step and by reward; ``@preview`` for previews.
 
     Raises:
         UserError: one is missing.
     """
     found = {
-        step: {name: run / "narf" / name / f"step_{step:02d}" for name in rewards} for step in steps
+        step: {name: run / "narf" / f"{name}{suffix}" / f"step_{step:02d}" for name in rewards}
+        for step in steps
     }
     for step, of in found.items():
         for folder in of.values():

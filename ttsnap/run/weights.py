@@ -43,7 +43,7 @@ def _places(settings: Mapping[str, Any]) -> Iterator[str]:
             yield from (
                 place for item in value if isinstance(item, dict) for place in _places(item)
             )
-        elif isinstance(value, str) and (key in ("path", "rubric") or "/" in value):
+        elif isinstance(value, str) and (key in ("path", "components", "rubric") or "/" in value):
             yield value
 
 

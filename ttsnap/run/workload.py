@@ -13,6 +13,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from ttsnap.rewards.tensor import blocks_per_job
+from ttsnap.schedule import look_suffixes
 from ttsnap.store.trajectories import steps_per_shard
 
 if TYPE_CHECKING:
@@ -107,6 +108,7 @@ def _stages(config: Config) -> Iterator[Stage]:
         for name, split in splits.items()
     }
     pixels = sampling.height * sampling.width * 3
+    looks = look_suffixes(config.model.looks)
 
     yield Stage("model", [_job("model.json")])
     for name, split in splits.items():
@@ -119,10 +121,12 @@ def _stages(config: Config) -> Iterator[Stage]:
             evaluations=images[name] * sampling.steps,
             decodes=images[name] * steps[name],
             bytes=images[name] * steps[name] * pixels,
-            # A record of the block lies beside the store.
+            # A record of the block lies beside the store; latents have shards of their own.
             stored=blocks[name]
-            * (1 + math.ceil(steps[name] / steps_per_shard(steps[name], block_bytes))),
+            * (1 + len(looks) * math.ceil(steps[name] / steps_per_shard(steps[name], block_bytes))),
         )
+    if config.model.linear_preview:
+        yield Stage("preview", [_job("preview.json")])
     for reward in config.pipeline_rewards:
         yield Stage(f"reward_cost {reward}", [_job(f"rewards/{reward}/cost.json")])
         yield Stage(f"budgets {reward}", [_job(f"rewards/{reward}/budgets.json")])
@@ -134,30 +138,33 @@ def _stages(config: Config) -> Iterator[Stage]:
                 reward=reward,
                 scores=images[name],
             )
-        trained = narf.epochs * images["train"]
-        yield Stage(
-            f"narf {reward}",
-            [_job(f"narf/{reward}/step_{step:02d}.json") for step in reversed(narf.steps)],
-            count=len(narf.steps) * trained,
-            reward=reward,
-            scores=len(narf.steps) * (TRAINING * trained + (narf.epochs + 1) * images["val"]),
-            stored=3 * len(narf.steps),
-        )
-        for name in ("val", "test"):
-            for kind, scored in (("base", steps[name]), ("finetuned", len(narf.steps))):
-                tensor = f"tensors/{reward}/{name}.{kind}"
-                jobs = math.ceil(blocks[name] / blocks_per_tensor_job(splits[name], sampling.steps))
-                parts = [f"{tensor}/block_{job:04d}.npy" for job in range(jobs) if jobs > 1]
-                yield Stage(
-                    f"tensor {reward} {name}.{kind}",
-                    [_job(output) for output in (*parts, f"{tensor}.json")],
-                    count=images[name] * scored,
-                    reward=reward,
-                    scores=images[name] * scored,
-                    bytes=images[name] * steps[name] * 4,
-                    stored=7,
-                )
-        yield Stage(f"evaluate {reward}", [_job(f"evaluation/{reward}.csv")])
+        for look in looks:
+            seen = f"{reward}{look}"
+            trained = narf.epochs * images["train"]
+            yield Stage(
+                f"narf {seen}",
+                [_job(f"narf/{seen}/step_{step:02d}.json") for step in reversed(narf.steps)],
+                count=len(narf.steps) * trained,
+                reward=reward,
+                scores=len(narf.steps) * (TRAINING * trained + (narf.epochs + 1) * images["val"]),
+                stored=3 * len(narf.steps),
+            )
+            for name in ("val", "test"):
+                for kind, scored in (("base", steps[name]), ("finetuned", len(narf.steps))):
+                    tensor = f"tensors/{seen}/{name}.{kind}"
+                    per_job = blocks_per_tensor_job(splits[name], sampling.steps)
+                    jobs = math.ceil(blocks[name] / per_job)
+                    parts = [f"{tensor}/block_{job:04d}.npy" for job in range(jobs) if jobs > 1]
+                    yield Stage(
+                        f"tensor {seen} {name}.{kind}",
+                        [_job(output) for output in (*parts, f"{tensor}.json")],
+                        count=images[name] * scored,
+                        reward=reward,
+                        scores=images[name] * scored,
+                        bytes=images[name] * steps[name] * 4,
+                        stored=7,
+                    )
+            yield Stage(f"evaluate {seen}", [_job(f"evaluation/{seen}.csv")])
         yield Stage(f"plan {reward}", [_job(f"plan/{reward}.json")])
         curves = f"simulation/{reward}/curves.csv"
         yield Stage(f"simulate {reward}", [Job(curves, f"benchmarks/simulation/{reward}.jsonl")])

@@ -86,7 +86,7 @@ def _found(model: Model, say: Callable[[str], None]) -> Model:
 
 
 def _usable(device: str) -> str:
-    from ttsnap.diffusion.loading import torch_device
+    from ttsnap.diffusion.devices import torch_device
 
     try:
         torch_device(device)

@@ -69,8 +69,8 @@ def search(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Folder, .safetensors file, or hub id ORG/NAME[@COMMIT], after FAMILY: if its "
-            "files do not tell; by default that of the configuration."
+            help="Folder, .safetensors or .gguf file, or hub id ORG/NAME[@COMMIT], after FAMILY: "
+            "if its files do not tell; by default that of the configuration."
         ),
     ] = None,
     lora: Annotated[
@@ -100,6 +100,10 @@ def search(
     ] = None,
     dtype: Annotated[
         str | None, typer.Option(help="auto, float32, float16 or bfloat16, of the model.")
+    ] = None,
+    quantization: Annotated[
+        str | None,
+        typer.Option(help="int8, fp8, bnb-int8 or bnb-nf4: fewer bits a weight of the model."),
     ] = None,
     batch_size: Annotated[
         int | None,
@@ -184,6 +188,7 @@ def search(
             },
             runtime={"device": device, "batch_size": batch_size},
             dtype=dtype,
+            quantization=quantization,
             method=method,
             options=options,
             plan=plan,
@@ -207,6 +212,7 @@ def search(
         "budget": str(found.budget),
         "options": found.options.model_dump(),
         "sampling": searcher.sampler_for(how).sampling.model_dump(),
+        "look": found.look,
         "verifiers": {step: list(map(str, of.values())) for step, of in found.folders.items()},
         "prices": None if found.budget.unit == "seconds" else asdict(costs),
     }

@@ -143,7 +143,7 @@ def models(as_json: AsJson = False) -> None:
         table.add_row(name, family.pipeline, Text(family.summary, "dim"))
     console.print(table)
     console.print(
-        "\n--model takes a folder, a .safetensors file or a hub id; its files say the family.\n"
+        "\n--model takes a folder, a .safetensors or .gguf file, or a hub id, which say it.\n"
         f"`ttsnap costs` knows {', '.join(ARCHITECTURES)} without their weights.",
         style="dim",
         highlight=False,

@@ -110,23 +110,39 @@ def shipped_for(
     return shipped_schedule(family, known, sampler.sigmas.tolist(), costs, budget.value)
 
 
-def planned_options(
-    plan: Mapping[str, Any], method: Method, budget: float, reward: str, costs: CostModel
-) -> dict[str, str]:
-    """The schedule that a plan chose for a method that prunes, as an option of it.
+def planned(
+    plan: Mapping[str, Any],
+    verified: bool,
+    budget: float,
+    reward: str,
+    costs: CostModel,
+    look: str = "",
+) -> tuple[str, dict[str, str]]:
+    """What a plan chose for a method that prunes.
 
     Args:
         plan: of :func:`ttsnap.schedule.read_plan`.
-        method: prunes.
+        verified: whether NARF checkpoints are at hand, which are TTSnap's.
         budget: in the unit of ``costs``.
         reward: that prunes, or ``joint``.
         costs: of the sampler that is to run it.
+        look: ``@preview`` if checks are to see previews. Without it TTSp sees decodes, and TTSnap
+            what the plan finds best.
+
+    Returns:
+        The strategy to run, such as ``ttsp@preview`` (see :func:`runs`), and its schedule as an
+        option of the method.
 
     Raises:
         UserError: see :func:`ttsnap.schedule.planned_schedule`.
     """
-    strategy = "ttsnap" if method.looks_by_narf else "ttsp"
-    return {"schedule": str(planned_schedule(plan, strategy, budget, reward=reward, costs=costs))}
+    strategy = "ttsnap" if verified else "ttsp"
+    if not look and strategy == "ttsnap":
+        known = {one["strategy"] for one in plan["plans"]}
+        strategy = "best" if "best" in known else strategy
+    strategy += look
+    run, schedule = planned_schedule(plan, strategy, budget, reward=reward, costs=costs)
+    return run, {"schedule": str(schedule)}
 
 
 def check_options(options: MethodOptions, steps: int) -> None:
@@ -152,14 +168,14 @@ def check_scheduler(method: Method, sampler: Sampler) -> None:
         )
 
 
-def check_plan(plan: Mapping[str, Any], method: Method, reward: str, steps: int) -> None:
-    """See that a plan has something for a method, whatever the prices turn out to be.
+def check_plan(plan: Mapping[str, Any], verified: bool, reward: str, steps: int) -> None:
+    """See that a plan has something for a search, whatever the prices turn out to be.
 
     Raises:
         UserError: see :func:`ttsnap.schedule.planned_schedule`.
     """
     costs = CostModel(**plan["costs"], steps=steps)
-    planned_options(plan, method, costs.cost(1), reward, costs)
+    planned(plan, verified, costs.cost(1), reward, costs)
 
 
 def check_reward(settings: RewardSettings, name: str) -> None:

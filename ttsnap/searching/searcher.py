@@ -89,6 +89,7 @@ class Searcher:
         self._expected: list[tuple[str, str]] = []
         self._encoded: dict[tuple[str, str], Conditioning] = {}
         self._noticed = False
+        self._compiled: set[tuple[Any, ...]] = set()
 
     def prices(self, unit: str) -> CostModel:
         """Prices in a unit of budgets, in which an image is scored by all rewards."""
@@ -96,7 +97,8 @@ class Searcher:
             self._prices[unit] = cost_model(
                 unit, self._known, self.sampler, self.rewards, self._batch_size
             )
-        return self._prices[unit]
+        known = self._prices[unit]
+        return known if self.sampler.previewer is not None else replace(known, preview=None)
 
     def expect(self, prompts: Sequence[Prompt]) -> None:
         """Say which prompts will be searched, in order, so that many are encoded at once.
@@ -177,6 +179,8 @@ class Searcher:
             observe=observe,
             cancelled=cancelled,
         )
+        if budget.unit == "seconds":
+            self._compile(sampler, task.conditioning)
         run = Executor(task, self._backoffs)
         if how.needs_noise and not run.noisy:
             raise UserError(
@@ -188,6 +192,21 @@ class Searcher:
         except Interrupted as interruption:
             run.finish_one(interruption.cohort)
         return run.result()
+
+    def _compile(self, sampler: Sampler, texts: Conditioning) -> None:
+        """Evaluate a batch of each size of a compiled sampler, before a clock begins to run.
+
+        That compiles, which as the loading of a model is no part of a search. Texts of another
+        shape are compiled for again.
+        """
+        shapes = (sampler, *(rows.shape for rows in texts.tensors.values()))
+        if shapes not in self._compiled:
+            for size in sampler.batch_sizes:
+                self._backoffs.evaluations.largest(
+                    lambda some: sampler.evaluate(sampler.start(texts, some, rows=[0] * len(some))),
+                    size,
+                )
+            self._compiled.add(shapes)
 
     def _notice(self, method: Method) -> None:
         """Say once that NegToMe is left out, which a sampler made to add noise says itself."""

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from ttsnap.errors import UserError
+from ttsnap.shapes.misled import CAPTION_NOISE, FAULTS
 
 app = typer.Typer(help="The embedded world of shapes.", no_args_is_help=True)
 
@@ -35,20 +40,72 @@ def train(
         int | None,
         typer.Option(help="Steps of each model's training; by default those of the card.", min=1),
     ] = None,
+    caption_noise: Annotated[
+        float,
+        typer.Option(
+            help="Share of the captions of the generator's last phase that are wrong in part.",
+            min=0,
+            max=1,
+        ),
+    ] = CAPTION_NOISE,
+    fault: Annotated[
+        list[str],
+        typer.Option(help=f"What can be wrong in them, repeatable: {', '.join(FAULTS)}."),
+    ] = [*FAULTS],  # noqa: B006
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")] = "cpu",
 ) -> None:
-    """Rebuild the weights of the shapes world on the CPU.
+    """Rebuild the weights of the shapes world, the two models at the same time.
 
     A training that was stopped goes on where it last saved its state.
     """
-    if part != Part.reward:
-        from ttsnap.shapes import train_generator
+    if unknown := set(fault).difference(FAULTS):
+        raise UserError(f"--fault {min(unknown)}: must be one of {', '.join(FAULTS)}")
+    _require(device)
+    given: dict[str, Any] = {"seed": seed, "device": device} | (
+        {} if steps is None else {"steps": steps}
+    )
+    generator = partial(
+        _generator, out / "generator", caption_noise=caption_noise, faults=fault, **given
+    )
+    reward = partial(_reward, out / "clip", **given)
+    _together({Part.generator: [generator], Part.reward: [reward]}.get(part, [generator, reward]))
 
-        train_generator.train(out / "generator", seed, **_given(steps))
-    if part != Part.generator:
-        from ttsnap.shapes import train_reward
 
-        train_reward.train(out / "clip", seed, **_given(steps))
+def _require(device: str) -> None:
+    """See that a device is there.
+
+    Raises:
+        UserError: it is not.
+    """
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"--device {device} is not usable: {reason}") from None
 
 
-def _given(steps: int | None) -> dict[str, int]:
-    return {} if steps is None else {"steps": steps}
+def _generator(out: Path, **settings: Any) -> None:
+    from ttsnap.shapes import train_generator
+
+    train_generator.train(out, **settings)
+
+
+def _reward(out: Path, **settings: Any) -> None:
+    from ttsnap.shapes import train_reward
+
+    train_reward.train(out, **settings)
+
+
+def _together(calls: Sequence[Callable[[], None]]) -> None:
+    """Make calls at the same time, each but the first in a process of its own."""
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    first, *others = calls
+    with ProcessPoolExecutor(max(1, len(others)), get_context("spawn")) as pool:
+        waiting = [pool.submit(call) for call in others]
+        first()
+        for call in waiting:
+            call.result()

@@ -22,6 +22,9 @@ import torch
 from torch.nn import functional as F
 
 from ttsnap.shapes import world
+from ttsnap.shapes.misled import CAPTION_NOISE, FAULTS
+from ttsnap.shapes.precision import half_precision
+from ttsnap.shapes.renderings import Renderings, to_pixels
 from ttsnap.shapes.tokenizer import MAX_LENGTH, build_tokenizer
 
 if TYPE_CHECKING:
@@ -33,11 +36,11 @@ if TYPE_CHECKING:
     )
     from transformers import CLIPTextModel
 
-RENDERINGS = 60_000
+RENDERINGS = 90_000
 AUTOENCODER_STEPS = 4200
 BATCH = 32
 DROPPED_CAPTIONS = 0.1
-CHECKPOINT_EVERY = 250
+CHECKPOINT_EVERY = 500
 
 
 @dataclass(frozen=True)
@@ -51,27 +54,31 @@ class Phase:
             other half is drawn from all of them.
         focused: where the noise is low enough to tell where things are, count each latent by what
             it shows, as in the autoencoder.
+        misled: share of pictures whose caption is wrong in part.
     """
 
     steps: int
     peak: float
     noise: tuple[float, float]
-    focused: bool
+    focused: bool = False
+    misled: float = 0.0
 
 
 PHASES = (
     # What lies where is decided in the noisiest steps, and only there can the words for it be
     # learnt.
-    Phase(8000, 1e-3, (0.7, 1.0), focused=False),
+    Phase(8000, 1e-3, (0.7, 1.0)),
     # Shapes are decided later, and are a small part of a picture.
     Phase(3000, 6e-4, (0.2, 0.65), focused=True),
+    # Large generators err in what lies where, too, for so do the captions they learn from.
+    Phase(1400, 6e-4, (0.5, 1.0), misled=CAPTION_NOISE),
 )
 FOCUSED_BELOW = 500
 """Timestep below which focus counts: above it, weights that depend on the picture would bias the
 estimate towards pictures with more in them."""
 
-Progress = Callable[[str, int, int, float], None]
-"""Called with (what is trained, step, steps, loss)."""
+Progress = Callable[[str, int, int, torch.Tensor], None]
+"""Called with (what is trained, step, steps, loss); to look at the loss is to wait for the GPU."""
 
 
 def build_autoencoder() -> AutoencoderTiny:
@@ -135,55 +142,8 @@ def build_scheduler() -> DDIMScheduler:
     )
 
 
-@dataclass(frozen=True)
-class Renderings:
-    """Training pictures, none of whose captions is held out.
-
-    Attributes:
-        images: uint8 (N, 32, 32, 3).
-        focus: float16 (N, 32, 32), how much each pixel counts for the autoencoder.
-        captions: N texts.
-    """
-
-    images: world.Images
-    focus: npt.NDArray[np.float16]
-    captions: list[str]
-
-    @classmethod
-    def sample(cls, count: int, seed: int) -> Renderings:
-        """Draw ``count`` of them."""
-        rng = np.random.default_rng(seed)
-        scenes = [world.sample_training_scene(rng) for _ in range(count)]
-        images, focus = [], []
-        for start in range(0, count, 1000):
-            block = scenes[start : start + 1000]
-            layouts = [world.arrange(scene, rng) for scene in block]
-            images.append(world.draw(layouts, [scene.background for scene in block], rng))
-            focus.append(_focus(layouts))
-        captions = [scene.caption for scene in scenes]
-        return cls(np.concatenate(images), np.concatenate(focus), captions)
-
-
-def _focus(layouts: Sequence[tuple[world.Placed, world.Placed]]) -> npt.NDArray[np.float16]:
-    """Little weight on the background, most on small things, whose shape is a matter of pixels."""
-    grid = np.arange(world.RESOLUTION) + 0.5
-    weight = np.full((len(layouts), world.RESOLUTION, world.RESOLUTION), 0.3)
-    for pair in zip(*layouts, strict=True):
-        places = np.array([(placed.x, placed.y, placed.radius) for placed in pair])
-        x, y, radius = places.T[:, :, None, None]
-        near = np.hypot(grid - x, grid[:, None] - y) < radius + 1.5
-        small = np.array([placed.thing.size == "small" for placed in pair])[:, None, None]
-        weight = np.maximum(weight, near * np.where(small, 3.0, 1.0))
-    return weight.astype(np.float16)
-
-
-def to_pixels(images: world.Images) -> torch.Tensor:
-    """uint8 (B, H, W, 3) to float32 (B, 3, H, W) in [-1, 1]."""
-    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
 def train_autoencoder(
-    data: Renderings, steps: int, seed: int, progress: Progress
+    data: Renderings, steps: int, seed: int, progress: Progress, device: torch.device
 ) -> AutoencoderTiny:
     """Fit the autoencoder.
 
@@ -192,7 +152,7 @@ def train_autoencoder(
     denoiser's small errors.
     """
     torch.manual_seed(seed)
-    model = build_autoencoder().to(memory_format=torch.channels_last)
+    model = build_autoencoder().to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=2e-3, total_steps=steps, pct_start=0.1
@@ -200,11 +160,11 @@ def train_autoencoder(
     for step in range(steps):
         random = torch.Generator().manual_seed(seed * 1_000_003 + step)
         index = torch.randint(len(data.images), (BATCH,), generator=random).numpy()
-        pixels = to_pixels(data.images[index]).to(memory_format=torch.channels_last)
-        focus = torch.from_numpy(data.focus[index]).float()[:, None]
-        with torch.autocast("cpu", torch.bfloat16):
+        pixels = to_pixels(data.images[index]).to(device, memory_format=torch.channels_last)
+        focus = torch.from_numpy(data.focus[index]).to(device).float()[:, None]
+        with half_precision():
             latents = model.encode(pixels).latents
-            noise = torch.randn(latents.shape, generator=random)
+            noise = torch.randn(latents.shape, generator=random).to(device)
             restored = model.decode(latents + 0.05 * noise).sample.float()
         latents = latents.float()
         mean = latents.mean((0, 2, 3))
@@ -217,8 +177,8 @@ def train_autoencoder(
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        progress("autoencoder", step + 1, steps, loss.item())
-    return model.to(memory_format=torch.contiguous_format).eval()
+        progress("autoencoder", step + 1, steps, loss.detach())
+    return model.to("cpu", memory_format=torch.contiguous_format).eval()
 
 
 @torch.no_grad()
@@ -286,10 +246,12 @@ def train_denoiser(
     latents: torch.Tensor,
     focus: torch.Tensor,
     tokens: torch.Tensor,
+    misled: torch.Tensor,
     phases: Sequence[Phase],
     seed: int,
     progress: Progress,
     checkpoint: Path,
+    device: torch.device,
 ) -> Denoiser:
     """Fit the U-Net and the text encoder by v-prediction (Salimans and Ho 2022, appendix D).
 
@@ -300,10 +262,12 @@ def train_denoiser(
         latents: float32 (N, 4, 8, 8), of unit variance.
         focus: float32 (N, 1, 8, 8), weights of the latents in a focused phase.
         tokens: int64 (N, MAX_LENGTH).
+        misled: bool (N,), whether the tokens are those of a caption that is wrong in part.
         phases: each starts from the averaged weights of the one before.
         seed: of initial weights, order, noise and dropped captions.
         progress: told about every step.
         checkpoint: file that is read if it exists and written every ``CHECKPOINT_EVERY`` steps.
+        device: where to train. What is random is drawn on the CPU.
 
     Returns:
         The exponential moving average of the weights.
@@ -311,13 +275,16 @@ def train_denoiser(
     from diffusers.models.attention_processor import AttnProcessor
 
     torch.manual_seed(seed)
-    model = Denoiser().train()
-    # In bfloat16 the fused attention's backward pass is slower on CPUs than all the rest together.
-    model.unet.set_attn_processor(AttnProcessor())
-    model.text_encoder.set_attn_implementation("eager")
+    model = Denoiser().train().to(device)
+    if device.type == "cpu":
+        # In bfloat16 the fused attention's backward pass is slower there than all else together.
+        model.unet.set_attn_processor(AttnProcessor())
+        model.text_encoder.set_attn_implementation("eager")
+    latents, focus, tokens = (tensor.to(device) for tensor in (latents, focus, tokens))
+    right, wrong = (~misled).nonzero()[:, 0], misled.nonzero()[:, 0]
     state: dict[str, Any] = {"phase": 0, "step": 0}
     if checkpoint.exists():
-        state = torch.load(checkpoint)
+        state = torch.load(checkpoint, map_location=device)
     for number in range(state["phase"], len(phases)):
         phase = phases[number]
         average = torch.optim.swa_utils.AveragedModel(
@@ -330,17 +297,19 @@ def train_denoiser(
             optimizer.load_state_dict(state["optimizer"])
         for step in range(state["step"], phase.steps):
             random = torch.Generator().manual_seed((seed * 10 + number) * 1_000_003 + step)
-            index = torch.randint(len(latents), (BATCH,), generator=random)
+            share = round(phase.misled * BATCH)
+            index = torch.cat([_draw(right, BATCH - share, random), _draw(wrong, share, random)])
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step, phase)
-            weights = focus[index] if phase.focused else torch.ones(BATCH, 1, 1, 1)
+            index = index[torch.randperm(BATCH, generator=random)].to(device)
+            weights = focus[index] if phase.focused else torch.ones_like(focus[:BATCH])
             loss = _loss(model, latents[index], weights, tokens[index], phase.noise, random)
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             average.update_parameters(model)
-            progress(f"denoiser, phase {number + 1}", step + 1, phase.steps, loss.item())
+            progress(f"denoiser, phase {number + 1}", step + 1, phase.steps, loss.detach())
             if (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == phase.steps:
                 saved = {
                     "phase": number,
@@ -352,7 +321,12 @@ def train_denoiser(
                 _write(saved, checkpoint)
         model.load_state_dict(average.module.state_dict())
         state = {"step": 0}
-    return model.eval()
+    return model.to("cpu").eval()
+
+
+def _draw(pool: torch.Tensor, count: int, random: torch.Generator) -> torch.Tensor:
+    """``count`` of a pool of indices, with replacement."""
+    return pool[torch.randint(len(pool), (count,), generator=random)] if count else pool[:0]
 
 
 @cache
@@ -371,15 +345,16 @@ def _loss(
 ) -> torch.Tensor:
     """Mean squared error of the velocity, weighted by ``focus`` where the noise is low."""
     scheduler, empty = _fixed()
-    noise = torch.randn(clean.shape, generator=random)
-    timesteps = _timesteps(noise_range, random)
-    dropped = torch.rand(BATCH, 1, generator=random) < DROPPED_CAPTIONS
+    device = clean.device
+    noise = torch.randn(clean.shape, generator=random).to(device)
+    timesteps = _timesteps(noise_range, random).to(device)
+    dropped = (torch.rand(BATCH, 1, generator=random) < DROPPED_CAPTIONS).to(device)
     velocity = scheduler.get_velocity(clean, noise, timesteps)
-    with torch.autocast("cpu", torch.bfloat16):
+    with half_precision():
         predicted = model(
             scheduler.add_noise(clean, noise, timesteps),
             timesteps,
-            torch.where(dropped, empty, tokens),
+            torch.where(dropped, empty.to(device), tokens),
         )
     weights = torch.where(timesteps[:, None, None, None] < FOCUSED_BELOW, focus, 1.0)
     error = (predicted.float() - velocity).square().mean(1, keepdim=True)
@@ -442,12 +417,12 @@ def scaling_factor(latents: torch.Tensor) -> float:
 def log(every: int = 50) -> Progress:
     """Progress as a line now and then: step, mean loss since the last line, seconds."""
     began = time.monotonic()
-    recent: list[float] = []
+    recent: list[torch.Tensor] = []
 
-    def progress(what: str, step: int, steps: int, loss: float) -> None:
+    def progress(what: str, step: int, steps: int, loss: torch.Tensor) -> None:
         recent.append(loss)
         if step % every == 0 or step == steps:
-            mean, seconds = sum(recent) / len(recent), time.monotonic() - began
+            mean, seconds = torch.stack(recent).mean().item(), time.monotonic() - began
             print(f"{what} {step}/{steps} loss {mean:.4f} {seconds:.0f} s", flush=True)
             recent.clear()
 
@@ -460,34 +435,50 @@ def train(
     steps: int | None = None,
     autoencoder_steps: int = AUTOENCODER_STEPS,
     count: int = RENDERINGS,
+    caption_noise: float = CAPTION_NOISE,
+    faults: Sequence[str] = FAULTS,
+    device: str = "cpu",
 ) -> None:
-    """Train everything on the CPU and save the pipeline under ``out``.
+    """Train everything and save the pipeline under ``out``.
 
     A run that was killed goes on from what it left in ``out/training``, which goes when the
-    weights are there. The weights depend on the seed, the numbers of steps and renderings, and the
-    machine's arithmetic only.
+    weights are there. The weights depend on what is asked for and the machine's arithmetic only.
+
+    Args:
+        out: folder of the pipeline.
+        seed: of everything random.
+        steps: of each phase of the denoiser; by default those of ``PHASES``.
+        autoencoder_steps: of the autoencoder.
+        count: of renderings.
+        caption_noise: share of captions that are wrong in part, in the last phase.
+        faults: what can be wrong in them, of ``misled.FAULTS``.
+        device: where to train.
     """
     progress = log()
     scratch = out / "training"
     scratch.mkdir(parents=True, exist_ok=True)
     print(f"rendering {count} pictures", flush=True)
-    data = Renderings.sample(count, seed)
+    data = Renderings.sample(count, seed, faults)
+    where = torch.device(device)
     first_stage = scratch / "autoencoder.pt"
     if first_stage.exists():
         autoencoder = build_autoencoder()
         autoencoder.load_state_dict(torch.load(first_stage))
     else:
-        autoencoder = train_autoencoder(data, autoencoder_steps, seed, progress)
+        autoencoder = train_autoencoder(data, autoencoder_steps, seed, progress, where)
         _write(autoencoder.state_dict(), first_stage)
     latents = encode(autoencoder, data.images)
+    phases = [replace(phase, steps=steps or phase.steps) for phase in PHASES]
     denoiser = train_denoiser(
         latents * scaling_factor(latents),
         latent_focus(data.focus),
         tokenize(data.captions),
-        [replace(phase, steps=steps or phase.steps) for phase in PHASES],
+        torch.from_numpy(data.misled),
+        [*phases[:-1], replace(phases[-1], misled=caption_noise)],
         seed,
         progress,
         scratch / "denoiser.pt",
+        where,
     )
     save(autoencoder, latents, denoiser, out)
     shutil.rmtree(scratch)

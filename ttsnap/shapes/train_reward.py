@@ -109,9 +109,9 @@ def pixels(images: world.Images) -> torch.Tensor:
     return (x - MEAN) / STD
 
 
-def _tokens(tokenizer: Any, rows: Ints) -> dict[str, torch.Tensor]:
+def _tokens(tokenizer: Any, rows: Ints, device: torch.device) -> dict[str, torch.Tensor]:
     captions = [scene_of(row).caption for row in rows]
-    return dict(tokenizer(captions, padding=True, return_tensors="pt"))
+    return dict(tokenizer(captions, padding=True, return_tensors="pt").to(device))
 
 
 def save(model: CLIPModel, out: Path) -> None:
@@ -129,7 +129,7 @@ def save(model: CLIPModel, out: Path) -> None:
         image_mean=[MEAN] * 3,
         image_std=[STD] * 3,
     )
-    half = copy.deepcopy(model).half()
+    half = copy.deepcopy(model).to("cpu").half()
     half.set_attn_implementation("sdpa")
     half.save_pretrained(out)
     # A fresh tokenizer: one that was used keeps the padding of its last call.
@@ -152,6 +152,8 @@ def train_text(model: CLIPModel, tokenizer: Any, seed: int, steps: int = TEXT_ST
     import torch
     from torch.nn.functional import cosine_similarity
 
+    from ttsnap.shapes.precision import half_precision
+
     parameters = [*model.text_model.parameters(), *model.text_projection.parameters()]
     optimizer = torch.optim.AdamW(parameters, betas=(0.9, 0.98), weight_decay=0.01)
     recent: list[float] = []
@@ -160,10 +162,11 @@ def train_text(model: CLIPModel, tokenizer: Any, seed: int, steps: int = TEXT_ST
         rows = sample_rows(rng, TEXT_BATCH)
         for group in optimizer.param_groups:
             group["lr"] = _rate(step, steps, 2e-3)
-        with torch.autocast("cpu", torch.bfloat16):
-            hidden = model.text_model(**_tokens(tokenizer, rows)).pooler_output
+        with half_precision():
+            hidden = model.text_model(**_tokens(tokenizer, rows, model.device)).pooler_output
         embeds = model.text_projection(hidden.float())
-        cosine = cosine_similarity(embeds, torch.from_numpy(code_of_rows(rows))).mean()
+        codes = torch.from_numpy(code_of_rows(rows)).to(model.device)
+        cosine = cosine_similarity(embeds, codes).mean()
         optimizer.zero_grad()
         (20 * (1 - cosine)).backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -199,7 +202,7 @@ class VisionTrainer:
                 "patches": torch.nn.Linear(width, classes + 1),
                 "pooled": torch.nn.Linear(width, 2 * classes + 2),
             }
-        )
+        ).to(model.device)
         self.parameters = [
             *model.vision_model.parameters(),
             *model.visual_projection.parameters(),
@@ -225,24 +228,26 @@ class VisionTrainer:
         import torch
         from torch.nn import functional as F
 
+        from ttsnap.shapes.precision import half_precision
+
         pictures, asked, wrong, usable = self.batch(self.step_index)
         for group in self.optimizer.param_groups:
             group["lr"] = _rate(self.step_index, self.steps, 1.5e-3)
-        with torch.autocast("cpu", torch.bfloat16):
-            out = self.model.vision_model(pixels(pictures.images))
+        device = self.model.device
+        with half_precision():
+            out = self.model.vision_model(pixels(pictures.images).to(device))
         pooled, tokens = out.pooler_output.float(), out.last_hidden_state[:, 1:].float()
         embeds = F.normalize(self.model.visual_projection(pooled), dim=-1)
-        asked_codes = torch.from_numpy(asked)
-        score = (embeds * asked_codes).sum(1)
-        truth = torch.from_numpy((pictures.codes * asked).sum(1))
+        score = (embeds * torch.from_numpy(asked).to(device)).sum(1)
+        truth = torch.from_numpy((pictures.codes * asked).sum(1)).to(device)
         half = BATCH // 2
 
-        regression = 1 - (embeds * torch.from_numpy(pictures.codes)).sum(1).mean()
+        regression = 1 - (embeds * torch.from_numpy(pictures.codes).to(device)).sum(1).mean()
         right = score[:half, None]
-        others = torch.einsum("nd,nkd->nk", embeds[:half], torch.from_numpy(wrong))
+        others = torch.einsum("nd,nkd->nk", embeds[:half], torch.from_numpy(wrong).to(device))
         logits = 30 * torch.cat([right, others], 1)
-        logits[:, 1:].masked_fill_(~torch.from_numpy(usable), -1e4)
-        contrast = F.cross_entropy(logits, torch.zeros(half, dtype=torch.long))
+        logits[:, 1:].masked_fill_(~torch.from_numpy(usable).to(device), -1e4)
+        contrast = F.cross_entropy(logits, torch.zeros(half, dtype=torch.long, device=device))
         grouped, goal = score[half:].view(-1, GROUP), truth[half:].view(-1, GROUP)
         gap = grouped[:, :, None] - grouped[:, None, :]
         goal_gap = goal[:, :, None] - goal[:, None, :]
@@ -271,26 +276,27 @@ class VisionTrainer:
         import torch
         from torch.nn import functional as F
 
+        device = pooled.device
         good = pictures.faults == 0
         parts = [2, N_COLORS, N_SHAPES]
-        loss = torch.zeros(())
-        patches = torch.from_numpy(pictures.patches[good])
-        things = torch.from_numpy(pictures.things[good])
-        named = self.heads["patches"](tokens[torch.from_numpy(good)])
+        loss = torch.zeros((), device=device)
+        patches = torch.from_numpy(pictures.patches[good]).to(device)
+        things = torch.from_numpy(pictures.things[good]).to(device)
+        named = self.heads["patches"](tokens[torch.from_numpy(good).to(device)])
         loss = loss + F.binary_cross_entropy_with_logits(named[..., -1], (patches > 0).float())
         picture, patch = torch.nonzero(patches > 0, as_tuple=True)
         truth = things[picture, patches[picture, patch] - 1]
         for column, logits in enumerate(named[picture, patch][:, :-1].split(parts, dim=1)):
             loss = loss + 0.5 * F.cross_entropy(logits, truth[:, column])
         rows = pictures.captions[good]
-        near = torch.from_numpy(rows[:, 3] % 2)
-        index = torch.arange(len(rows))
-        pooled = self.heads["pooled"](pooled[torch.from_numpy(good)])
+        near = torch.from_numpy(rows[:, 3] % 2).to(device)
+        index = torch.arange(len(rows), device=device)
+        pooled = self.heads["pooled"](pooled[torch.from_numpy(good).to(device)])
         *places, axis = pooled.split([*parts, *parts, 2], dim=1)
         for k, logits in enumerate(places):
             which = near if k < 3 else 1 - near
             loss = loss + 0.5 * F.cross_entropy(logits, things[index, which, k % 3])
-        return loss + 0.5 * F.cross_entropy(axis, torch.from_numpy(rows[:, 3] // 2))
+        return loss + 0.5 * F.cross_entropy(axis, torch.from_numpy(rows[:, 3] // 2).to(device))
 
     def state(self) -> dict[str, Any]:
         """All that a later process needs to go on from here."""
@@ -316,8 +322,9 @@ def train(
     steps: int = VISION_STEPS,
     text_steps: int = TEXT_STEPS,
     judged: int = 2000,
+    device: str = "cpu",
 ) -> dict[str, Any]:
-    """Train the CLIP on the CPU, save it under ``out`` and say how good it is.
+    """Train the CLIP, save it under ``out`` and say how good it is.
 
     A run that was killed goes on where it last saved its state, in ``out/training.pt``; the state
     goes when the weights are there. The weights depend on the seed, the numbers of steps and the
@@ -332,13 +339,14 @@ def train(
 
     began = time.time()
     model, tokenizer = build_model(seed)
+    model.to(torch.device(device))
     # The fused attention's backward pass is slow on CPUs.
     model.set_attn_implementation("eager")
     out.mkdir(parents=True, exist_ok=True)
     saved = out / "training.pt"
     trainer = VisionTrainer(model, seed, steps)
     if saved.exists():
-        trainer.resume(torch.load(saved))
+        trainer.resume(torch.load(saved, map_location=model.device))
     else:
         train_text(model, tokenizer, seed, text_steps)
     recent: list[dict[str, float]] = []
@@ -390,7 +398,7 @@ def evaluate(model: CLIPModel, tokenizer: Any, seed: int, count: int = 2000) -> 
 
     def read(rows: Ints) -> torch.Tensor:
         with torch.no_grad():
-            embeds = model.get_text_features(**_tokens(tokenizer, rows)).pooler_output
+            embeds = model.get_text_features(**_tokens(tokenizer, rows, model.device)).pooler_output
         return torch.nn.functional.normalize(embeds, dim=-1)
 
     captions = world.held_out_captions(count, seed)

@@ -34,7 +34,8 @@ def plan(
             such arrays of the same trajectories, or pairs of an untouched and a finetuned one; or
             an ``.npz`` or a run's folder of tensors, as `ttsnap simulate` takes them.
         budgets: compute per prompt, in the unit of ``costs``.
-        costs: prices of a candidate, ``ttsnap.schedule.CostModel``.
+        costs: prices of a candidate, ``ttsnap.schedule.CostModel``. If previews have one, those of
+            a run are planned beside decodes.
         joint: whether to prune and to pick by all rewards together, by their ranks.
         weights: with ``joint``, one per reward: add up z-scores instead.
         steps: indices at which a check may be; by default all that were scored.
@@ -104,10 +105,12 @@ def _experiment(
     import numpy as np
 
     from ttsnap.simulation.experiment import Experiment
-    from ttsnap.simulation.source import load_source, pair_of
+    from ttsnap.simulation.source import by_look, load_source, pair_of
 
     if isinstance(rewards, str | Path):
-        return Experiment(load_source(Path(rewards)), costs, joint, weights)
+        decodes, previews = by_look(load_source(Path(rewards)))
+        priced = {} if costs.preview is None else previews
+        return Experiment(decodes, costs, joint, weights, previews=priced)
     named = rewards if isinstance(rewards, Mapping) else {"reward": rewards}
     pairs = {
         name: pair_of(name, *map(np.asarray, one if isinstance(one, tuple) else (one,)))

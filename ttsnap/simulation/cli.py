@@ -182,7 +182,7 @@ def simulate_command(
     reported = experiment.of(report_on.slice)
 
     def simulated(subsets: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-        strategies = 1 + len(reported.pruning)
+        strategies = 1 + len(reported.strategies)
         with _bar("simulating", strategies * len(values) * len(reported.parts())) as advance:
             found = simulate_parts(reported, planned, values, subsets, seed, observe=advance)
         return found.table, found.omega
@@ -302,7 +302,7 @@ def _experiment(
 
     from ttsnap.schedule import CostModel
     from ttsnap.simulation.experiment import Experiment
-    from ttsnap.simulation.source import load_source, measured_costs
+    from ttsnap.simulation.source import by_look, load_source, measured_costs
 
     if denoise is not None and not 0 < denoise < math.inf:
         raise UserError(f"--denoise {denoise:g}: expected a finite number above 0")
@@ -317,20 +317,21 @@ def _experiment(
     loaded = load_source(source, rewards.split(",") if rewards else None)
     for name, (offset, one) in _scales(scale, loaded).items():
         loaded[name] = loaded[name].scaled(offset, one)
-    measured = {name: one for name, one in measured_costs(source).items() if name in loaded}
+    known, previews = by_look(loaded)
+    prices = measured_costs(source, previews=bool(previews))
+    measured = {name: one for name, one in prices.items() if name in known}
     if not measured and (denoise is None or verify is None):
         raise UserError(f"{source}: no measured costs beside it; give --denoise and --verify")
-    total = next(iter(loaded.values())).base.shape[2]
+    total = next(iter(known.values())).base.shape[2]
     costs = next(iter(measured.values()), CostModel(0.0, 0.0, 0.0, total))
     costs = replace(costs, accounting=accounting.value, unit=unit or costs.unit)
     costs = replace(costs, steps=steps or costs.steps, denoise=denoise or costs.denoise)
     if verify is not None:
         costs = replace(costs, decode=0.0, reward=verify, preview=None)
-        return Experiment(loaded, costs, joint, weighted)
+        return Experiment(known, costs, joint, weighted)
     scoring = {name: one.reward for name, one in measured.items()}
-    return Experiment(
-        loaded, replace(costs, reward=sum(scoring.values())), joint, weighted, scoring
-    )
+    costs = replace(costs, reward=sum(scoring.values()))
+    return Experiment(known, costs, joint, weighted, scoring, previews)
 
 
 def _scales(text: str | None, known: Collection[str]) -> dict[str, tuple[float, float]]:
@@ -380,9 +381,13 @@ def _bar(description: str, total: int) -> Iterator[Callable[[], None]]:
 
 def _draw(out: Path, curves: pd.DataFrame, omega: pd.DataFrame, planned: dict[str, Any]) -> None:
     from ttsnap.report import figures
+    from ttsnap.simulation.experiment import named
 
-    figures.reward_vs_budget(curves, omega, out / "reward_vs_budget.png", unit=planned["unit"])
-    figures.omega(omega, out / "omega.png")
+    gains = named(omega)
+    figures.reward_vs_budget(
+        named(curves), gains, out / "reward_vs_budget.png", unit=planned["unit"]
+    )
+    figures.omega(gains, out / "omega.png")
     for name in curves.prunes_by.unique():
         figures.schedules_over_budgets(planned, out / f"schedules_{name}.png", reward=name)
 
@@ -390,6 +395,7 @@ def _draw(out: Path, curves: pd.DataFrame, omega: pd.DataFrame, planned: dict[st
 def _omega_table(omega: pd.DataFrame, words: str) -> Table:
     from rich.table import Table
 
+    from ttsnap.simulation.experiment import named
     from ttsnap.simulation.omega import BEST_OF_N
 
     table = Table(
@@ -406,7 +412,7 @@ def _omega_table(omega: pd.DataFrame, words: str) -> Table:
         table.add_column(name, no_wrap=True)
     for name in ("ω, %", "", "M/N", "", "compute, %", ""):
         table.add_column(name, justify="right", no_wrap=True, style="" if name else "dim")
-    for row in omega[omega.strategy != BEST_OF_N].to_dict("records"):
+    for row in named(omega[omega.strategy != BEST_OF_N]).to_dict("records"):
         cells = [row["strategy"], row["reward"]]
         for figure, form, scale in (
             ("omega", "+.1f", 1),
@@ -433,8 +439,9 @@ def _plan_table(planned: dict[str, Any]) -> Table:
     robust = [one | {"budget": None, "n": None} for one in planned["robust"]]
     for one in [*planned["plans"], *robust]:
         expected = one["expected"] if one["budget"] else None
+        strategy, runs = one["strategy"], one.get("run_as", one["strategy"])
         table.add_row(
-            one["strategy"],
+            strategy if runs == strategy else f"{strategy}, as {runs}",
             one["reward"],
             f"{one['budget']:g}" if one["budget"] else "any",
             str(one["n"] or ""),

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from ttsnap.errors import UserError
-from ttsnap.schedule import CostModel
-from ttsnap.simulation.source import RewardPair
+from ttsnap.schedule import AT_PREVIEWS, CostModel
+from ttsnap.simulation.source import RewardPair, load_pair
 
-TTSP, TTSNAP = "ttsp", "ttsnap"
+if TYPE_CHECKING:
+    import pandas as pd
+
+TTSP, TTSNAP, BEST = "ttsp", "ttsnap", "best"
 JOINT = "joint"
 
 
@@ -27,6 +32,8 @@ class Experiment:
         joint: whether pruning and picking go by all rewards together, or each by itself.
         weights: of the rewards' z-scores; None adds up ranks.
         scoring: what each reward costs where it searches alone; None is ``costs.reward`` for all.
+        previews: the same rewards where checks see previews, which then are strategies of their
+            own; the others check at the price of a decode.
     """
 
     rewards: Mapping[str, RewardPair]
@@ -34,6 +41,18 @@ class Experiment:
     joint: bool = False
     weights: Sequence[float] | None = None
     scoring: Mapping[str, float] | None = None
+    previews: Mapping[str, RewardPair] = field(default_factory=dict)
+
+    @classmethod
+    def of_run(
+        cls, reward: str, base: Sequence[Path], finetuned: Sequence[Path], costs: CostModel
+    ) -> Self:
+        """From receipts of a run's tensors of a reward, where checks see decodes, then previews."""
+        decoded, *previewed = (
+            {reward: load_pair(one.with_suffix(".zarr"), other.with_suffix(".zarr"), costs.steps)}
+            for one, other in zip(base, finetuned, strict=True)
+        )
+        return cls(decoded, costs, previews=previewed[0] if previewed else {})
 
     def __post_init__(self) -> None:
         for name, pair in self.rewards.items():
@@ -61,8 +80,31 @@ class Experiment:
     @property
     def pruning(self) -> tuple[str, ...]:
         """The strategies that prune; TTSnap only where there are finetuned rewards."""
-        finetuned = all(pair.finetuned_steps for pair in self.rewards.values())
-        return (TTSP, TTSNAP) if finetuned else (TTSP,)
+        return tuple(
+            f"{strategy}{look}"
+            for look, pairs in (("", self.rewards), (AT_PREVIEWS, self.previews))
+            if pairs
+            for strategy in (TTSP, TTSNAP)
+            if strategy == TTSP or all(pair.finetuned_steps for pair in pairs.values())
+        )
+
+    @property
+    def strategies(self) -> tuple[str, ...]:
+        """Those that prune, and the best of them by the plan where they look in several ways."""
+        return (*self.pruning, BEST) if self.previews else self.pruning
+
+    def look_of(self, strategy: str) -> str:
+        """How a strategy sees estimates, ``decode`` or ``preview``; empty where it varies or sees
+        none."""
+        if strategy not in self.pruning:
+            return ""
+        return "decode" if self.costs_of(strategy).preview is None else "preview"
+
+    def costs_of(self, strategy: str) -> CostModel:
+        """What a candidate costs a strategy."""
+        if not self.previews or strategy.endswith(AT_PREVIEWS):
+            return self.costs
+        return replace(self.costs, preview=None)
 
     @property
     def finals(self) -> list[np.ndarray]:
@@ -75,7 +117,11 @@ class Experiment:
             return [self]
         prices = self.scoring or dict.fromkeys(self.rewards, self.costs.reward)
         return [
-            Experiment({name: pair}, replace(self.costs, reward=prices[name]))
+            Experiment(
+                {name: pair},
+                replace(self.costs, reward=prices[name]),
+                previews={name: self.previews[name]} if self.previews else {},
+            )
             for name, pair in self.rewards.items()
         ]
 
@@ -84,12 +130,13 @@ class Experiment:
         chosen = {name: pair.of(prompts) for name, pair in self.rewards.items()}
         if not all(len(pair.base) for pair in chosen.values()):
             raise UserError("no prompts are left of the source; choose others, or all")
-        return replace(self, rewards=chosen)
+        previews = {name: pair.of(prompts) for name, pair in self.previews.items()}
+        return replace(self, rewards=chosen, previews=previews)
 
     def sha256(self) -> str:
         """Of all rewards, which tells plans of different ones apart."""
         digest = hashlib.sha256()
-        for name, pair in self.rewards.items():
+        for name, pair in (*self.rewards.items(), *self.previews.items()):
             for values in (pair.base, pair.finetuned):
                 digest.update(f"{name} {values.shape}".encode())
                 digest.update(values.tobytes())
@@ -97,13 +144,26 @@ class Experiment:
 
     def scores(self, strategy: str) -> list[np.ndarray]:
         """(P, I, S) of each reward, what prunes."""
-        pairs = self.rewards.values()
-        return [pair.finetuned if strategy == TTSNAP else pair.base for pair in pairs]
+        return [
+            pair.finetuned if strategy.startswith(TTSNAP) else pair.base
+            for pair in self._pairs(strategy)
+        ]
 
     def steps(self, strategy: str) -> list[int]:
         """Where a strategy may check: TTSp at any step scored, TTSnap where all are finetuned."""
         kinds = [
-            pair.finetuned_steps if strategy == TTSNAP else pair.base_steps
-            for pair in self.rewards.values()
+            pair.finetuned_steps if strategy.startswith(TTSNAP) else pair.base_steps
+            for pair in self._pairs(strategy)
         ]
         return sorted(set[int].intersection(*map(set, kinds)))
+
+    def _pairs(self, strategy: str) -> Iterable[RewardPair]:
+        looks = self.previews if strategy.endswith(AT_PREVIEWS) else self.rewards
+        return looks.values()
+
+
+def named(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of strategies and looks with the names of plans as its strategies."""
+    both = {"decode", "preview"} <= set(table["look"])
+    suffix = table["look"].map({"preview": AT_PREVIEWS}).fillna("") if both else ""
+    return table.assign(strategy=table["strategy"] + suffix)

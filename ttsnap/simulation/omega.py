@@ -20,6 +20,7 @@ def gains(
     best_of: Mapping[int, np.ndarray],
     budgets: Sequence[float],
     *,
+    against: Mapping[str, str] | None = None,
     level: float = 0.95,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -36,12 +37,14 @@ def gains(
         per_prompt: strategy -> (P, B) expected reward; best-of-N is among them.
         best_of: n -> (P,) expected reward of best-of-n, for ascending n up to the pool's size.
         budgets: B, ascending.
+        against: strategy -> one that its ω is compared with, prompt by prompt.
         level: coverage of the intervals.
         seed: of the bootstrap.
 
     Returns:
-        strategy, then each figure with its _low and _high, then first_budget and last_budget of
-        those that count.
+        strategy, then each figure with its _low and _high; omega_gain likewise, which is ω less
+        that of the strategy it is ``against``; then first_budget and last_budget of those that
+        count.
 
     Raises:
         UserError: fewer than two budgets count, or best-of-N gains nothing over them.
@@ -72,12 +75,18 @@ def gains(
     ladder = weights @ np.stack(list(best_of.values()), axis=1)
     found = _reached(ladder, sizes, reference)
     spent = _reached(reference, costs, reference)
+    omegas = {
+        name: 100 * simpson(mean - reference, x=costs, axis=1) / area
+        for name, mean in means.items()
+    }
     rows = []
     for name, mean in means.items():
+        other = (against or {}).get(name)
         figures = {
-            "omega": 100 * simpson(mean - reference, x=costs, axis=1) / area,
+            "omega": omegas[name],
             "equivalent_n_ratio": _average(_reached(ladder, sizes, mean) / found),
             "compute_for_same_reward": _average(_reached(mean, costs, reference) / spent),
+            "omega_gain": omegas[name] - omegas[other] if other else np.full(len(area), np.nan),
         }
         row: dict[str, str | float] = {"strategy": name}
         for figure, values in figures.items():

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ttsnap.errors import UserError
-from ttsnap.schedule import Accounting, CostModel
+from ttsnap.schedule import AT_PREVIEWS, Accounting, CostModel, split_look
 from ttsnap.store.receipts import read_receipt
 from ttsnap.store.tensors import RewardTensor
 
@@ -108,7 +108,7 @@ def load_source(path: Path, rewards: Sequence[str] | None = None) -> dict[str, R
             step of NaN in the latter, which may be missing, has no finetuned reward; or a run's
             folder ``tensors``, that of one of its rewards, or one store there, for the store's
             split (else ``test``, or the only one).
-        rewards: names; all that are there by default.
+        rewards: names, each also that of its previews if there are any; all by default.
 
     Raises:
         UserError: if it is neither, or an array is missing, of another shape, or no number.
@@ -123,7 +123,19 @@ def load_source(path: Path, rewards: Sequence[str] | None = None) -> dict[str, R
     shapes = {values.base.shape for values in found.values()}
     if len(shapes) > 1:
         raise UserError(f"{path}: rewards of different shapes: {sorted(shapes)}")
-    return {name: found[name] for name in rewards or found}
+    wanted = [name + look for name in rewards or () for look in ("", AT_PREVIEWS)]
+    return {name: found[name] for name in wanted if name in found} or found
+
+
+def by_look(
+    loaded: Mapping[str, RewardPair],
+) -> tuple[Mapping[str, RewardPair], Mapping[str, RewardPair]]:
+    """Rewards by decodes and, under the same names, by previews if all are there by both."""
+    decodes = {name: pair for name, pair in loaded.items() if not name.endswith(AT_PREVIEWS)}
+    previews = {
+        name: loaded[name + AT_PREVIEWS] for name in decodes if name + AT_PREVIEWS in loaded
+    }
+    return decodes or loaded, previews if len(previews) == len(decodes) else {}
 
 
 def _load_npz(path: Path, rewards: Sequence[str] | None) -> dict[str, RewardPair]:
@@ -205,8 +217,11 @@ def _tensors(path: Path) -> tuple[list[Path], str]:
     return sorted(store.parent for store in stores if store.name == f"{split}.base.zarr"), split
 
 
-def measured_costs(path: Path) -> dict[str, CostModel]:
-    """By reward, the costs measured in the run that a source is part of; empty if of none."""
+def measured_costs(path: Path, previews: bool = False) -> dict[str, CostModel]:
+    """By reward, the costs measured in the run that a source is part of; empty if of none.
+
+    With ``previews`` checks may see previews, see :func:`read_costs`.
+    """
     if path.suffix == ".npz":
         return {}
     folders = [folder.resolve() for folder in _tensors(path)[0]]
@@ -214,13 +229,27 @@ def measured_costs(path: Path) -> dict[str, CostModel]:
     if not (run / "model.json").is_file():
         return {}
     return {
-        folder.name: read_costs(run / "model.json", run / f"rewards/{folder.name}/cost.json")
+        folder.name: read_costs(
+            run / "model.json", run / f"rewards/{name}/cost.json", previews=previews or bool(look)
+        )
         for folder in folders
+        for name, look in [split_look(folder.name)]
     }
 
 
-def read_costs(model: Path, reward_cost: Path, accounting: Accounting = "corrected") -> CostModel:
-    """The cost model of what the model and reward cost stages found."""
+def read_costs(
+    model: Path,
+    reward_cost: Path,
+    accounting: Accounting = "corrected",
+    *,
+    previews: bool = False,
+) -> CostModel:
+    """The cost model of what the model and reward cost stages found.
+
+    Where checks can see decodes and previews, it is that of decodes, or with ``previews`` of those.
+    """
     prices = read_receipt(reward_cost)
+    if prices.get("looks", ["preview"])[0] == "decode" and not previews:
+        prices.pop("preview", None)
     steps = read_receipt(model)["steps"]
     return CostModel.of(prices, steps=steps, accounting=accounting, unit=prices["unit"])

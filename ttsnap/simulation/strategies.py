@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ import numpy as np
 import pandas as pd
 
 from ttsnap.errors import UserError
-from ttsnap.schedule import CostModel, Schedule, check_steps, combine
+from ttsnap.schedule import AT_PREVIEWS, CostModel, Schedule, check_steps, combine
 from ttsnap.simulation.exact import expected_best
-from ttsnap.simulation.experiment import Experiment
+from ttsnap.simulation.experiment import BEST, TTSNAP, TTSP, Experiment
 from ttsnap.simulation.joint import search_jointly
 from ttsnap.simulation.montecarlo import Estimate, Floats, Pool, Subsets
 from ttsnap.simulation.omega import BEST_OF_N, gains
@@ -26,7 +27,8 @@ from ttsnap.store.receipts import write_receipt
 ERROR_SHARE, MOST_DRAWS = 0.1, 16_384
 SIZES = 16  # of best-of-N, at which it is simulated where there is no exact expectation
 
-Schedules = Mapping[tuple[str, float], Schedule]  # by strategy (TTSp, TTSnap) and budget
+Schedules = Mapping[tuple[str, float], tuple[str, Schedule]]
+"""By strategy and budget: the strategy that it leaves the search to, by most to itself."""
 
 
 def plan_schedules(
@@ -38,6 +40,9 @@ def plan_schedules(
     observe: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Plan TTSp and TTSnap for every budget, and one robust schedule for all of them.
+
+    Where TTSnap's best schedule is not clearly expected to find more than TTSp's, it is planned as
+    TTSp. Where checks can look in several ways, each way is planned, and ``best`` names the best.
 
     Args:
         experiment: with the prompts to plan on, and no others.
@@ -55,19 +60,28 @@ def plan_schedules(
     budgets = sorted(set(budgets))
     plans, robust = [], []
     for part in experiment.parts():
+        planned: dict[str, Sequence[Plan]] = {}
         for strategy in part.pruning:
             allowed = part.steps(strategy)
+            costs = part.costs_of(strategy)
             planner = Planner(
                 _planning_pool(part, strategy, seed),
-                part.costs,
+                costs,
                 allowed if steps is None else sorted({*allowed} & {*steps}),
             )
             found = []
             for one in planner.plans(budgets):
                 found.append(one)
                 observe()
+            planned[strategy] = found
+            untouched = strategy.replace(TTSNAP, TTSP)
             about = {"strategy": strategy, "reward": part.prunes_by}
-            plans += [about | _described(one, part.costs, seed) for one in found]
+            plans += [
+                about | {"run_as": strategy} | _described(one, costs, seed)
+                if strategy == untouched or _surely_better(one, other)
+                else about | {"run_as": untouched} | _described(other, costs, seed)
+                for one, other in zip(found, planned[untouched], strict=True)
+            ]
             schedule = planner.robust(found)
             robust.append(
                 about
@@ -76,12 +90,32 @@ def plan_schedules(
                     "budgets": [budgets[0], budgets[-1]],
                     "expected": [
                         {"budget": budget}
-                        | _described(planner.plan(budget, schedule), part.costs, seed)["expected"]
+                        | _described(planner.plan(budget, schedule), costs, seed)["expected"]
                         for budget in budgets
                     ],
                 }
             )
-    return {"plans": plans, "robust": robust}
+    return {"plans": _with_best(plans, experiment), "robust": robust}
+
+
+def _surely_better(one: Plan, other: Plan) -> bool:
+    """Whether a plan finds more than another by the standard error of their difference at least,
+    prompt by prompt."""
+    gain = one.per_prompt - other.per_prompt
+    return bool(gain.mean() > gain.std() / math.sqrt(len(gain)))
+
+
+def _with_best(plans: list[dict[str, Any]], experiment: Experiment) -> list[dict[str, Any]]:
+    """Plans, and for every reward and budget the best of them where there are several looks."""
+    among: dict[tuple[str, float], list[dict[str, Any]]] = defaultdict(list)
+    for one in plans if experiment.previews else ():
+        among[one["reward"], one["budget"]].append(one)
+    return plans + [reduce(_better, some) | {"strategy": BEST} for some in among.values()]
+
+
+def _better(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Which of two plans for a budget is expected to find more, the first of equals."""
+    return other if other["expected"]["mean"] > one["expected"]["mean"] else one
 
 
 def given_plan(
@@ -92,15 +126,18 @@ def given_plan(
     for part in experiment.parts():
         for strategy in part.pruning:
             _check_scored(part, strategy, schedule)
-            planner = Planner(_planning_pool(part, strategy, seed), part.costs, ())
+            costs = part.costs_of(strategy)
+            planner = Planner(_planning_pool(part, strategy, seed), costs, ())
             about = {"strategy": strategy, "reward": part.prunes_by}
             plans += [
-                about | _described(planner.plan(budget, schedule), part.costs, seed)
+                about
+                | {"run_as": strategy}
+                | _described(planner.plan(budget, schedule), costs, seed)
                 for budget in sorted(set(budgets))
-                if part.costs.largest_n(budget, schedule)
+                if costs.largest_n(budget, schedule)
             ]
             robust.append(about | {"checks": schedule.to_json()})
-    return {"plans": plans, "robust": robust}
+    return {"plans": _with_best(plans, experiment), "robust": robust}
 
 
 def write_plan(
@@ -136,7 +173,10 @@ def plan_file(
 def schedules_of(planned: Mapping[str, Any], prunes_by: str) -> Schedules:
     """The schedules in a plan for one reward, or for ``joint``."""
     return {
-        (one["strategy"], one["budget"]): Schedule.from_json(one["checks"])
+        (one["strategy"], one["budget"]): (
+            one.get("run_as", one["strategy"]),
+            Schedule.from_json(one["checks"]),
+        )
         for one in planned["plans"]
         if one["reward"] == prunes_by
     }
@@ -147,10 +187,11 @@ class Curves:
     """Expected final reward of each strategy at each budget.
 
     Attributes:
-        table: strategy, reward, prunes_by (a reward or ``joint``), budget, n (what the budget
-            buys), mean, low, high (95 % bootstrap interval over prompts), error (Monte Carlo),
-            schedule, note (why a mean is missing, else empty).
-        omega: strategy, reward, prunes_by and what :func:`gains` finds.
+        table: strategy, look (decode or preview), reward, prunes_by (a reward or ``joint``),
+            budget, n (what the budget buys), mean, low, high (95 % bootstrap interval over
+            prompts), error (Monte Carlo), schedule, run_as (the strategy that the plan leaves it
+            to), note (why a mean is missing, else empty).
+        omega: strategy, look, reward, prunes_by and what :func:`gains` finds.
         per_prompt: strategy and reward -> (P, B); NaN where it cannot be simulated.
     """
 
@@ -190,19 +231,23 @@ def simulate_part(
     subsets = Subsets(prompts, pool, draws, seed)
     per_prompt = {
         (name, reward): np.full((prompts, len(budgets)), np.nan)
-        for name in (BEST_OF_N, *experiment.pruning)
+        for name in (BEST_OF_N, *experiment.strategies)
         for reward in experiment.rewards
     }
+    searchers = {
+        name: _searcher(experiment, name, subsets) for name in (BEST_OF_N, *experiment.pruning)
+    }
     rows = []
-    for name in (BEST_OF_N, *experiment.pruning):
-        search = _searcher(experiment, name, subsets)
+    for name in (BEST_OF_N, *experiment.strategies):
         for column, budget in enumerate(budgets):
-            schedule = Schedule() if name == BEST_OF_N else schedules.get((name, budget))
-            n = experiment.costs.largest_n(budget, schedule or Schedule())
+            planned = (name, Schedule()) if name == BEST_OF_N else schedules.get((name, budget))
+            runs, schedule = planned or (name, Schedule())
+            n = experiment.costs_of(runs).largest_n(budget, schedule)
             found: Sequence[Estimate | None] = [None] * len(experiment.rewards)
-            if schedule is not None and 0 < n <= pool:
-                _check_scored(experiment, name, schedule)
-                found = search([check.step for check in schedule.checks], schedule.counts(n))
+            if planned is not None and 0 < n <= pool:
+                _check_scored(experiment, runs, schedule)
+                steps = [check.step for check in schedule.checks]
+                found = searchers[runs](steps, schedule.counts(n))
             for reward, estimate in zip(experiment.rewards, found, strict=True):
                 if estimate is not None:
                     per_prompt[name, reward][:, column] = estimate.mean
@@ -214,7 +259,8 @@ def simulate_part(
                         "budget": budget,
                         "n": n,
                         "error": estimate.error if estimate else np.nan,
-                        "schedule": str(schedule or ""),
+                        "schedule": str(schedule),
+                        "run_as": runs,
                         "note": _note(n, pool),
                     }
                 )
@@ -226,10 +272,19 @@ def simulate_part(
             ("mean", "low", "high"), mean_interval(values, seed=seed), strict=True
         ):
             table.loc[chosen, key] = column_values
-    columns = "strategy reward prunes_by budget n mean low high error schedule note"
+    columns = "strategy look reward prunes_by budget n mean low high error schedule run_as note"
     return Curves(
-        table[columns.split()], _omega(experiment, per_prompt, budgets, subsets, seed), per_prompt
+        _looked(table, experiment)[columns.split()],
+        _looked(_omega(experiment, per_prompt, budgets, subsets, seed), experiment),
+        per_prompt,
     )
+
+
+def _looked(table: pd.DataFrame, experiment: Experiment) -> pd.DataFrame:
+    """A table with the look of each strategy in a column of its own."""
+    table.insert(1, "look", table.strategy.map(experiment.look_of))
+    table["strategy"] = table.strategy.str.removesuffix(AT_PREVIEWS)
+    return table
 
 
 def simulate_parts(
@@ -296,8 +351,9 @@ def _omega(
         }
     tables = []
     for reward, ladder in ladders.items():
-        curves = {name: per_prompt[name, reward] for name in (BEST_OF_N, *experiment.pruning)}
-        found = gains(curves, ladder, budgets, seed=seed)
+        curves = {name: per_prompt[name, reward] for name in (BEST_OF_N, *experiment.strategies)}
+        untouched = {name: name.replace(TTSNAP, TTSP) for name in curves if name.startswith(TTSNAP)}
+        found = gains(curves, ladder, budgets, against=untouched, seed=seed)
         found.insert(1, "reward", reward)
         found.insert(2, "prunes_by", experiment.prunes_by)
         tables.append(found)

@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -24,6 +24,10 @@ from ttsnap.config import Runtime, Settings
 from ttsnap.errors import UserError, explain
 from ttsnap.progress import quiet_libraries
 from ttsnap.store.files import Place, place
+
+if TYPE_CHECKING:
+    from ttsnap.diffusion.linear_preview import LinearPreview
+    from ttsnap.diffusion.sampler import Sampler
 
 AnySettings = TypeVar("AnySettings", bound=Settings)
 
@@ -52,6 +56,25 @@ ModelReceipt = Annotated[Path, typer.Option(help="Receipt of the model stage.")]
 CostReceipt = Annotated[Path, typer.Option(help="Receipt of the reward cost stage.")]
 BaseReceipt = Annotated[Path, typer.Option(help="Receipt of the base tensor.")]
 FinetunedReceipt = Annotated[Path, typer.Option(help="Receipt of the finetuned tensor.")]
+BaseReceipts = Annotated[
+    list[Path], typer.Option(help="Receipts of base tensors: of decodes, then of previews if any.")
+]
+FinetunedReceipts = Annotated[
+    list[Path], typer.Option(help="Receipts of finetuned tensors, likewise.")
+]
+PreviewReceipt = Annotated[
+    Path | None,
+    typer.Option(help="Receipt of the preview that estimates are seen by; none: as decoded."),
+]
+
+
+def load_preview(receipt: Path | None, sampler: Sampler | None = None) -> LinearPreview | None:
+    """The map that lies beside the receipt of a preview, for a sampler if one is given."""
+    if receipt is None:
+        return None
+    from ttsnap.diffusion.linear_preview import LinearPreview
+
+    return LinearPreview.load(receipt.with_suffix(".safetensors"), sampler)
 
 
 def _told(main: Callable[..., None]) -> Callable[..., None]:

@@ -29,10 +29,14 @@ def main(
     out: Annotated[Path, typer.Option()],
 ) -> None:
     from ttsnap.diffusion import load_sampler
+    from ttsnap.diffusion.linear_preview import LinearPreview
     from ttsnap.diffusion.loading import settled
 
     model = settled(settings.model, runtime)
     sampler = load_sampler(model, settings.sampling, runtime)
+    if model.linear_preview:
+        # Its price and the latents it takes are known before it is fitted.
+        sampler.previewer = LinearPreview.unfitted(sampler)
     sigmas = [float(sigma) for sigma in sampler.sigmas]
     weights = {name: sha256_of(file) for name, file in model_files(model).items()}
     costs = sampler.costs()
@@ -44,10 +48,12 @@ def main(
             "kind": "model",
             "model": described(model),
             "dtype": model.dtype,
+            "autocast": model.autocast,
             "weights": weights,
             "steps": sampler.steps,
             "sigmas": sigmas,
             **costs,
+            **({"latents": list(sampler.latent_size())} if model.linear_preview else {}),
         },
     )
 

@@ -12,7 +12,15 @@ import typer
 
 from ttsnap import config
 from ttsnap.errors import UserError
-from ttsnap.stages import RewardName, RuntimeOption, StoreOption, json_option, run
+from ttsnap.stages import (
+    PreviewReceipt,
+    RewardName,
+    RuntimeOption,
+    StoreOption,
+    json_option,
+    load_preview,
+    run,
+)
 from ttsnap.store.files import Place, sha256_of
 from ttsnap.store.receipts import write_receipt
 from ttsnap.store.tensors import read_table, reward_matrix
@@ -45,6 +53,7 @@ def main(
     cleaner: Annotated[
         Path | None, typer.Option(help="Receipt of the next cleaner step's checkpoint.")
     ] = None,
+    preview: PreviewReceipt = None,
 ) -> None:
     from ttsnap.narf.curriculum import finetune_step
     from ttsnap.narf.data import StepData
@@ -53,8 +62,9 @@ def main(
     def data(where: Place, table: Path, neighbours: int) -> StepData:
         store = open_store(where)
         teacher = reward_matrix(read_table(table), [prompt.id for prompt in store.prompts])
-        return StepData.from_store(store, teacher, step, neighbours)
+        return StepData.from_store(store, teacher, step, neighbours, shown)
 
+    shown = load_preview(preview)
     began = time.perf_counter()
     accelerator = _accelerator(runtime)
     together = accelerator.num_processes > 1

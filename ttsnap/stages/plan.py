@@ -12,9 +12,9 @@ from ttsnap import config
 from ttsnap.run.trained import made_for
 from ttsnap.schedule import Schedule
 from ttsnap.stages import (
-    BaseReceipt,
+    BaseReceipts,
     CostReceipt,
-    FinetunedReceipt,
+    FinetunedReceipts,
     ModelReceipt,
     RewardName,
     json_option,
@@ -38,24 +38,23 @@ def main(
     reward: RewardName,
     model: ModelReceipt,
     reward_cost: CostReceipt,
-    base: BaseReceipt,
-    finetuned: FinetunedReceipt,
+    base: BaseReceipts,
+    finetuned: FinetunedReceipts,
     out: Annotated[Path, typer.Option(help="Plan to write.")],
 ) -> None:
     from ttsnap.simulation.experiment import Experiment
-    from ttsnap.simulation.source import load_pair, read_costs
+    from ttsnap.simulation.source import read_costs
     from ttsnap.simulation.strategies import given_plan, plan_schedules, write_plan
 
-    costs = read_costs(model, reward_cost, settings.accounting)
-    rewards = load_pair(base.with_suffix(".zarr"), finetuned.with_suffix(".zarr"), costs.steps)
-    experiment = Experiment({reward: rewards}, costs)
+    costs = read_costs(model, reward_cost, settings.accounting, previews=len(base) > 1)
+    experiment = Experiment.of_run(reward, base, finetuned, costs)
     if settings.checks is None:
         planned = plan_schedules(experiment, settings.budgets, settings.seed, steps=settings.steps)
     else:
         given = Schedule.of(settings.checks)
         planned = given_plan(experiment, given, settings.budgets, settings.seed)
     provenance = {
-        "source": str(base.parent),
+        "source": str(base[0].parent),
         "prompts": "val",
         "seed": settings.seed,
         "made_for": made_for(settings.model, settings.sampling, {reward: settings.reward}),
@@ -64,9 +63,10 @@ def main(
     for one in planned["plans"]:
         schedule = Schedule.from_json(one["checks"])
         logging.info(
-            "%s at %g %s: N = %d, %s",
+            "%s at %g %s: N = %d, %s%s",
             *(one["strategy"], one["budget"], costs.unit, one["n"]),
             schedule if schedule.checks else "no checks",
+            f", as {one['run_as']}" if one["run_as"] != one["strategy"] else "",
         )
 
 

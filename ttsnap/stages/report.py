@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -16,8 +17,9 @@ from ttsnap import config
 from ttsnap.config import load_config
 from ttsnap.prompts import folder_name
 from ttsnap.run.status import SETTINGS, rows, stage_statuses
-from ttsnap.schedule import Schedule, planned_schedule, read_plan
+from ttsnap.schedule import Schedule, planned_schedule, read_plan, split_look
 from ttsnap.searching.methods import METHODS
+from ttsnap.simulation.experiment import BEST, TTSNAP, TTSP, named
 from ttsnap.stages import StoreOption, json_option, run
 from ttsnap.store.receipts import read_receipt
 from ttsnap.store.tensors import write_table
@@ -30,6 +32,7 @@ class Settings(config.Settings):
     methods: list[str]
     blocks: int
     reward: str
+    looks: list[str]
     judge_reward: str | None
     metrics: list[str]
     curves: list[str]
@@ -51,8 +54,12 @@ def main(
     figures_folder = folder / "report"
     figures_folder.mkdir(exist_ok=True)
     plan = read_plan(folder / f"plan/{name}.json")
-    costs = read_costs(folder / "model.json", folder / f"rewards/{name}/cost.json")
-    schedule = planned_schedule(plan, "ttsnap", settings.budget, reward=name, costs=costs)
+    prices = partial(read_costs, folder / "model.json", folder / f"rewards/{name}/cost.json")
+    headliner = BEST if len(settings.looks) > 1 else TTSNAP
+    strategy, schedule = planned_schedule(
+        plan, headliner, settings.budget, reward=name, costs=prices()
+    )
+    costs = prices(previews=bool(split_look(strategy)[1]))
 
     tables = [
         folder / f"search/{method}/block_{block:04d}.parquet"
@@ -78,21 +85,28 @@ def main(
     stored = open_store(store)
     _draw_gallery(settings, searched, stored, folder / "search", figures_folder / "gallery.png")
 
-    evaluation = pd.read_csv(folder / f"evaluation/{name}.csv")
-    figures.rank_consistency(evaluation, figures_folder / "rank_consistency.png", schedule=schedule)
+    evaluations = {
+        look: pd.read_csv(folder / f"evaluation/{name}{look}.csv") for look in settings.looks
+    }
+    figures.rank_consistency(
+        evaluations, figures_folder / "rank_consistency.png", schedule=schedule
+    )
     curves, omega = (
-        pd.read_csv(folder / f"simulation/{name}/{table}.csv") for table in ("curves", "omega")
+        named(pd.read_csv(folder / f"simulation/{name}/{table}.csv"))
+        for table in ("curves", "omega")
     )
     figures.reward_vs_budget(
         curves, omega, figures_folder / "reward_vs_budget.png", unit=costs.unit
     )
     figures.omega(omega, figures_folder / "omega.png")
     figures.schedules_over_budgets(plan, figures_folder / "schedules.png", reward=name)
-    histories = {
-        read_receipt(receipt)["step"]: pd.read_csv(receipt.with_suffix("") / "history.csv")
-        for receipt in checkpoint
-    }
-    figures.training(histories, figures_folder / "training.png")
+    for look in settings.looks:
+        histories = {
+            read_receipt(receipt)["step"]: pd.read_csv(receipt.with_suffix("") / "history.csv")
+            for receipt in checkpoint
+            if receipt.parent.name == f"{name}{look}"
+        }
+        figures.training(histories, figures_folder / f"training{look}.png", look=look)
     figures.costs(costs, schedule, settings.budget, figures_folder / "costs.png")
 
     took = pd.DataFrame(rows(stage_statuses(load_config(folder / SETTINGS), folder)))
@@ -100,9 +114,9 @@ def main(
     took.to_csv(figures_folder / "stages.csv", index=False)
     figures.stages(took, figures_folder / "stages.png")
 
-    _draw_trajectories(settings, schedule, stored, folder, figures_folder)
+    _draw_trajectories(settings, strategy, schedule, stored, folder, figures_folder)
     # The last method that prunes has most to show.
-    pruning = [one for one in settings.methods if METHODS[one].prunes]
+    pruning = [one for one in settings.methods if METHODS[split_look(one)[0]].prunes]
     last, first = [*settings.methods, *pruning][-1], settings.prompt_ids[0]
     contact = folder / f"search/{last}/{settings.budget:g}/{folder_name(first)}/contact.png"
     shutil.copyfile(contact, figures_folder / "contact.png")
@@ -142,6 +156,7 @@ def _draw_gallery(
 
 def _draw_trajectories(
     settings: Settings,
+    strategy: str,
     schedule: Schedule,
     store: TrajectoryStore,
     folder: Path,
@@ -152,16 +167,18 @@ def _draw_trajectories(
     from ttsnap.simulation.montecarlo import replay
     from ttsnap.simulation.source import load_pair
 
-    tensors = folder / "tensors" / settings.reward
+    runs, look = split_look(strategy)
+    tensors = folder / f"tensors/{settings.reward}{look}"
     rewards = load_pair(
         tensors / "test.base.zarr",
         tensors / "test.finetuned.zarr",
         read_receipt(folder / "model.json")["steps"],
     )
+    seen = rewards.base if runs == TTSP else rewards.finetuned
     for position in range(settings.report.prompts):
         images = store.trajectory(position)[: settings.report.candidates]
         final = rewards.final[position, : len(images)]
-        fate = replay(rewards.finetuned[position, : len(images)], final, schedule)
+        fate = replay(seen[position, : len(images)], final, schedule)
         pruned: list[int | None] = [None] * len(images)
         alive = np.arange(len(images))
         for check, kept in zip(schedule.checks, fate.survivors, strict=True):

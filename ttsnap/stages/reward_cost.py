@@ -19,7 +19,7 @@ from ttsnap.store.receipts import read_receipt, write_receipt
 if TYPE_CHECKING:
     from ttsnap.rewards import Reward
 
-VERSION = 4
+VERSION = 5
 
 
 class Settings(config.Settings):
@@ -56,6 +56,7 @@ def main(
             "kind": "costs",
             "reward": reward,
             "unit": settings.costs.unit,
+            "looks": settings.model.looks,
             **given,
             "measured": missing,
         },
@@ -70,9 +71,12 @@ def _tflops(settings: Settings, reward: Reward, model: Path) -> dict[str, float]
 
 def _seconds(settings: Settings, runtime: config.Runtime, reward: Reward) -> dict[str, float]:
     from ttsnap.diffusion import load_sampler
+    from ttsnap.diffusion.linear_preview import LinearPreview
     from ttsnap.searching.pricing import measure
 
     sampler = load_sampler(settings.model, settings.sampling, runtime)
+    if settings.model.linear_preview:
+        sampler.previewer = LinearPreview.unfitted(sampler)
     return measure("seconds", sampler, reward, runtime.batch_size)
 
 

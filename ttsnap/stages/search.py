@@ -11,6 +11,7 @@ import json
 import logging
 import shutil
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,10 +19,19 @@ import pandas as pd
 import typer
 
 from ttsnap import config
+from ttsnap.diffusion.sources import in_precision_of
 from ttsnap.errors import UserError
 from ttsnap.prompts import folder_name, load_split
-from ttsnap.schedule import Schedule, read_plan
-from ttsnap.stages import CostReceipt, ModelReceipt, RuntimeOption, json_option, run
+from ttsnap.schedule import Schedule, read_plan, split_look
+from ttsnap.stages import (
+    CostReceipt,
+    ModelReceipt,
+    PreviewReceipt,
+    RuntimeOption,
+    json_option,
+    load_preview,
+    run,
+)
 from ttsnap.store.files import atomic
 from ttsnap.store.receipts import read_receipt
 from ttsnap.store.tensors import write_table
@@ -68,8 +78,9 @@ def main(
     plan: Annotated[
         Path | None, typer.Option(help="Plan of the reward, for a method that prunes.")
     ] = None,
+    preview: PreviewReceipt = None,
 ) -> None:
-    inputs = [model, reward_cost, *(checkpoint or []), *([plan] if plan else [])]
+    inputs = [model, reward_cost, *(checkpoint or []), *filter(None, [plan, preview])]
     rows = Rows(out.with_suffix(".rows"), settings, method, inputs)
     size = settings.prompts_per_job
     prompts = load_split(settings.split)[block * size : (block + 1) * size]
@@ -89,38 +100,37 @@ def main(
         from ttsnap.searching.budget import Budget
         from ttsnap.searching.ledger import UnscoredError
         from ttsnap.searching.output import row, save
-        from ttsnap.searching.request import method_named, method_options, planned_options
+        from ttsnap.searching.request import method_named, method_options, planned
         from ttsnap.searching.searcher import Searcher
         from ttsnap.simulation.source import read_costs
 
-        how = method_named(method)
+        named, look = split_look(method)
+        how = method_named(named)
         name, device = settings.reward_name, runtime.device
-        costs = read_costs(model, reward_cost)
+        costs = read_costs(model, reward_cost, previews=preview is not None)
         found = read_plan(plan) if plan else None
-        options = {
-            budget: method_options(
-                how,
-                (planned_options(found, how, budget, name, costs) if found else {})
-                | settings.options,
-            )
+        chosen = {
+            budget: planned(found, how.looks_by_narf, budget, name, costs, look)
+            if found
+            else (how.name, {})
             for budget in settings.budgets
         }
-        receipts = {read_receipt(path)["step"]: path for path in checkpoint or []}
-        checked = {
-            check.step
-            for chosen in options.values()
-            for check in Schedule.parse(getattr(chosen, "schedule", "")).checks
+        options = {
+            budget: method_options(how, known | settings.options)
+            for budget, (_, known) in chosen.items()
+        }
+        receipts = {
+            (path.parent.name.removeprefix(name), read_receipt(path)["step"]): path
+            for path in checkpoint or []
         }
         shared = SharedReward(settings.reward, name=name, device=device)
-        dtype = read_receipt(model).get("dtype", settings.model.dtype)
-        generator = settings.model.model_copy(update={"dtype": dtype})
+        students = cache(lambda receipt: (shared.verifier(receipt.with_suffix("")),))
+        generator = in_precision_of(read_receipt(model), settings.model)
+        sampler = load_sampler(generator, settings.sampling, runtime)
+        usual, shown = sampler.previewer, load_preview(preview, sampler)
         searcher = Searcher(
-            load_sampler(generator, settings.sampling, runtime),
+            sampler,
             [shared.verifier(None)],
-            verifiers={
-                step: (shared.verifier(receipts[step].with_suffix("")),)
-                for step in checked & {*receipts}
-            },
             costs=costs,
             model=generator,
             batch_size=runtime.batch_size,
@@ -133,6 +143,15 @@ def main(
             )
         searcher.expect([prompt for _, prompt, _ in left])
         for number, prompt, budget in track(left, f"{method}, searches"):
+            strategy, known = chosen[budget]
+            runs, suffix = split_look(strategy)
+            sampler.previewer = shown if suffix else usual
+            checks = Schedule.parse(known.get("schedule", "")).checks
+            searcher.verifiers = {
+                check.step: students(receipts[suffix, check.step])
+                for check in checks
+                if (suffix, check.step) in receipts and runs != "ttsp"
+            }
             try:
                 result = searcher.run(
                     prompt,
@@ -157,7 +176,7 @@ def main(
                 contact=number < settings.pictured,
                 settings={"seed": settings.seed, "prompt_id": prompt.id},
             )
-            rows.add(prompt.id, budget, row(result, prompt.id, **judged))
+            rows.add(prompt.id, budget, row(result, prompt.id, **judged) | {"method": method})
     if refused:
         raise UserError(
             f"{refused} of {len(left)} searches could not be scored, see above; the others are "

@@ -10,9 +10,9 @@ import typer
 
 from ttsnap import config
 from ttsnap.stages import (
-    BaseReceipt,
+    BaseReceipts,
     CostReceipt,
-    FinetunedReceipt,
+    FinetunedReceipts,
     ModelReceipt,
     RewardName,
     json_option,
@@ -32,21 +32,20 @@ def main(
     reward: RewardName,
     model: ModelReceipt,
     reward_cost: CostReceipt,
-    base: BaseReceipt,
-    finetuned: FinetunedReceipt,
+    base: BaseReceipts,
+    finetuned: FinetunedReceipts,
     plan: Annotated[Path, typer.Option(help="Plan of the reward.")],
     curves: Annotated[Path, typer.Option(help="Table to write.")],
     omega: Annotated[Path, typer.Option(help="Table to write.")],
 ) -> None:
     from ttsnap.schedule import read_plan
     from ttsnap.simulation.experiment import Experiment
-    from ttsnap.simulation.source import load_pair, read_costs
+    from ttsnap.simulation.source import read_costs
     from ttsnap.simulation.strategies import simulate_parts
 
-    costs = read_costs(model, reward_cost, settings.accounting)
-    rewards = load_pair(base.with_suffix(".zarr"), finetuned.with_suffix(".zarr"), costs.steps)
+    costs = read_costs(model, reward_cost, settings.accounting, previews=len(base) > 1)
     simulated = simulate_parts(
-        Experiment({reward: rewards}, costs),
+        Experiment.of_run(reward, base, finetuned, costs),
         read_plan(plan),
         settings.budgets,
         settings.draws,

@@ -20,7 +20,15 @@ import numpy as np
 import typer
 
 from ttsnap.run.weights import weight_files
-from ttsnap.stages import RewardName, RuntimeOption, StoreOption, json_option, run
+from ttsnap.stages import (
+    PreviewReceipt,
+    RewardName,
+    RuntimeOption,
+    StoreOption,
+    json_option,
+    load_preview,
+    run,
+)
 from ttsnap.stages.rewards import Settings
 from ttsnap.store.files import atomic, sha256_of
 from ttsnap.store.receipts import read_receipt, write_receipt
@@ -49,6 +57,7 @@ def main(
     block: Annotated[
         int | None, typer.Option(help="Score no more than this part of the split.", min=0)
     ] = None,
+    preview: PreviewReceipt = None,
 ) -> None:
     from ttsnap.rewards.tensor import blocks_per_job, score_steps
 
@@ -80,8 +89,10 @@ def main(
             *(store.name, len(blocks), stored.blocks, images, len(steps), len(stored.steps)),
             *(kind, reward),
         )
-        unfinished = out.with_suffix(".parts") / _fingerprint(settings, stored, receipts)
-        scores = score_steps(load, stored, steps, blocks, unfinished, runtime.batch_size)
+        unfinished = out.with_suffix(".parts") / _fingerprint(settings, stored, receipts, preview)
+        scores = score_steps(
+            load, stored, steps, blocks, unfinished, runtime.batch_size, load_preview(preview)
+        )
     if block is not None:
         with atomic(out) as file:
             np.save(file, scores)
@@ -90,7 +101,12 @@ def main(
     shutil.rmtree(out.with_suffix(".parts"), ignore_errors=True)
 
 
-def _fingerprint(settings: Settings, store: TrajectoryStore, checkpoints: dict[int, Path]) -> str:
+def _fingerprint(
+    settings: Settings,
+    store: TrajectoryStore,
+    checkpoints: dict[int, Path],
+    preview: Path | None,
+) -> str:
     """Of what decides the scores beside the images."""
     files = [(name, file.stat()) for name, file in weight_files(settings.reward)]
     known = {
@@ -98,6 +114,7 @@ def _fingerprint(settings: Settings, store: TrajectoryStore, checkpoints: dict[i
         "reward": settings.reward.model_dump(mode="json"),
         "version": settings.version,
         "weights": [(name, found.st_size, found.st_mtime_ns) for name, found in files],
+        "preview": read_receipt(preview)["sha256"] if preview else None,
         "checkpoints": {step: read_receipt(path)["files"] for step, path in checkpoints.items()},
     }
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ttsnap import config
+from ttsnap.diffusion.sources import in_precision_of
 from ttsnap.stages import RuntimeOption, StoreOption, json_option, run
 from ttsnap.store.trajectories import open_store
 
@@ -31,9 +32,7 @@ def main(
     from ttsnap.generate import generate_block
 
     opened = open_store(store)
-    # Where the settings leave the precision open, all blocks take that of the store.
-    dtype = opened.settings["model"]["dtype"]
-    model = settings.model.model_copy(update={"dtype": dtype})
+    model = in_precision_of(opened.settings["model"], settings.model)
     sampler = load_sampler(model, settings.sampling, runtime)
     generate_block(
         sampler,

@@ -10,6 +10,7 @@ import numpy as np
 import typer
 
 from ttsnap import config
+from ttsnap.diffusion.sources import in_precision_of
 from ttsnap.errors import UserError
 from ttsnap.prompts import load_split, prompts_hash, seed_of
 from ttsnap.stages import ModelReceipt, StoreOption, json_option, run
@@ -38,10 +39,7 @@ def main(
         raise UserError(f"{split.file}: changed while the workflow ran; run it again")
     steps = split.stored(settings.sampling.steps)
     measured = read_receipt(model)
-    # Where the settings leave the precision open, all blocks take that of the model stage.
-    chosen = settings.model.model_copy(
-        update={"dtype": measured.get("dtype", settings.model.dtype)}
-    )
+    chosen = in_precision_of(measured, settings.model)
     sigmas = np.asarray(measured["sigmas"], np.float32)[steps]
     seeds = [
         [seed_of(settings.seed, prompt.id, image) for image in range(split.images)]
@@ -62,6 +60,7 @@ def main(
             "model": chosen.model_dump(mode="json"),
             "weights": measured["weights"],
         },
+        latents=measured.get("latents"),
         groups=None if negtome is None else (negtome.group, negtome.reference),
         receipts=out.parent,
     )

@@ -14,6 +14,7 @@ from ttsnap.store.files import Place, is_file
 if TYPE_CHECKING:
     import zarr
     from zarr.abc.store import Store
+    from zarr.core.buffer import Buffer
 
 VERSION = 1
 ROOT = "zarr.json"
@@ -85,3 +86,27 @@ def write_arrays(group: zarr.Group, arrays: Mapping[str, tuple[np.ndarray, Seque
                 compressors=ZstdCodec(level=3, checksum=True),
                 dimension_names=dimensions,
             )
+
+
+def encoded_shard(values: np.ndarray, array: zarr.Array[Any]) -> bytes:
+    """What the file of a shard of ``array`` with these values holds.
+
+    Writing to ``array`` itself would merge with whatever lies there, damaged or of another job.
+    """
+    import zarr
+
+    files: dict[str, Buffer] = {}
+    # Without it an all-black block is no file.
+    with zarr.config.set({"array.write_empty_chunks": True}):
+        shard = zarr.create_array(
+            files,
+            shape=values.shape,
+            dtype=values.dtype,
+            chunks=array.chunks,
+            shards=array.shards,
+            compressors=array.compressors,
+            fill_value=array.fill_value,
+        )
+        shard[:] = values
+    (content,) = (buffer for name, buffer in files.items() if name.startswith("c/"))
+    return content.to_bytes()

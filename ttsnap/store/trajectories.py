@@ -3,11 +3,13 @@
 Layout (Zarr 3):
 
     images  (prompt, image, step, height, width, channel) uint8
+    latents (prompt, image, step, channel, y, x) float16, if there are previews to make of them
     seeds   (prompt, image) int64, sigmas (step) float32, steps (step) int64
 
 The init job writes all metadata and the coordinates. A job writes one block of prompts, which is
-one shard, or one shard per range of steps where the whole block would exceed ``SHARD_BYTES``; no
-other job touches these files. A chunk, the unit of reading, holds images of a single step.
+one shard of each array, or one per range of steps where the images of the whole block would exceed
+``SHARD_BYTES``; no other job touches these files. A chunk, the unit of reading, holds a single step
+of images.
 
 A trajectory store lies in a folder or in an object store (:func:`ttsnap.store.files.place`), where
 nothing is locked or renamed: every file is put there whole. In the folder of the run lie its
@@ -38,7 +40,14 @@ from ttsnap.store.files import (
     remove_tree,
     sha256_of,
 )
-from ttsnap.store.groups import ROOT, VERSION, open_array, open_group, write_arrays
+from ttsnap.store.groups import (
+    ROOT,
+    VERSION,
+    encoded_shard,
+    open_array,
+    open_group,
+    write_arrays,
+)
 from ttsnap.store.receipts import read_receipt
 
 if TYPE_CHECKING:
@@ -46,7 +55,7 @@ if TYPE_CHECKING:
     from zarr.core.buffer import Buffer
 
 TRAJECTORIES = "ttsnap.trajectories"
-SHARDS = "images/c/"
+SHARDS = ("images/c/", "latents/c/")
 
 CHUNK_BYTES = 2**20  # a chunk holds as many images of a step as fit, before compression
 SHARD_BYTES = 2**28  # bounds what writing a shard takes of memory
@@ -83,6 +92,7 @@ def create_store(
     width: int,
     block: int,
     settings: Mapping[str, Any],
+    latents: Sequence[int] | None = None,
     groups: tuple[int, int] | None = None,
     receipts: Path | None = None,
 ) -> TrajectoryStore:
@@ -103,6 +113,7 @@ def create_store(
         height, width: of the images, in pixels.
         block: prompts per job.
         settings: JSON types; everything else that decides what the images look like.
+        latents: shape (C, h, w) of those that are kept beside the images; none keeps none.
         groups: where images of a prompt depend on each other, how many consecutive ones form a
             group, and which of them all others depend on.
         receipts: folder of its receipts; if not given, beside the store and named like it.
@@ -134,6 +145,8 @@ def create_store(
         "prompts_per_block": block,
         "settings": json.loads(json.dumps(settings)),
     }
+    if latents is not None:
+        attributes["latents"] = list(latents)
     if groups is not None:
         attributes |= {"group_size": groups[0], "group_reference": groups[1]}
     attributes["fingerprint"] = _fingerprint(
@@ -166,16 +179,22 @@ def create_store(
     compressor = ZstdCodec(level=3, checksum=True)
     contents: dict[str, Buffer] = {}
     group = zarr.create_group(contents, zarr_format=3, attributes=attributes)
-    group.create_array(
-        "images",
-        shape=shape,
-        dtype="uint8",
-        chunks=(prompts_per_chunk, images_per_chunk, 1, height, width, 3),
-        shards=(block, images, steps_together, height, width, 3),
-        compressors=compressor,
-        fill_value=0,
-        dimension_names=("prompt", "image", "step", "height", "width", "channel"),
-    )
+    arrays: list[tuple[str, str, tuple[int, ...], tuple[str, ...]]] = [
+        ("images", "uint8", (height, width, 3), ("height", "width", "channel"))
+    ]
+    if latents is not None:
+        arrays.append(("latents", "float16", tuple(latents), ("channel", "y", "x")))
+    for name, dtype, size, axes in arrays:
+        group.create_array(
+            name,
+            shape=(*shape[:3], *size),
+            dtype=dtype,
+            chunks=(prompts_per_chunk, images_per_chunk, 1, *size),
+            shards=(block, images, steps_together, *size),
+            compressors=compressor,
+            fill_value=0,
+            dimension_names=("prompt", "image", "step", *axes),
+        )
     write_arrays(group, coordinates)
     for name in files_under(path):
         ours = name in contents or name.startswith(SHARDS) or name.endswith(".partial")
@@ -230,12 +249,14 @@ class TrajectoryStore:
         fingerprint: sha256 over all of these; receipts and parts carry it.
         array: ``images`` itself. Blocks that are not there yet read as black, so prefer
             :meth:`images` and :meth:`trajectory`.
+        latents: those of the images, as the denoiser has them, if they are kept.
     """
 
     def __init__(self, path: Place, group: zarr.Group) -> None:
         attributes: dict[str, Any] = dict(group.attrs)
         self.path = path
         self.array = open_array(group, path, "images")
+        self.latents = open_array(group, path, "latents") if "latents" in attributes else None
         coordinates = [
             np.asarray(open_array(group, path, name)[:]) for name in ("seeds", "sigmas", "steps")
         ]
@@ -316,6 +337,19 @@ class TrajectoryStore:
             images[places] = read[wanted - first]
         return images
 
+    def latents_of(self, prompts: slice, step: int) -> np.ndarray:
+        """Latents of one step index, (prompt, image, C, h, w) float16.
+
+        Raises:
+            UserError: if none are kept, the step is not stored, or a block is not generated yet.
+        """
+        if self.latents is None:
+            raise UserError(f"{self.path}: keeps no latents, of which previews are made")
+        position = self.step_position(step)
+        self._require(range(*prompts.indices(len(self))))
+        with about(self.path):
+            return np.asarray(self.latents[prompts, :, position])
+
     def trajectory(self, prompt: int) -> np.ndarray:
         """All that is stored of one prompt: (image, step, height, width, 3) uint8.
 
@@ -352,7 +386,8 @@ class TrajectoryStore:
         shards = self.array.shards
         assert shards is not None
         ranges = -(-len(self.steps) // shards[2])
-        return [f"{SHARDS}{block}/0/{i}/0/0/0" for i in range(ranges)]
+        kept = SHARDS if self.latents is not None else SHARDS[:1]
+        return [f"{folder}{block}/0/{i}/0/0/0" for folder in kept for i in range(ranges)]
 
     def stamp(self, block: int) -> str:
         """Another one whenever a shard of a block was written anew; quick, as it reads none.
@@ -366,35 +401,44 @@ class TrajectoryStore:
         sizes_and_times = repr([(one.st_size, one.st_mtime) for one in found])
         return hashlib.sha256(sizes_and_times.encode()).hexdigest()[:16]
 
-    def write_block(self, block: int, read: Callable[[int], np.ndarray]) -> dict[str, Any]:
+    def write_block(
+        self,
+        block: int,
+        read: Callable[[int], np.ndarray],
+        read_latents: Callable[[int], np.ndarray] | None = None,
+    ) -> dict[str, Any]:
         """Write the shards of a block, each of them once and whole.
 
         Args:
             read: gives the images at a position of the step axis,
                 (prompt of the block, image, height, width, 3) uint8.
+            read_latents: the same of latents, (prompt of the block, image, C, h, w), where the
+                store keeps them.
 
         Returns:
             The fields of its receipt: what it is of, prompt ids, sha256 over its seeds, and size
             and sha256 of every shard.
         """
         prompts = self.block_prompts(block)
-        shards = self.array.shards
-        assert shards is not None
-        shape = (len(prompts), *self.array.shape[1:])
+        shards = iter(self.shards(block))
         sums = {}
-        for start in range(0, len(self.steps), shards[2]):
-            stop = min(start + shards[2], len(self.steps))
-            images = np.empty((*shape[:2], stop - start, *shape[3:]), np.uint8)
-            for position in range(start, stop):
-                images[:, :, position - start] = read(position)
-            shard = self.shards(block)[start // shards[2]]
-            content = self._encoded(images)
-            with atomic(self.path / shard) as file:
-                file.write(content)
-            sums[shard] = {
-                "bytes": len(content),
-                "sha256": hashlib.sha256(content).hexdigest(),
-            }
+        for array, give in ((self.array, read), (self.latents, read_latents)):
+            if array is None or give is None:
+                continue
+            assert array.shards is not None
+            for start in range(0, len(self.steps), array.shards[2]):
+                positions = range(start, min(start + array.shards[2], len(self.steps)))
+                size = (len(prompts), array.shape[1], len(positions), *array.shape[3:])
+                values = np.empty(size, array.dtype)
+                for position in positions:
+                    values[:, :, position - start] = give(position)
+                shard, content = next(shards), encoded_shard(values, array)
+                with atomic(self.path / shard) as file:
+                    file.write(content)
+                sums[shard] = {
+                    "bytes": len(content),
+                    "sha256": hashlib.sha256(content).hexdigest(),
+                }
         seeds = np.ascontiguousarray(self.seeds[prompts.start : prompts.stop])
         return {
             "kind": "trajectories",
@@ -408,36 +452,13 @@ class TrajectoryStore:
             "shards": sums,
         }
 
-    def _encoded(self, images: np.ndarray) -> bytes:
-        """What the file of a shard with these images holds.
-
-        Writing to ``array`` itself would merge with whatever lies there, damaged or of another job.
-        """
-        import zarr
-
-        files: dict[str, Buffer] = {}
-        # Without it an all-black block is no file.
-        with zarr.config.set({"array.write_empty_chunks": True}):
-            shard = zarr.create_array(
-                files,
-                shape=images.shape,
-                dtype=images.dtype,
-                chunks=self.array.chunks,
-                shards=self.array.shards,
-                compressors=self.array.compressors,
-                fill_value=self.array.fill_value,
-            )
-            shard[:] = images
-        (content,) = (buffer for name, buffer in files.items() if name.startswith("c/"))
-        return content.to_bytes()
-
     def remove_strays(self, block: int) -> None:
         """Remove what jobs that were killed left of shards they had begun to write."""
-        folder = f"{SHARDS}{block}/"
-        for name in files_under(self.path / folder):
-            if folder + name not in self.shards(block):
-                with about(self.path):
-                    (self.path / folder / name).unlink(missing_ok=True)
+        for folder in (f"{shards}{block}/" for shards in SHARDS):
+            for name in files_under(self.path / folder):
+                if folder + name not in self.shards(block):
+                    with about(self.path):
+                        (self.path / folder / name).unlink(missing_ok=True)
 
     def damage(self, receipt: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """What of a block's shards differs from its ``receipt``: pairs of shard and finding."""

@@ -244,7 +244,7 @@ def test_what_edm_has_not():
     with pytest.raises(UserError, match="S_churn must not be negative"):
         make(pipe, S_churn=-1.0)
     model = Model(family="edm", path=".", preview=Preview(path="."))
-    with pytest.raises(UserError, match=r"model\.preview: there are no preview decoders for edm"):
+    with pytest.raises(UserError, match=r"model\.preview: there are no previews for edm"):
         load_sampler(model, Sampling(), Runtime())
     pipe = tiny("edm")
     pipe.register_to_config(id2label={"4": "one too many"})

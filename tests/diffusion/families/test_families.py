@@ -16,7 +16,9 @@ import torch
 
 from tests.sampling import (
     NEGATIVES,
+    STEPS,
     TEXTS,
+    advance,
     begin,
     call,
     finish,
@@ -25,13 +27,27 @@ from tests.sampling import (
     make,
     sampling_of,
 )
-from tests.tiny_families import TINY, tiny, tiny_flux_schnell
+from tests.tiny_families import (
+    TINY,
+    tiny,
+    tiny_flux2_klein,
+    tiny_flux_schnell,
+)
 from ttsnap.config import Model, Runtime
 from ttsnap.diffusion import SAMPLERS, VIDEOS, family_of, from_pipeline, load_sampler, sampler_class
+from ttsnap.diffusion.linear_preview import LinearPreview
+from ttsnap.diffusion.schedulers import matches_flow
 from ttsnap.errors import UserError
 
-GUIDED = [family for family in TINY if family not in ("flux", "edm")]
-FLOW = ["flux", "stable-diffusion-3", "sana", *VIDEOS]
+GUIDED = [family for family in TINY if family not in ("flux", "flux2", "sana-sprint", "edm")]
+IMAGES = [family for family in TINY if family not in VIDEOS]
+FLOW = [family for family in TINY if matches_flow(tiny(family).scheduler)]
+
+QWEN_TEMPLATE = (
+    "Xsystem\nDescribe the image by detailing the color, shape, size, texture, quantity, text, "
+    "spatial relationships of the objects and background:X\nXuser\nX\nXassistant\n"
+)
+"""With a letter for each control token; the pipeline counts 34 of its tokens before the prompt."""
 
 each_family = pytest.mark.parametrize("family", TINY)
 each_with_a_call = pytest.mark.parametrize("family", [f for f in TINY if f != "edm"])
@@ -80,8 +96,9 @@ def test_equals_the_pipeline_exactly(family, guidance_scale):
 def test_a_seed_is_what_it_is_to_the_pipeline(family):
     pipe = pipeline(family)
     generators = [torch.Generator().manual_seed(seed) for seed in (1, 2)]
-    expected = call(pipe, generator=generators)
-    np.testing.assert_array_equal(images_of(make(pipe)), expected)
+    steps = 1 if make(pipe).stochastic else STEPS  # later ones would draw from the same generator
+    expected = call(pipe, generator=generators, num_inference_steps=steps)
+    np.testing.assert_array_equal(images_of(make(pipe, steps=steps)), expected)
 
 
 @each_with_a_call
@@ -112,6 +129,17 @@ def test_schnell_takes_no_guidance():
     assert not np.array_equal(
         images_of(make(pipeline("flux"), 1.0)), images_of(make(pipeline("flux")))
     )
+
+
+def test_a_distilled_klein_takes_no_guidance():
+    pipe = tiny_flux2_klein()
+    found = sampler_class("flux2-klein").defaults(pipe)
+    assert (found.steps, found.guidance_scale) == (4, 1.0)
+    sampler = make(pipe)
+    assert not sampler.guided
+    images = images_of(sampler)
+    np.testing.assert_array_equal(images, images_of(make(pipe, 1.0)))
+    np.testing.assert_array_equal(images, call(pipe, latents=sampler.noise([1, 2])))
 
 
 def test_few_steps_without_guidance():
@@ -218,6 +246,15 @@ def test_estimates_of_the_flow(family):
         torch.testing.assert_close(estimate, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("family", [name for name in IMAGES if name != "edm"])
+def test_latents_of_an_image_can_be_previewed(family):
+    sampler = make(pipeline(family), size=64)
+    latents = sampler.noise([1, 2])
+    assert sampler.unpack(latents).shape[1:] == sampler.latent_size()
+    sampler.previewer = LinearPreview.unfitted(sampler)
+    assert sampler.preview(latents).shape == (2, 64, 32, 3)
+
+
 @each_family
 def test_survivors_keep_their_pixels(family):
     sampler = make(pipeline(family), steps=7)
@@ -225,7 +262,7 @@ def test_survivors_keep_their_pixels(family):
     everyone, _ = finish(sampler, state)
     for kept in ([4, 0, 3, 1], [2, 0]):
         for _ in range(2):
-            state, _ = sampler.step(state)
+            state, _ = advance(sampler, state)
         state = sampler.select(state, kept)
         assert len(state) == len(kept) == len(state.prompts)
     survivors, _ = finish(sampler, state)
@@ -240,7 +277,7 @@ def test_batches_can_be_joined_on_the_way(family):
     expected, _ = finish(sampler, begin(sampler, seeds=range(5)))
     parts = [begin(sampler, seeds=seeds) for seeds in ([0, 1], [2, 3], [4])]
     for _ in range(2):
-        parts = [sampler.step(part)[0] for part in parts]
+        parts = [advance(sampler, part)[0] for part in parts]
     joined, _ = finish(sampler, sampler.concat(parts))
     torch.testing.assert_close(joined.latents, expected.latents, rtol=1e-4, atol=1e-4)
 
@@ -250,7 +287,7 @@ def test_an_old_state_can_be_stepped_again(family):
     sampler = make(pipeline(family))
     trail = [begin(sampler)]
     while not trail[-1].done:
-        trail.append(sampler.step(trail[-1])[0])
+        trail.append(advance(sampler, trail[-1])[0])
     again, _ = finish(sampler, trail[1])
     assert torch.equal(again.latents, trail[-1].latents)
 
@@ -266,7 +303,7 @@ def test_the_prompt_of_a_row_matters(family):
 
 @pytest.mark.parametrize("family", GUIDED)
 def test_negative_prompts_matter_with_guidance(family):
-    guided, free = make(pipeline(family)), make(pipeline(family), 1.0)
+    guided, free = make(pipeline(family)), make(pipeline(family), 0.0)
     others = ["vase", "q"]
     assert not np.array_equal(images_of(guided), images_of(guided, others))
     np.testing.assert_array_equal(images_of(free), images_of(free, others))
@@ -304,6 +341,12 @@ def test_a_folder_gives_the_model_that_was_saved(family, tmp_path: Path):
         ("stable-diffusion-3", 8),
         ("pixart-sigma", 8),
         ("sana", 32),
+        ("sana-sprint", 32),
+        ("z-image", 8),
+        ("flux2", 8),
+        ("flux2-klein", 8),
+        ("qwen-image", 8),
+        ("chroma", 8),
         ("ltx", 32),
         ("wan", 16),
     ],
@@ -333,14 +376,24 @@ def test_the_shift_of_the_model_is_kept_by_its_other_schedulers():
 
 
 @pytest.mark.parametrize(
-    ("family", "tokens"), [("flux", 512), ("pixart-sigma", 300), ("ltx", 128), ("wan", 512)]
+    ("family", "tokens"),
+    [
+        ("flux", 512),
+        ("pixart-sigma", 300),
+        ("z-image", 512 - len("Xuser\nX\nXassistant\n")),
+        ("flux2-klein", 512 - len("Xuser\nX\nXassistant\n")),
+        ("qwen-image", 512 - len(QWEN_TEMPLATE) + 34),
+        ("chroma", 512),
+        ("ltx", 128),
+        ("wan", 512),
+    ],
 )
 def test_long_prompts_are_cut_off_with_one_warning(family, tokens, caplog):
     sampler = make(pipeline(family))
     with caplog.at_level(logging.WARNING, logger="ttsnap"):
         sampler.encode(["r" * (tokens - 2)], [""])
         assert not caplog.records
-        sampler.encode(["r" * tokens], [""])
-        sampler.encode(["r" * tokens], [""])
+        sampler.encode(["r" * (tokens + 1)], [""])
+        sampler.encode(["r" * (tokens + 1)], [""])
     assert len(caplog.records) == 1
     assert f"{tokens} tokens" in caplog.text

@@ -36,10 +36,11 @@ def history(step: int) -> pd.DataFrame:
 
 @pytest.mark.parametrize("trained", [range(12), range(1, 7)])
 def test_rank_consistency(tmp_path: Path, trained: range) -> None:
-    figures.rank_consistency(evaluation(trained), tmp_path / "a.png", schedule=SCHEDULE)
+    both = {"": evaluation(trained), "@preview": evaluation(range(1, 4))}
+    figures.rank_consistency(both, tmp_path / "a.png", schedule=SCHEDULE)
     pixels = read(tmp_path / "a.png")
-    assert has(pixels, colour("base"))
-    assert has(pixels, colour("finetuned"))
+    for kind in ("base", "finetuned", "base@preview", "finetuned@preview"):
+        assert has(pixels, colour(kind))
 
 
 @pytest.mark.parametrize("steps", [1, 6, 15])
@@ -52,5 +53,5 @@ def test_training(tmp_path: Path, steps: int) -> None:
 def test_equal_data_give_equal_files(tmp_path: Path, kind: str) -> None:
     first, second = tmp_path / f"1.{kind}", tmp_path / f"2.{kind}"
     for path in (first, second):
-        figures.rank_consistency(evaluation(range(12)), path, schedule=SCHEDULE)
+        figures.rank_consistency({"": evaluation(range(12))}, path, schedule=SCHEDULE)
     assert first.read_bytes() == second.read_bytes()

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.searches import (
-    Models,
-)
+from tests.searches import Models
 from ttsnap.searching.methods.zero_order import ZeroOrder
 
 
@@ -17,5 +15,6 @@ def test_random_rounds_and_climbing_nowhere_are_best_of_n(models: Models) -> Non
     assert [r.num_noises for r in rounds.rounds] == [2, 4, 1]
     for other in (rounds, alone):
         assert other.seed == best.seed
-        assert other.score == pytest.approx(best.score, abs=1e-5)
+        # Batches of other sizes round otherwise, and a pixel can fall to its next of 256 values.
+        assert other.score == pytest.approx(best.score, abs=1e-2)
         assert [c.seed for c in other.candidates] == [c.seed for c in best.candidates]

@@ -18,7 +18,7 @@ class Family(Entry):
         pipeline: name of the diffusers pipeline class that the sampler drives.
         summary: its models, in a line.
         videos: whether candidates are videos, which are searched live and not stored step by step.
-        previews: whether there are tiny autoencoders for its latents.
+        previews: whether estimates are latents of images, which can be previewed.
     """
 
     pipeline: str
@@ -64,6 +64,42 @@ SAMPLERS = {
         "SanaPipeline",
         "Sana",
     ),
+    "sana-sprint": Family(
+        "ttsnap.diffusion.families.sana_sprint",
+        "SanaSprintSampler",
+        "SanaSprintPipeline",
+        "SANA-Sprint, in 1 to 4 steps",
+    ),
+    "z-image": Family(
+        "ttsnap.diffusion.families.z_image",
+        "ZImageSampler",
+        "ZImagePipeline",
+        "Z-Image, Z-Image-Turbo",
+    ),
+    "flux2": Family(
+        "ttsnap.diffusion.families.flux2",
+        "Flux2Sampler",
+        "Flux2Pipeline",
+        "FLUX.2 dev",
+    ),
+    "flux2-klein": Family(
+        "ttsnap.diffusion.families.flux2",
+        "Flux2KleinSampler",
+        "Flux2KleinPipeline",
+        "FLUX.2 klein, distilled and base",
+    ),
+    "qwen-image": Family(
+        "ttsnap.diffusion.families.qwen_image",
+        "QwenImageSampler",
+        "QwenImagePipeline",
+        "Qwen-Image",
+    ),
+    "chroma": Family(
+        "ttsnap.diffusion.families.chroma",
+        "ChromaSampler",
+        "ChromaPipeline",
+        "Chroma1: HD, Base, Flash",
+    ),
     "edm": Family(
         "ttsnap.diffusion.families.edm",
         "EDMSampler",
@@ -83,7 +119,7 @@ SAMPLERS = {
         "ttsnap.diffusion.families.wan",
         "WanSampler",
         "WanPipeline",
-        "Wan 2.1: videos",
+        "Wan 2.1, 2.2: videos",
         videos=True,
         previews=False,
     ),

@@ -19,7 +19,7 @@ TOKENS = 128
 
 
 class LTXSampler(VideoSampler):
-    """Drives a stock ``LTXPipeline``, without rescaling the guidance.
+    """Drives a stock ``LTXPipeline``.
 
     Latents are packed: a token for each patch of them.
     """
@@ -27,6 +27,7 @@ class LTXSampler(VideoSampler):
     pipeline_class = "LTXPipeline"
     stochastic_scheduler = schedulers.FLOW_WITH_NOISE
     frame_rate = 25.0
+    guidance_options = ("guidance_rescale",)
 
     def __init__(self, pipe: Any, sampling: config.Sampling) -> None:
         if any(pipe.vae.config.decoder_inject_noise):

@@ -16,6 +16,7 @@ class StableDiffusionSampler(Sampler):
 
     pipeline_class = "StableDiffusionPipeline"
     stochastic_scheduler = schedulers.DDIM_WITH_NOISE
+    guidance_options = ("guidance_rescale",)
 
     @property
     def distilled(self) -> bool:

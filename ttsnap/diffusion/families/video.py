@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, ClassVar
+from typing import Any
 
-import numpy as np
 import torch
 
 from ttsnap import config
@@ -19,7 +18,7 @@ class VideoSampler(Sampler):
     Latents are kept in float32, as in the pipelines.
     """
 
-    frame_rate: ClassVar[float]
+    frame_rate: float
 
     def __init__(self, pipe: Any, sampling: config.Sampling) -> None:
         super().__init__(pipe, sampling)
@@ -45,5 +44,19 @@ class VideoSampler(Sampler):
             )
         return channels, self.latent_frames, *size
 
-    def _postprocess(self, decoded: torch.Tensor) -> np.ndarray:
-        return self.pipe.video_processor.postprocess_video(decoded, output_type="np")
+    def _postprocess(self, decoded: torch.Tensor) -> torch.Tensor:
+        return self.pipe.video_processor.postprocess_video(decoded, output_type="pt")
+
+
+def unstandardized(latents: torch.Tensor, settings: Any) -> torch.Tensor:
+    """Latents (B, C, f, h, w) as an autoencoder made them before they were standardized.
+
+    Args:
+        latents: of mean 0 and deviation 1 in each channel.
+        settings: config of the autoencoder, with ``latents_mean`` and ``latents_std``.
+    """
+    mean, std = (
+        torch.tensor(values, device=latents.device).view(1, -1, 1, 1, 1).to(latents.dtype)
+        for values in (settings.latents_mean, settings.latents_std)
+    )
+    return latents / (1 / std) + mean

@@ -1,34 +1,60 @@
-"""Wan 2.1: a transformer over latents of videos that predicts the flow."""
+"""Wan 2.1 and 2.2: one transformer, or two in turn, over latents of videos, for the flow."""
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import torch
 
 from ttsnap import config
 from ttsnap.diffusion import schedulers
-from ttsnap.diffusion.families.video import VideoSampler
-from ttsnap.diffusion.state import Conditioning
+from ttsnap.diffusion.families.video import VideoSampler, unstandardized
+from ttsnap.diffusion.stages import StagedSampler
 from ttsnap.errors import UserError
 
 TOKENS = 512
 """Length to which the pipeline pads and cuts the text."""
 
 
-class WanSampler(VideoSampler):
-    """Drives a stock ``WanPipeline`` with a single transformer, as Wan 2.1 has it."""
+class WanSampler(StagedSampler, VideoSampler):
+    """Drives a stock ``WanPipeline``.
+
+    That of Wan 2.2 14B has two transformers. They share a trajectory: ``transformer`` denoises down
+    to the timestep of the pipeline's ``boundary_ratio``, and ``transformer_2`` what is below, with
+    a guidance scale of its own. That of Wan 2.2 5B tells its transformer the time of every token,
+    and its videos have 24 frames a second.
+    """
 
     pipeline_class = "WanPipeline"
     stochastic_scheduler = schedulers.FLOW_WITH_NOISE
     frame_rate = 16.0
+    apart = True
 
     def __init__(self, pipe: Any, sampling: config.Sampling) -> None:
-        if pipe.config.boundary_ratio is not None or pipe.config.expand_timesteps:
-            raise UserError("model.path: Wan 2.2, which is another model; expected Wan 2.1")
+        ratio = pipe.config.boundary_ratio
+        if ratio is not None:
+            self.boundary = ratio * pipe.scheduler.config.num_train_timesteps
+            self.guidance_options = ("guidance_scale_2",)
+        if pipe.config.expand_timesteps:
+            self.frame_rate = 24.0
         super().__init__(pipe, sampling)
+
+    def below(self) -> Self:
+        second = copy.copy(self.pipe)
+        vars(second)["transformer"] = self.pipe.transformer_2
+        scale = self.sampling.guidance_options.get("guidance_scale_2", self.guidance_scale)
+        return self.changed(pipe=second, guidance_scale=scale)
+
+    def couple(self) -> None:
+        super().couple()
+        if self.negtome is not None and self.negtome.t_end < (self.boundary or 0):
+            raise UserError(
+                "sampling.negtome.t_end: NegToMe acts in the first transformer only, so not below "
+                f"{self.boundary:g}"
+            )
 
     @property
     def scale_factor(self) -> int:
@@ -58,32 +84,19 @@ class WanSampler(VideoSampler):
         )
         return {"prompt": prompt, "negative": negative}
 
-    @torch.inference_mode()
-    def denoise(
-        self, model_input: torch.Tensor, timestep: torch.Tensor, conditioning: Conditioning
-    ) -> torch.Tensor:
-        """One denoiser evaluation, in two passes under guidance, since videos are large."""
-        tensors = conditioning.tensors
-        positive = self.predict(model_input, timestep, tensors)
-        if not self.guided:
-            return positive
-        negative = self.predict(model_input, timestep, {"prompt": tensors["negative"]})
-        return negative + self.guidance_scale * (positive - negative)
-
     def predict(
         self, model_input: torch.Tensor, timestep: torch.Tensor, prompts: Mapping[str, torch.Tensor]
     ) -> torch.Tensor:
+        times = timestep.expand(len(model_input))
+        if self.pipe.config.expand_timesteps:
+            tokens = math.prod(model_input.shape[2:]) // 4
+            times = times.float().unsqueeze(1).expand(-1, tokens)
         return self.denoiser(
             hidden_states=model_input.to(self.denoiser.dtype),
-            timestep=timestep.expand(len(model_input)),
+            timestep=times,
             encoder_hidden_states=prompts["prompt"],
             return_dict=False,
         )[0]
 
     def unscale(self, latents: torch.Tensor) -> torch.Tensor:
-        settings = self.pipe.vae.config
-        mean, std = (
-            torch.tensor(values, device=latents.device).view(1, -1, 1, 1, 1).to(latents.dtype)
-            for values in (settings.latents_mean, settings.latents_std)
-        )
-        return latents / (1 / std) + mean
+        return unstandardized(latents, self.pipe.vae.config)

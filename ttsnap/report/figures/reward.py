@@ -25,15 +25,27 @@ from ttsnap.schedule import Schedule
 
 
 @styled
-def rank_consistency(evaluation: pd.DataFrame, path: Path, *, schedule: Schedule) -> None:
+def rank_consistency(
+    evaluations: Mapping[str, pd.DataFrame], path: Path, *, schedule: Schedule
+) -> None:
     """Kendall τ with the final reward by step, base against finetuned, and the gain below.
 
     Args:
-        evaluation: step, kind (base, finetuned, difference), metric, mean, low, high.
+        evaluations: by the suffix of their look, ``@preview`` of previews: step, kind (base,
+            finetuned, difference), metric, mean, low, high.
         path: PNG or SVG to write.
         schedule: its checks are marked.
     """
-    tau = evaluation[(evaluation.metric == "kendall_tau") & (evaluation.step >= 0)]
+    # Final images are decoded, however estimates are seen.
+    tau = pd.concat(
+        [
+            found[found.step < found.step.max()].assign(kind=found.kind + suffix)
+            if suffix
+            else found
+            for suffix, found in evaluations.items()
+        ]
+    )
+    tau = tau[tau.metric == "kendall_tau"].sort_values("step")
     figure = Figure(figsize=(WIDTH, 4.2))
     head(
         figure,
@@ -44,14 +56,19 @@ def rank_consistency(evaluation: pd.DataFrame, path: Path, *, schedule: Schedule
     )
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2.4, 1))
     figure.subplots_adjust(left=0.085, right=0.98, top=0.8, bottom=0.1, hspace=0.14)
-    for kind in ("base", "finetuned"):
-        rows = tau[tau.kind == kind].sort_values("step")
-        band(upper, rows.step, rows, colour(kind), name=label(kind))
-    # Curves end at the upper right, which leaves the lower right free.
-    upper.legend(loc="lower right", frameon=False, labelcolor="linecolor", fontsize=9, reverse=True)
-    gain = tau[tau.kind == "difference"].sort_values("step")
+    for suffix in evaluations:
+        for kind in (f"base{suffix}", f"finetuned{suffix}"):
+            rows = tau[tau.kind == kind]
+            band(upper, rows.step, rows, colour(kind), name=label(kind))
+    # Curves of decodes end at the upper right, those of previews at the lower.
+    where = {"loc": "center right", "bbox_to_anchor": (1, 0.52)}
+    if len(evaluations) == 1:
+        where = {"loc": "lower right"}
+    upper.legend(**where, frameon=False, labelcolor="linecolor", fontsize=9, reverse=True)
     lower.axhline(0, color=MUTED, linewidth=0.8)
-    band(lower, gain.step, gain, colour("difference"))
+    for suffix in evaluations:
+        gain = tau[tau.kind == f"difference{suffix}"]
+        band(lower, gain.step, gain, colour(f"difference{suffix}"))
     for ax in (upper, lower):
         for check in schedule.checks:
             ax.axvline(check.step, color=MUTED, linewidth=0.8, dashes=(3, 3))
@@ -64,13 +81,14 @@ def rank_consistency(evaluation: pd.DataFrame, path: Path, *, schedule: Schedule
 
 
 @styled
-def training(histories: Mapping[int, pd.DataFrame], path: Path) -> None:
+def training(histories: Mapping[int, pd.DataFrame], path: Path, *, look: str = "") -> None:
     """Loss, and change of the validation τ, in noise-aware finetuning; a column for each step.
 
     Args:
         histories: step index -> iteration, loss, val_kendall_tau (NaN between validations), kept
             (true where the weights were taken).
         path: PNG or SVG to write.
+        look: ``@preview`` where the students see previews.
     """
     steps = sorted(histories, reverse=True)
     bands = -(-len(steps) // 8)
@@ -81,7 +99,7 @@ def training(histories: Mapping[int, pd.DataFrame], path: Path) -> None:
     figure = Figure(figsize=(WIDTH, height))
     head(
         figure,
-        "Noise-aware finetuning, from clean steps to noisy ones",
+        f"Noise-aware finetuning{' on previews' if look else ''}, from clean steps to noisy ones",
         "Above: training loss. Below: change of Kendall τ on validation prompts since the start, "
         "whose τ\nstands at the top; ringed: the weights that were kept",
     )
@@ -95,7 +113,7 @@ def training(histories: Mapping[int, pd.DataFrame], path: Path) -> None:
         getattr(pd.concat([gain.gain for gain in gains.values()]), end)() for end in ("min", "max")
     )
     room = 0.15 * max(float(highest - lowest), 0.01)
-    tint = colour("finetuned")
+    tint = colour(f"finetuned{look}")
     for place, step in enumerate(steps):
         band, column = divmod(place, columns)
         above, below = (

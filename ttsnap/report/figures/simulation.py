@@ -31,7 +31,8 @@ from ttsnap.drawing.style import (
 from ttsnap.drawing.words import label
 from ttsnap.schedule import Check, Schedule
 
-PRUNING = ("ttsp", "ttsnap")
+PRUNING = (("ttsnap", "ttsnap@preview"), ("ttsp", "ttsnap"))
+"""Pairs of strategies to draw side by side, the first pair that a plan has."""
 ROW = 0.82  # height of a row of all candidates, of the distance between rows
 
 
@@ -47,7 +48,8 @@ def reward_vs_budget(
         path: PNG or SVG to write.
         unit: of the budgets.
     """
-    shown = curves.dropna(subset=["mean"])
+    # The best plan is one of the others at each budget.
+    shown = curves[curves.strategy != "best"].dropna(subset=["mean"])
     rewards = list(shown.reward.unique())
     how = ", pruned by all rewards together" if (shown.prunes_by == "joint").any() else ""
     subtitle = (
@@ -105,7 +107,7 @@ def _omega_at_the_ends(
         words = label(str(name))
         if name != REFERENCE:
             value, interval = _omega_words(gains, str(name))
-            words += f"  {value}\n{interval}"
+            words += f"\n{value} {interval}"
         last = float(points.sort_values("budget")["mean"].iloc[-1])
         ends.append((last, words, colour(str(name), strategies)))
     end_labels(ax, float(rows.budget.max()), ends)
@@ -150,7 +152,8 @@ def _key(figure: Figure, strategies: list[str], down: float) -> None:
 
 @styled
 def schedules_over_budgets(plan: Mapping[str, Any], path: Path, *, reward: str) -> None:
-    """The schedules chosen over budgets: who is alive at each step, TTSp and TTSnap side by side.
+    """The schedules chosen over budgets: who is alive at each step, TTSp and TTSnap side by side,
+    or TTSnap by both looks.
 
     Args:
         plan: what plan.json holds: steps, unit of the budgets, plans (strategy, reward, budget, n,
@@ -161,9 +164,11 @@ def schedules_over_budgets(plan: Mapping[str, Any], path: Path, *, reward: str) 
     """
     plans = [one for one in plan["plans"] if one["reward"] == reward]
     robust = [one for one in plan["robust"] if one["reward"] == reward and one["checks"]]
-    strategies = [
-        name for name in PRUNING if any(one["strategy"] == name for one in [*plans, *robust])
-    ]
+    known = {one["strategy"] for one in [*plans, *robust]}
+    strategies = next(
+        (pair for pair in PRUNING if known.issuperset(pair)),
+        [name for name in PRUNING[-1] if name in known],
+    )
     budgets = sorted({one["budget"] for one in plans})
     pitch = 0.235 if len(budgets) <= 24 else 5.6 / len(budgets)  # inches from row to row
     lowest = 1.5 if robust else 0.0  # rows below the smallest budget

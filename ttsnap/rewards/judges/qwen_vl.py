@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from pydantic import Field, PositiveInt
 
-from ttsnap.diffusion.loading import no_warnings, torch_device
+from ttsnap.diffusion.devices import torch_device
+from ttsnap.diffusion.loading import no_warnings
 from ttsnap.errors import UserError
 from ttsnap.rewards.judges.rubric import RubricOptions, read_rubric
 from ttsnap.rewards.options import read_options, required_path
