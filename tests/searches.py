@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ttsnap.config import Model, Sampling
 from ttsnap.diffusion.sampler import Sampler
-from ttsnap.prompts import Prompt, seed_of
+from ttsnap.prompts import Prompt, seed_of, step_seed
 from ttsnap.rewards import Reward
 from ttsnap.schedule import CostModel
 from ttsnap.searching import METHODS, Candidate, SearchResult
@@ -27,7 +27,7 @@ from ttsnap.searching.methods.pruning import Pruning
 from ttsnap.searching.methods.smc import Smc
 from ttsnap.searching.methods.ttsnap_zero_order import Refinement
 from ttsnap.searching.methods.zero_order import ZeroOrder
-from ttsnap.searching.noise import reproduce, step_seed
+from ttsnap.searching.noise import reproduce
 from ttsnap.searching.record import Generator
 from ttsnap.searching.searcher import Searcher
 from ttsnap.searching.task import SearchTask

@@ -23,7 +23,7 @@ from ttsnap.diffusion import from_pipeline
 from ttsnap.diffusion.sampler import Sampler, State
 from ttsnap.errors import UserError
 from ttsnap.generate import cut, generate_block
-from ttsnap.prompts import Prompt, seed_of
+from ttsnap.prompts import Prompt, seed_of, step_seed
 from ttsnap.store.files import Place
 from ttsnap.store.receipts import block_receipt, read_receipt, write_receipt
 from ttsnap.store.trajectories import (
@@ -153,17 +153,21 @@ def test_cut(prompts: int, images: int, batch: int, sizes: list[int]) -> None:
     assert pairs == [(p, i) for p in range(prompts) for i in range(images)]
 
 
-def test_images_and_latents_are_what_the_sampler_makes(sampler: Sampler, tmp_path: Path) -> None:
+@pytest.mark.parametrize("noisy", [False, True])
+def test_images_and_latents_are_what_the_sampler_makes(
+    noisy: bool, sampler: Sampler, tmp_path: Path
+) -> None:
+    sampler = sampler.with_noise() if noisy else sampler
     size = sampler.latent_size()
     store = lay_out(sampler, tmp_path / "val.zarr", tmp_path / "val", latents=size)
     generate(sampler, store, 1, batch=2)  # a batch is a prompt here
     for position, prompt in enumerate(PROMPTS[BLOCK : 2 * BLOCK], start=BLOCK):
-        state = sampler.start(
-            sampler.encode([prompt.text], [prompt.negative]), store.seeds[position].tolist()
-        )
+        seeds = store.seeds[position].tolist()
+        state = sampler.start(sampler.encode([prompt.text], [prompt.negative]), seeds)
         frames, latents = [], []
         while not state.done:
-            state, estimate = sampler.step(state)
+            noise = sampler.noise([step_seed(seed, state.index) for seed in seeds])
+            state, estimate = sampler.step(state, noise if noisy else None)
             frames.append(sampler.decode(estimate))
             latents.append(estimate.half().numpy())
         expected = np.stack([frames[step] for step in STEPS], axis=1)
@@ -339,12 +343,6 @@ def test_a_store_made_for_another_sampler_is_refused(sampler: Sampler, tmp_path:
             generate(other, store, 0)
 
 
-def test_trajectories_with_noise_of_their_own_are_refused(sampler: Sampler, tmp_path: Path) -> None:
-    store = make_store(sampler, tmp_path)
-    with pytest.raises(UserError, match="DDIMScheduler adds noise at its steps, but a stored"):
-        generate(sampler.with_noise(), store, 0)
-
-
 @pytest.mark.parametrize("aside", [True, False])
 def test_decodes_overlap_with_denoising_unless_parts_are_offloaded(
     aside: bool, sampler: Sampler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -352,11 +350,11 @@ def test_decodes_overlap_with_denoising_unless_parts_are_offloaded(
     decoding, denoising = threading.Event(), threading.Event()
     overlapped: list[bool] = []
 
-    def step(state: State) -> tuple[State, torch.Tensor]:
+    def step(state: State, noise: None) -> tuple[State, torch.Tensor]:
         if state.index:
             assert decoding.wait(timeout=60)
             denoising.set()
-        return type(sampler).step(sampler, state)
+        return type(sampler).step(sampler, state, noise)
 
     def preview(estimate: torch.Tensor) -> np.ndarray:
         decoding.set()
@@ -386,9 +384,9 @@ def test_a_decode_that_memory_does_not_hold_is_made_in_pieces(
             raise torch.OutOfMemoryError("for a test")
         return type(sampler).preview(sampler, estimate)
 
-    def step(state: State) -> tuple[State, torch.Tensor]:
+    def step(state: State, noise: None) -> tuple[State, torch.Tensor]:
         steps.append(state.index)
-        return type(sampler).step(sampler, state)
+        return type(sampler).step(sampler, state, noise)
 
     with monkeypatch.context() as patch:
         patch.setattr(sampler, "step", step, raising=False)

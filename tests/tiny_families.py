@@ -325,7 +325,7 @@ def z_image() -> Any:
     for pad in (transformer.x_pad_token, transformer.cap_pad_token):
         torch.nn.init.normal_(pad)
     return diffusers.ZImagePipeline(
-        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=6.0),
         vae=tiny_autoencoder(scaling_factor=0.3611, shift_factor=0.1159),
         text_encoder=encoder,
         tokenizer=tokenizer,

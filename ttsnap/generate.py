@@ -30,6 +30,7 @@ import numpy as np
 from ttsnap.diffusion.backoff import Backoff
 from ttsnap.errors import UserError
 from ttsnap.progress import track
+from ttsnap.prompts import step_seed
 from ttsnap.store.files import atomic
 from ttsnap.store.receipts import read_receipt, write_receipt
 from ttsnap.store.trajectories import TrajectoryStore, parts_folder
@@ -98,14 +99,8 @@ def generate_block(
             images beyond rounding.
 
     Raises:
-        UserError: if the sampler does not take the store's steps, needs noise for them, or the
-            denoiser overflows.
+        UserError: if the sampler does not take the store's steps, or the denoiser overflows.
     """
-    if sampler.stochastic:
-        raise UserError(
-            f"sampling.scheduler: {sampler.sampling.scheduler.name} adds noise at its steps, but a "
-            "stored trajectory follows from its seed alone; choose a deterministic one"
-        )
     if store.final != sampler.steps - 1 or not np.array_equal(
         sampler.sigmas[store.steps], store.sigmas
     ):
@@ -231,7 +226,10 @@ def _sample(
     # While the host waits for pixels and converts them, the device goes on denoising.
     with ThreadPoolExecutor(max_workers=1) as decoder:
         for step in range(sampler.steps):
-            state, estimate = sampler.step(state)
+            noise = None
+            if sampler.stochastic:
+                noise = sampler.noise([step_seed(seed, step) for seed in seeds[some].tolist()])
+            state, estimate = sampler.step(state, noise)
             if step in store.steps:
                 if store.latents is not None:
                     latents.append(_kept(sampler.unpack(estimate)))

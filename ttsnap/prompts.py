@@ -300,6 +300,14 @@ def seed_of(root: int, prompt_id: str, image: int) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
+def step_seed(seed: int, step: int) -> int:
+    """Seed of the noise that a scheduler adds at a step to the candidate of this seed.
+
+    Unless a search chooses another, so that a pool and a live search go the same way.
+    """
+    return seed_of(seed, "step", step)
+
+
 def prompts_hash(prompts: Sequence[Prompt]) -> str:
     """SHA-256, in hex, of the ids and texts of ``prompts`` in their order."""
     rows = [[prompt.id, prompt.text, prompt.negative] for prompt in prompts]

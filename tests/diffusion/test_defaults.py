@@ -12,7 +12,7 @@ import torch
 
 from tests.sampling import call, finish, images_of, make
 from tests.tiny import tiny_stable_diffusion
-from tests.tiny_families import TINY, tiny
+from tests.tiny_families import TINY, tiny, tiny_flux_schnell
 from ttsnap.config import Sampling, Scheduler
 from ttsnap.diffusion import SAMPLERS, family_of, from_pipeline, sampler_class
 from ttsnap.errors import UserError
@@ -107,10 +107,10 @@ def test_oblong_sizes_of_a_unet():
     [
         ("PNDMScheduler", {"skip_prk_steps": True}, 51, False),
         ("HeunDiscreteScheduler", {}, 99, False),
-        ("EulerDiscreteScheduler", {"timestep_spacing": "trailing"}, 50, False),
-        ("EulerAncestralDiscreteScheduler", {"timestep_spacing": "trailing"}, 50, True),
-        ("LCMScheduler", {}, 50, True),
-        ("TCDScheduler", {}, 50, False),
+        ("EulerDiscreteScheduler", {"timestep_spacing": "trailing"}, 1, False),
+        ("EulerAncestralDiscreteScheduler", {"timestep_spacing": "linspace"}, 50, True),
+        ("LCMScheduler", {}, 4, True),
+        ("TCDScheduler", {}, 4, False),
     ],
 )
 def test_the_models_own_scheduler_is_taken_with_its_settings(name, options, steps, stochastic):
@@ -121,8 +121,60 @@ def test_the_models_own_scheduler_is_taken_with_its_settings(name, options, step
     assert (found.steps, found.scheduler.name) == (steps, name)
     sampler = from_pipeline(pipe, found)
     assert sampler.stochastic is stochastic
-    pipe.scheduler.set_timesteps(50)
+    pipe.scheduler.set_timesteps(found.steps if found.steps < 50 else 50)
     assert sampler._scheduler.timesteps.tolist() == pipe.scheduler.timesteps.tolist()
+
+
+def with_scheduler(pipe: Any, name: str, **options: Any) -> Any:
+    pipe.scheduler = getattr(diffusers, name).from_config(pipe.scheduler.config, **options)
+    return pipe
+
+
+@pytest.mark.parametrize(
+    ("model", "make", "expected"),
+    [
+        ("FLUX.1-schnell", tiny_flux_schnell, (4, 0.0)),
+        (
+            "a FLUX.1-dev without distillation",
+            lambda: with_scheduler(
+                tiny_flux_schnell(), "FlowMatchEulerDiscreteScheduler", use_dynamic_shifting=True
+            ),
+            (28, 3.5),
+        ),
+        (
+            "Z-Image-Turbo",
+            lambda: with_scheduler(tiny("z-image"), "FlowMatchEulerDiscreteScheduler", shift=3.0),
+            (9, 0.0),
+        ),
+        (
+            "SDXL-Turbo",
+            lambda: with_scheduler(
+                tiny("sdxl"), "EulerAncestralDiscreteScheduler", timestep_spacing="trailing"
+            ),
+            (1, 0.0),
+        ),
+        (
+            "an SDXL of v-prediction and no noise left",
+            lambda: with_scheduler(
+                tiny("sdxl"),
+                "EulerDiscreteScheduler",
+                timestep_spacing="trailing",
+                prediction_type="v_prediction",
+                rescale_betas_zero_snr=True,
+            ),
+            (50, 5.0),
+        ),
+        (
+            "a latent consistency model",
+            lambda: with_scheduler(tiny_stable_diffusion(time_cond_proj_dim=8), "LCMScheduler"),
+            (4, 7.5),
+        ),
+        ("LCM as a LoRA", lambda: with_scheduler(tiny("sdxl"), "LCMScheduler"), (4, 1.0)),
+    ],
+)
+def test_models_that_were_distilled_take_few_steps(model, make, expected):
+    found = defaults(make())
+    assert (found.steps, found.guidance_scale) == expected
 
 
 @pytest.mark.parametrize("family", CALLED)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+import diffusers
+
 from ttsnap import config
 from ttsnap.diffusion.schedulers import evaluations
 
@@ -41,3 +43,23 @@ def defaults_of(pipe: Any, guidance: str = "guidance_scale", **known: Any) -> co
         "scheduler": config.Scheduler(name=type(pipe.scheduler).__name__),
     }
     return config.Sampling(**(said | known))
+
+
+def few_steps_of(scheduler: Any, embedded: bool) -> dict[str, Any]:
+    """Steps and guidance of a U-Net that was distilled, as its own scheduler says; else nothing.
+
+    Consistency models (LCM, arXiv 2310.04378; TCD, arXiv 2402.19159) take 4 steps. Adversarially
+    distilled ones (SD-Turbo, SDXL-Turbo, arXiv 2311.17042) take one: of the published models that
+    predict noise, theirs are the schedulers with trailing timesteps.
+
+    Args:
+        scheduler: diffusers' own, as it came with the model.
+        embedded: whether the guidance scale is an input of the U-Net, which is then kept.
+    """
+    if isinstance(scheduler, (diffusers.LCMScheduler, diffusers.TCDScheduler)):
+        return {"steps": 4} if embedded else {"steps": 4, "guidance_scale": 1.0}
+    options = scheduler.config
+    trailing = options.get("timestep_spacing") == "trailing"
+    if trailing and options.get("prediction_type") == "epsilon":
+        return {"steps": 1, "guidance_scale": 0.0}
+    return {}

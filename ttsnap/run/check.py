@@ -105,11 +105,10 @@ def _not_in_a_workflow(config: Config) -> Iterator[str]:
             f"sampling: lacks {', '.join(unsaid)}; a workflow with a model of your own must be "
             "told, for the defaults are those of the shapes world (`ttsnap search` asks the model)"
         )
-    if _draws_noise(config.sampling.scheduler):
+    if config.sampling.negtome is not None and _draws_noise(config.sampling.scheduler):
         yield (
-            f"sampling.scheduler: {config.sampling.scheduler.name} adds noise at every step with "
-            "these options, and trajectories follow from their seeds alone; choose another, whose "
-            "noise is 0 (methods that search that noise take a scheduler of their own)"
+            "sampling.negtome: needs a deterministic scheduler, and "
+            f"{config.sampling.scheduler.name} adds noise at every step with these options"
         )
     for name in config.pipeline_rewards:
         reward = config.rewards[name]

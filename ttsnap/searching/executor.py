@@ -16,10 +16,11 @@ from PIL import Image
 
 from ttsnap.diffusion.backoff import Backoff
 from ttsnap.errors import UserError
+from ttsnap.prompts import step_seed
 from ttsnap.rewards.frames import score_frames, still
 from ttsnap.searching.ledger import Ledger, best
 from ttsnap.searching.meter import Meter
-from ttsnap.searching.noise import NoiseSource, Recipe, step_seed
+from ttsnap.searching.noise import NoiseSource, Recipe
 from ttsnap.searching.task import Progress, SearchTask
 
 if TYPE_CHECKING:

@@ -24,11 +24,6 @@ and that seed; gives the noise it leads to."""
 CACHED = 128  # noises of a search that are not drawn twice
 
 
-def step_seed(seed: int, step: int) -> int:
-    """Seed of the noise that a candidate of this seed is given at a step, if none was chosen."""
-    return seed_of(seed, "step", step)
-
-
 def sphere(cosine: float) -> Move:
     """A move on the sphere of all noise of the same norm (arXiv 2501.09732, section 4.1).
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from ttsnap import config
+from ttsnap.diffusion.defaults import defaults_of
 from ttsnap.diffusion.families.packed import PackedSampler
 
 T5_TOKENS = 512
@@ -30,6 +31,14 @@ class FluxSampler(PackedSampler):
         super().__init__(pipe, sampling)
         self._true_scale = sampling.guidance_options.get("true_cfg_scale", 1.0)
         self.guided = self._true_scale > 1
+
+    @classmethod
+    def defaults(cls, pipe: Any) -> config.Sampling:
+        """The call's; of schnell, without guidance and shift, the 4 steps it was distilled for."""
+        dynamic = pipe.scheduler.config.use_dynamic_shifting
+        schnell = not (pipe.transformer.config.guidance_embeds or dynamic)
+        known: dict[str, Any] = {"steps": 4, "guidance_scale": 0.0} if schnell else {}
+        return defaults_of(pipe, **known)
 
     @property
     def distilled(self) -> bool:

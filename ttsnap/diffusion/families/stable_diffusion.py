@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 
+from ttsnap import config
 from ttsnap.diffusion import schedulers
+from ttsnap.diffusion.defaults import defaults_of, few_steps_of
 from ttsnap.diffusion.sampler import Sampler
 
 
@@ -18,13 +20,14 @@ class StableDiffusionSampler(Sampler):
     stochastic_scheduler = schedulers.DDIM_WITH_NOISE
     guidance_options = ("guidance_rescale",)
 
+    @classmethod
+    def defaults(cls, pipe: Any) -> config.Sampling:
+        """The call's, but for models that were distilled for few steps."""
+        return defaults_of(pipe, **few_steps_of(pipe.scheduler, _embeds_guidance(pipe)))
+
     @property
     def distilled(self) -> bool:
-        """Whether the U-Net is a guidance-distilled one, such as a latent consistency model.
-
-        Its input is the guidance scale less 1 (arXiv 2310.04378).
-        """
-        return self.pipe.unet.config.time_cond_proj_dim is not None
+        return _embeds_guidance(self.pipe)
 
     @property
     def size_multiple(self) -> int:
@@ -62,3 +65,11 @@ class StableDiffusionSampler(Sampler):
         size = self.pipe.unet.config.time_cond_proj_dim
         embedding = self.pipe.get_guidance_scale_embedding(scale, embedding_dim=size)
         return embedding.to(self.device, self.dtype)
+
+
+def _embeds_guidance(pipe: Any) -> bool:
+    """Whether the U-Net is a guidance-distilled one, such as a latent consistency model.
+
+    Its input is the guidance scale less 1 (arXiv 2310.04378).
+    """
+    return pipe.unet.config.time_cond_proj_dim is not None

@@ -16,6 +16,9 @@ from ttsnap.diffusion.sampler import Conditioning
 from ttsnap.diffusion.stages import StagedSampler
 from ttsnap.diffusion.texts import lengths, padded, repeated, room
 
+BASE_SHIFT = 6.0
+"""Shift of the timesteps of the base model; Turbo's is 3."""
+
 TOKENS = 512
 """Length at which the pipeline cuts the text, with what its template adds."""
 
@@ -46,7 +49,10 @@ class ZImageSampler(StagedSampler):
 
     @classmethod
     def defaults(cls, pipe: Any) -> config.Sampling:
-        return defaults_of(pipe, height=1024, width=1024)
+        """The call's; of Turbo, which its scheduler's shift tells from the base, what it is for."""
+        turbo = pipe.scheduler.config.shift < BASE_SHIFT
+        known: dict[str, Any] = {"steps": 9, "guidance_scale": 0.0} if turbo else {}
+        return defaults_of(pipe, height=1024, width=1024, **known)
 
     @property
     def size_multiple(self) -> int:
