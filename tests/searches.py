@@ -79,7 +79,7 @@ ONE_BY_ONE = ("rbf", "verifier-threshold", "dfs")
 
 def runs(name: str, usual: float) -> float:
     """Whole runs that a search is given: fewer where a test would take long for want of batches."""
-    return usual / 3 if name in ONE_BY_ONE and usual > 10 else usual
+    return min(usual, 3 + usual / 4) if name in ONE_BY_ONE else usual
 
 
 def generator() -> Generator:
@@ -129,7 +129,7 @@ class Models:
         self,
         name: str,
         options: MethodOptions | None = None,
-        budget: float = 7.9 * FULL,
+        budget: float | None = None,
         *,
         sampler: Sampler | None = None,
         rewards: Sequence[Reward] | None = None,
@@ -153,7 +153,7 @@ class Models:
             prompt,
             name,
             options or OPTIONS[name],
-            budget=Budget(budget, costs.unit),
+            budget=Budget(runs(name, 7.9) * FULL if budget is None else budget, costs.unit),
             seed=SEED,
             **watched,
         )

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from ttsnap.schedule import Check, Schedule
 from ttsnap.searching.methods.base import Method, Steps
-from ttsnap.searching.methods.particles import Particles, Weighing, gain, looks, resample
+from ttsnap.searching.methods.particles import Particles, Weighing, gain, looks, sample
 
 if TYPE_CHECKING:
     from ttsnap.searching.executor import Executor
@@ -54,7 +54,7 @@ def das(run: Executor, options: Das) -> None:
         percent = 100 * step / run.sampler.steps
         return float(min(1.0, (1 + options.tempering) ** percent - 1))
 
-    resample(run, options, schedule, Weighing(gain, temper, options.threshold))
+    sample(run, options, schedule, Weighing(gain, temper, options.threshold))
 
 
 METHOD = Method(

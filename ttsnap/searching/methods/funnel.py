@@ -8,7 +8,7 @@ from pydantic import Field
 
 from ttsnap.schedule import Check, Schedule
 from ttsnap.searching.methods.base import Method, Steps
-from ttsnap.searching.methods.particles import Particles, Weighing, evenly, gain, looks, resample
+from ttsnap.searching.methods.particles import Particles, Weighing, evenly, gain, looks, sample
 
 if TYPE_CHECKING:
     from ttsnap.searching.executor import Executor
@@ -49,7 +49,7 @@ def funnel(run: Executor, options: Funnel) -> None:
     def temper(step: int) -> float:
         return float(((step + 1) / done) ** options.warming)
 
-    resample(run, options, schedule, Weighing(gain, temper))
+    sample(run, options, schedule, Weighing(gain, temper))
 
 
 METHOD = Method(

@@ -19,7 +19,7 @@ from ttsnap.searching.methods.pruning import begin
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ttsnap.searching.executor import Executor
+    from ttsnap.searching.executor import Cohort, Executor
 
 LOOKS = 4
 
@@ -72,12 +72,23 @@ class Weighing:
     draw: Callable[[np.ndarray, int, float], np.ndarray] = systematic
 
 
-def resample(run: Executor, options: Particles, schedule: Schedule, weighing: Weighing) -> None:
+def sample(run: Executor, options: Particles, schedule: Schedule, weighing: Weighing) -> None:
+    """Do what :func:`resample` does, and record the weights that finals would be sampled with."""
+    finals, weights = resample(run, options, schedule, weighing)
+    for index, weight in zip(finals.who, weights, strict=True):
+        run.ledger.candidates[index].weight = float(weight)
+
+
+def resample(
+    run: Executor, options: Particles, schedule: Schedule, weighing: Weighing
+) -> tuple[Cohort, np.ndarray]:
     """Run as many particles as the budget affords through the looks of ``schedule``.
 
     At each one as many go on as it keeps, drawn by their weights; of several rewards the mean of
-    λ r is taken. The best final image wins; the weights that the finals would be sampled with are
-    recorded.
+    λ r is taken.
+
+    Returns:
+        The finals, and their weights (n,), which sum to 1.
     """
     steps = [check.step for check in schedule.checks]
     count = run.meter.affordable(schedule)
@@ -106,9 +117,7 @@ def resample(run: Executor, options: Particles, schedule: Schedule, weighing: We
         history, logs = history[:, parents], logs[parents]
         cohort, values = run.reach(run.branch(cohort, parents), following)
     history, alive = _remember(history, values, scale)
-    shares = softmax(logs + weighing.log_potential(history, True), alive)
-    for index, share in zip(cohort.who, shares, strict=True):
-        run.ledger.candidates[index].weight = float(share)
+    return cohort, softmax(logs + weighing.log_potential(history, True), alive)
 
 
 def looks(run: Executor, steps: Sequence[int] | None, default: Sequence[int]) -> list[int]:

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from ttsnap.schedule import Check, Schedule
 from ttsnap.searching.methods.base import Method, Steps
-from ttsnap.searching.methods.particles import Particles, Weighing, evenly, gain, looks, resample
+from ttsnap.searching.methods.particles import Particles, Weighing, evenly, gain, looks, sample
 
 if TYPE_CHECKING:
     from ttsnap.searching.executor import Executor
@@ -39,7 +39,7 @@ def smc(run: Executor, options: Smc) -> None:
     """
     steps = looks(run, options.steps, evenly(run.noisy))
     schedule = Schedule(tuple(Check(step, 1.0) for step in steps))
-    resample(run, options, schedule, Weighing(partial(log_potential, options.potential)))
+    sample(run, options, schedule, Weighing(partial(log_potential, options.potential)))
 
 
 def log_potential(kind: Potential, history: np.ndarray, final: bool = False) -> np.ndarray:
