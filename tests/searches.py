@@ -20,12 +20,21 @@ from ttsnap.searching.budget import Budget
 from ttsnap.searching.executor import Backoffs, Executor
 from ttsnap.searching.methods import MethodOptions
 from ttsnap.searching.methods.beam import Beam
+from ttsnap.searching.methods.bfs import Bfs
+from ttsnap.searching.methods.code import Code
+from ttsnap.searching.methods.das import Das
+from ttsnap.searching.methods.dfs import Dfs
 from ttsnap.searching.methods.eps_greedy import EpsGreedy
+from ttsnap.searching.methods.evosearch import EvoSearch
+from ttsnap.searching.methods.funnel import Funnel
 from ttsnap.searching.methods.mcts import Mcts
 from ttsnap.searching.methods.noise_zero_order import NoiseZeroOrder
 from ttsnap.searching.methods.pruning import Pruning
+from ttsnap.searching.methods.rbf import Rbf
 from ttsnap.searching.methods.smc import Smc
+from ttsnap.searching.methods.svdd import Svdd
 from ttsnap.searching.methods.ttsnap_zero_order import Refinement
+from ttsnap.searching.methods.verifier_threshold import VerifierThreshold
 from ttsnap.searching.methods.zero_order import ZeroOrder
 from ttsnap.searching.noise import reproduce
 from ttsnap.searching.record import Generator
@@ -53,7 +62,24 @@ OPTIONS: dict[str, MethodOptions] = {
     "noise-zero-order": NoiseZeroOrder(noises=2, iterations=2),
     "eps-greedy": EpsGreedy(noises=2, iterations=2),
     "smc": Smc(strength=3.0),
+    "das": Das(strength=3.0),
+    "funnel": Funnel(strength=3.0),
+    "bfs": Bfs(strength=3.0),
+    "svdd": Svdd(noises=2),
+    "code": Code(noises=2, block=2),
+    "rbf": Rbf(),
+    "verifier-threshold": VerifierThreshold(share=0.5),
+    "dfs": Dfs(share=0.5, backtracks=2),
+    "evosearch": EvoSearch(elites=1),
 }
+
+ONE_BY_ONE = ("rbf", "verifier-threshold", "dfs")
+"""Methods whose next evaluation depends on the last one, so that no two of them run together."""
+
+
+def runs(name: str, usual: float) -> float:
+    """Whole runs that a search is given: fewer where a test would take long for want of batches."""
+    return min(usual, 3 + usual / 4) if name in ONE_BY_ONE else usual
 
 
 def generator() -> Generator:
@@ -103,7 +129,7 @@ class Models:
         self,
         name: str,
         options: MethodOptions | None = None,
-        budget: float = 7.9 * FULL,
+        budget: float | None = None,
         *,
         sampler: Sampler | None = None,
         rewards: Sequence[Reward] | None = None,
@@ -127,7 +153,7 @@ class Models:
             prompt,
             name,
             options or OPTIONS[name],
-            budget=Budget(budget, costs.unit),
+            budget=Budget(runs(name, 7.9) * FULL if budget is None else budget, costs.unit),
             seed=SEED,
             **watched,
         )

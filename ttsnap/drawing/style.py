@@ -41,6 +41,15 @@ COLOURS = {
     "noise-zero-order": "#2f6f73",
     "eps-greedy": "#8c6d31",
     "smc": "#56b4e9",
+    "das": "#1f8a9e",
+    "funnel": "#7aa6c2",
+    "bfs": "#4c5b8f",
+    "svdd": "#9d7bc7",
+    "code": "#c08bd0",
+    "rbf": "#d95f02",
+    "verifier-threshold": "#e6ab02",
+    "dfs": "#a6611a",
+    "evosearch": "#3f7f3f",
 }
 STYLE: Any = {
     "font.family": FAMILY,

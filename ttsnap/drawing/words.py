@@ -20,6 +20,14 @@ LABELS = {
     "noise-zero-order": "noise zero-order",
     "eps-greedy": "ε-greedy",
     "smc": "SMC",
+    "das": "DAS",
+    "bfs": "breadth-first",
+    "svdd": "SVDD",
+    "code": "CoDe",
+    "rbf": "rollover budget forcing",
+    "verifier-threshold": "verifier threshold",
+    "dfs": "depth-first",
+    "evosearch": "EvoSearch",
 }
 
 

@@ -54,6 +54,19 @@ def ball(distance: float) -> Move:
     return move
 
 
+def mixture(share: float) -> Move:
+    """A move to noise of the same variance, with a share of another (arXiv 2505.17618).
+
+    Args:
+        share: β of sqrt(1 − β²) noise + β another noise.
+    """
+
+    def move(noise: torch.Tensor, drawn: torch.Tensor, seed: int) -> torch.Tensor:
+        return (1 - share**2) ** 0.5 * noise + share * drawn
+
+    return move
+
+
 class NoiseSource:
     """Draws the noise of recipes."""
 

@@ -20,6 +20,12 @@ from ttsnap.searching.searcher import Searcher
 
 RUNS = 4  # whole images that the budget pays for
 
+KINDS = ("stable-diffusion", "flux", "sana-sprint", "edm")
+"""A family of each kind of noise."""
+
+ALIKE = ("das", "funnel", "bfs", "svdd", "code", "rbf", "verifier-threshold", "dfs", "evosearch")
+"""Methods that ask of a sampler what smc, beam and zero-order search do."""
+
 
 @cache
 def sampler_of(family: str) -> Sampler:
@@ -28,8 +34,16 @@ def sampler_of(family: str) -> Sampler:
     return make(pipe, steps=steps)
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("family", TINY)
+@pytest.mark.parametrize(
+    ("family", "method"),
+    [
+        pytest.param(
+            family, method, marks=[pytest.mark.slow] * (method in ALIKE and family not in KINDS)
+        )
+        for family in TINY
+        for method in METHODS
+    ],
+)
 def test_every_method_runs_on_every_family(family: str, method: str) -> None:
     sampler = sampler_of(family)
     searcher = Searcher(sampler, [BrightnessReward()], batch_size=8)

@@ -15,16 +15,13 @@ from tests.searches import COSTS, FULL, Models, images_close
 from ttsnap.errors import UserError
 from ttsnap.searching import Candidate, SearchResult
 from ttsnap.searching.executor import Cohort, Executor, Look
-from ttsnap.searching.methods.smc import (
-    Potential,
-    Smc,
+from ttsnap.searching.methods.particles import (
     evenly,
     inverse_temperatures,
-    log_potential,
-    smc,
     softmax,
     systematic,
 )
+from ttsnap.searching.methods.smc import Potential, Smc, log_potential, smc
 
 KINDS: list[Potential] = ["difference", "max", "sum"]
 LOOKS = arrays(np.float64, (5, 3), elements=st.floats(-20, 20))

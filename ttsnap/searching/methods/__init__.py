@@ -5,15 +5,24 @@ from __future__ import annotations
 from ttsnap.searching.methods import (
     beam,
     best_of_n,
+    bfs,
+    code,
+    das,
+    dfs,
     eps_greedy,
+    evosearch,
+    funnel,
     mcts,
     noise_zero_order,
     random,
+    rbf,
     rejection,
     smc,
+    svdd,
     ttsnap,
     ttsnap_zero_order,
     ttsp,
+    verifier_threshold,
     zero_order,
 )
 from ttsnap.searching.methods.base import Method, MethodOptions
@@ -35,6 +44,15 @@ METHODS = {
         noise_zero_order,
         eps_greedy,
         smc,
+        das,
+        funnel,
+        bfs,
+        svdd,
+        code,
+        rbf,
+        verifier_threshold,
+        dfs,
+        evosearch,
     )
 }
 """Name on the command line -> method."""

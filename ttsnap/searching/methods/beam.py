@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from pydantic import Field, PositiveInt
 
 from ttsnap.errors import UserError
+from ttsnap.prompts import seed_of
 from ttsnap.searching.ledger import best
 from ttsnap.searching.methods.base import Method, MethodOptions, Steps
 
@@ -26,11 +28,20 @@ class Beam(MethodOptions):
     )
 
 
+Choice = Callable[[np.ndarray, int, float], np.ndarray]
+"""Of scores (R, n), a number and a draw uniform in [0, 1): as many indices, ascending."""
+
+
 class Fork(NamedTuple):
     """Where beams branch, by the noise of a step, and where the branches are looked at."""
 
     step: int
     look: int
+
+
+def top(values: np.ndarray, count: int, draw: float) -> np.ndarray:
+    """The best; nothing is left to the draw."""
+    return best(values, count)
 
 
 def beam(run: Executor, options: Beam) -> None:
@@ -40,20 +51,32 @@ def beam(run: Executor, options: Beam) -> None:
     scored, and the best of a search go on. Where the budget does not pay for another search of
     full size, the largest that it does pay for follows; the smallest is one plain trajectory.
     """
+    search(run, _forks(run, options), options.beams, options.noises)
+
+
+def search(run: Executor, forks: list[Fork], beams: int, noises: int, choose: Choice = top) -> None:
+    """Run searches of at most so many beams and noises until the budget is spent.
+
+    Args:
+        run: the search.
+        forks: where beams branch.
+        beams: kept at every look.
+        noises: branches of each.
+        choose: which branches go on; the best by default.
+    """
     run.meter.affordable()
     run.message = "beams"
-    forks = _forks(run, options)
-    sizes = [(b, n) for b in range(1, options.beams + 1) for n in range(1, options.noises + 1)]
+    sizes = [(b, n) for b in range(1, beams + 1) for n in range(1, noises + 1)]
     while True:
         costs = {size: cost(run, *size, forks) for size in sizes}
         affordable = [size for size in sizes if run.meter.affords(costs[size])]
         if not affordable:
             break
-        beams, noises = size = max(affordable, key=lambda size: costs[size])
-        together = max(1, run.task.batch_size // (beams * noises))
+        size = max(affordable, key=lambda size: costs[size])
+        together = max(1, run.task.batch_size // (size[0] * size[1]))
         count = max(1, min(together, run.meter.count(costs[size])))
         run.planned += count * costs[size]
-        _search(run, count, beams, noises, forks)
+        _search(run, count, *size, forks, choose)
         run.ledger.end_round()
 
 
@@ -91,7 +114,9 @@ def cost(run: Executor, beams: int, noises: int, forks: list[Fork], begin: int =
     return beams * (evaluations * costs.denoise + seen)
 
 
-def _search(run: Executor, count: int, beams: int, noises: int, forks: list[Fork]) -> None:
+def _search(
+    run: Executor, count: int, beams: int, noises: int, forks: list[Fork], choose: Choice
+) -> None:
     """``count`` searches at once."""
     run.alive = count * beams
     cohort = run.start(count * beams)
@@ -108,7 +133,11 @@ def _search(run: Executor, count: int, beams: int, noises: int, forks: list[Fork
         if fork.look == run.last:
             return
         parts = np.split(np.arange(len(cohort)), count)
-        kept = np.concatenate([part[best(values[:, part], beams)] for part in parts])
+        roots = [run.ledger.candidates[cohort.who[part[0]]].seed for part in parts]
+        draws = [seed_of(root, "choice", fork.look) / 2**63 for root in roots]
+        kept = np.concatenate(
+            [part[choose(values[:, part], beams, u)] for part, u in zip(parts, draws, strict=True)]
+        )
         run.drop(cohort, kept)
         cohort = run.select(cohort, kept)
     run.alive = len(cohort)
