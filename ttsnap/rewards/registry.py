@@ -81,6 +81,12 @@ KINDS = {
         "Hpsv2Reward",
         "Human preference score, HPSv2 or 2.1; path: its checkpoint.",
     ),
+    "http": Kind(
+        "ttsnap.rewards.remote.client",
+        "HttpReward",
+        "A reward that `ttsnap serve-reward` serves; options: url.",
+        trainable=False,
+    ),
     "image-reward": Kind(
         "ttsnap.rewards.image_reward",
         "ImageRewardReward",
