@@ -103,10 +103,28 @@ KINDS = {
         "Grades by a service that speaks OpenAI's protocol; options: model.",
         trainable=False,
     ),
+    "qalign": Kind(
+        "ttsnap.rewards.judges.qalign",
+        "QAlign",
+        "Mean over five graded words, excellent to bad; path: a Qwen-VL.",
+        trainable=False,
+    ),
     "qwen-vl": Kind(
         "ttsnap.rewards.judges.qwen_vl",
         "QwenJudge",
         "Grades by a vision-language model on this machine; path: a Qwen-VL.",
+        trainable=False,
+    ),
+    "soft-tifa": Kind(
+        "ttsnap.rewards.judges.soft_tifa",
+        "SoftTifa",
+        "Right answers to questions about each prompt; path: a Qwen-VL; options: questions.",
+        trainable=False,
+    ),
+    "vqascore": Kind(
+        "ttsnap.rewards.judges.vqascore",
+        "VqaScore",
+        "Probability of Yes, the image shows the prompt; path: a Qwen-VL.",
         trainable=False,
     ),
 }
