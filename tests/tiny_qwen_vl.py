@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -28,16 +29,19 @@ VISION = {
 """What differs between the generations, by the name that their classes start with."""
 
 
-def tiny_qwen_vl(folder: Path, family: str = "Qwen2_5_VL", seed: int = 0) -> Path:
-    """Write model, tokenizer (one token per byte and control) and image processor."""
+def tiny_qwen_vl(
+    folder: Path, family: str = "Qwen2_5_VL", seed: int = 0, words: Sequence[str] = ()
+) -> Path:
+    """Write model, tokenizer (one token per byte, control and word) and image processor."""
     controls = [f"<|{name}|>" for name in CONTROLS]
     pieces = [*sorted(ByteLevel.alphabet()), *controls]
     vocabulary = {piece: index for index, piece in enumerate(pieces)}
     tokenizer = Qwen2Tokenizer(
         vocab=vocabulary, merges=[], extra_special_tokens=controls, chat_template=TEMPLATE
     )
+    tokenizer.add_tokens(list(words))
     text = {
-        "vocab_size": len(pieces),
+        "vocab_size": len(tokenizer),
         "hidden_size": 32,
         "intermediate_size": 64,
         "num_hidden_layers": 2,

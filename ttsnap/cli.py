@@ -15,6 +15,7 @@ from ttsnap.errors import UserError, explain
 from ttsnap.plans.cli import plans_command
 from ttsnap.progress import quiet_libraries
 from ttsnap.rewards.cli import rewards
+from ttsnap.rewards.serve_cli import serve_reward
 from ttsnap.run import cli as run_cli
 from ttsnap.searching import cli as search_cli
 from ttsnap.searching import lists_cli
@@ -40,6 +41,7 @@ app.command("plans")(plans_command)
 app.command()(costs)
 app.command("import-rewards")(import_rewards)
 app.command()(rewards)
+app.command()(serve_reward)
 app.command()(run_cli.status)
 app.command()(run_cli.estimate)
 app.command("verify")(run_cli.verify_run)

@@ -81,6 +81,12 @@ KINDS = {
         "Hpsv2Reward",
         "Human preference score, HPSv2 or 2.1; path: its checkpoint.",
     ),
+    "http": Kind(
+        "ttsnap.rewards.remote.client",
+        "HttpReward",
+        "A reward that `ttsnap serve-reward` serves; options: url.",
+        trainable=False,
+    ),
     "image-reward": Kind(
         "ttsnap.rewards.image_reward",
         "ImageRewardReward",
@@ -97,10 +103,28 @@ KINDS = {
         "Grades by a service that speaks OpenAI's protocol; options: model.",
         trainable=False,
     ),
+    "qalign": Kind(
+        "ttsnap.rewards.judges.qalign",
+        "QAlign",
+        "Mean over five graded words, excellent to bad; path: a Qwen-VL.",
+        trainable=False,
+    ),
     "qwen-vl": Kind(
         "ttsnap.rewards.judges.qwen_vl",
         "QwenJudge",
         "Grades by a vision-language model on this machine; path: a Qwen-VL.",
+        trainable=False,
+    ),
+    "soft-tifa": Kind(
+        "ttsnap.rewards.judges.soft_tifa",
+        "SoftTifa",
+        "Right answers to questions about each prompt; path: a Qwen-VL; options: questions.",
+        trainable=False,
+    ),
+    "vqascore": Kind(
+        "ttsnap.rewards.judges.vqascore",
+        "VqaScore",
+        "Probability of Yes, the image shows the prompt; path: a Qwen-VL.",
         trainable=False,
     ),
 }

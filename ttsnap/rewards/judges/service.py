@@ -123,7 +123,7 @@ class RemoteJudge(ABC):
         """
         options: Any = read_options(cls.Options, settings, name)
         refuse_weights(settings, name, checkpoint)
-        return cls(options, _key(options.key_env, name), name)
+        return cls(options, key_from(options.key_env, name), name)
 
     def score(self, images: NDArray[np.uint8], prompts: Sequence[str]) -> NDArray[np.float32]:
         """Ask for a grade of each image, several at once.
@@ -240,7 +240,12 @@ class RemoteJudge(ABC):
             raise TryLater(f"no connection: {self.quote(error)}") from None
 
 
-def _key(variable: str | None, name: str) -> SecretStr | None:
+def key_from(variable: str | None, name: str) -> SecretStr | None:
+    """What the environment variable holds; None if there is none to look at.
+
+    Raises:
+        UserError: naming the reward, it is empty or cannot be sent.
+    """
     if variable is None:
         return None
     key = os.environ.get(variable, "").strip()

@@ -1,0 +1,1 @@
+"""A reward in another process or on another machine: the protocol, its client and its server."""
