@@ -7,14 +7,12 @@ INSTALLED := $(VENV)/.installed
 
 .PHONY: quick demo test test-slow test-slurm style check clean
 
-quick: $(INSTALLED)  ## Run every rule once on very few images, and write the report.
+quick: $(INSTALLED)  ## Run every rule once on very few images, and write the page.
 	. $(BIN)/activate && snakemake --cores $(CORES) --configfile config/quick.yaml
-	. $(BIN)/activate && snakemake --configfile config/quick.yaml --report results/quick/report.html --quiet
 	$(BIN)/ttsnap summary results/quick
 
-demo: $(INSTALLED)  ## Run the whole pipeline on the embedded default, and write the report.
+demo: $(INSTALLED)  ## Run the whole pipeline on the embedded default, and write the page.
 	. $(BIN)/activate && snakemake --cores $(CORES)
-	. $(BIN)/activate && snakemake --report results/shapes/report.html --quiet
 	$(BIN)/ttsnap summary results/shapes
 
 test: $(INSTALLED)  ## Run the tests.

@@ -17,6 +17,7 @@ from ttsnap.config import load_config, typed
 from ttsnap.diffusion.sources import with_family
 from ttsnap.errors import UserError
 from ttsnap.prompts import load_splits, prompts_hash
+from ttsnap.report import GALLERY
 from ttsnap.run.check import check
 from ttsnap.run.fetch import missing
 from ttsnap.run.status import SETTINGS

@@ -1,9 +1,16 @@
-# Figures and numbers of a run; `snakemake --report FILE.html` binds them into one page.
+# Figures and numbers of a run, and the page that shows them.
 REWARD = CONFIG.search.reward
 SEARCH_BLOCKS = block_names(len(PROMPTS["test"]), CONFIG.search.prompts_per_job)
 METRICS = ["reward", *["held_out"] * bool(JUDGE), *["oracle"] * bool(CONFIG.judge), "diversity"]
 # Of two methods, curves over compute would repeat what the comparisons show.
 CURVES = METRICS if len(CONFIG.search.methods) > 2 else ["diversity"]
+CHARTS = [
+    *["live", "rank_consistency", "reward_vs_budget", "omega", "schedules", "costs", "stages"],
+    *["reward_by_compute", "reward_by_seconds"],
+    *[f"training{look}" for look in LOOKS],
+    *[metric for metric in METRICS if metric in ("held_out", "oracle")],
+    *[f"compute_{metric}" for metric in CURVES],
+]
 
 
 rule report:
@@ -45,6 +52,7 @@ rule report:
             if metric in ("held_out", "oracle")
         ],
         compute=[figure(f"compute_{metric}.png", "Live search", "compute.rst") for metric in CURVES],
+        vectors=expand(f"{RUN}/report/{{chart}}.svg", chart=CHARTS),
         gallery=figure("gallery.png", "Live search", "gallery.rst"),
         results=f"{RUN}/search/results.parquet",
         took=f"{RUN}/report/stages.csv",
@@ -91,3 +99,27 @@ rule report:
     shell:
         "python -m ttsnap.stages.report --settings {params.settings:q} --folder {params.run:q}"
         " --store {params.store:q} {params.checkpoints} --out {output.summary:q} 2>&1 | tee {log:q}"
+
+
+rule page:
+    input:
+        rules.report.output,
+    output:
+        f"{RUN}/report.html",
+    log:
+        f"{RUN}/logs/page.log",
+    benchmark:
+        f"{RUN}/benchmarks/page.jsonl"
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=scaled(4000),
+        runtime=scaled(30),
+    params:
+        run=RUN,
+        source=source_hash("ttsnap/report/*.*", "ttsnap/stages/page.py"),
+    message:
+        "Write the page"
+    shell:
+        "python -m ttsnap.stages.page --folder {params.run:q} --out {output:q} 2>&1 | tee {log:q}"

@@ -38,7 +38,7 @@ rule search:
             judge_reward=JUDGE,
             judge_reward_name=CONFIG.search.judge_reward,
             judge=CONFIG.judge,
-            pictured=CONFIG.report.prompts,
+            pictured=max(CONFIG.report.prompts, GALLERY),
             prompts=prompts_hash(PROMPTS["test"]),
             version=search.version_of(method_of(wildcards.method)[0].name),
         ),

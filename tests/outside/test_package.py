@@ -30,7 +30,12 @@ def run(installed: Path, folder: Path, *arguments: object) -> str:
 
 def test_the_wheel_is_whole(installed: Path, tmp_path: Path) -> None:
     package = installed / "ttsnap"
-    for name in ("py.typed", "rewards/judges/rubric.yaml", "plans/default.json"):
+    for name in (
+        "py.typed",
+        "rewards/judges/rubric.yaml",
+        "plans/default.json",
+        "report/page.html",
+    ):
         assert (package / name).is_file()
     for part in ("generator/unet", "generator/vae", "generator/text_encoder", "clip"):
         assert any((package / "shapes/weights" / part).glob("*.safetensors"))

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slurm
 
 TRAIN_OR_VAL = "awaited_trajectories"
 ON_GPU = {"model", TRAIN_OR_VAL, "trajectories", "rewards", "narf", "tensor", "search"}
-END = "end_evaluate_report_simulate"
+END = "end_evaluate_page_report_simulate"
 ON_CPU = {"preview", "reward_cost", "plan", END}
 
 

@@ -40,6 +40,7 @@ def test_dry_run_of_a_fresh_folder_plans_every_stage(workflow: Workflow) -> None
         "simulate": 1,
         "search": 3 * 2,
         "report": 1,
+        "page": 1,
     }
 
 
@@ -81,7 +82,7 @@ def test_new_budgets_rerun_planning_and_what_follows(finished: Workflow) -> None
     changed = json.dumps({"budgets": [1.01 * budget for budget in budgets]})
     jobs = finished.planned(f"simulation={changed}")
     # Of the live searches only TTSnap's take their schedule from the plan.
-    assert jobs == {"budgets": 1, "plan": 1, "simulate": 1, "search": 2, "report": 1}
+    assert jobs == {"budgets": 1, "plan": 1, "simulate": 1, "search": 2, "report": 1, "page": 1}
 
 
 def test_another_method_reruns_no_other(finished: Workflow) -> None:
@@ -89,6 +90,7 @@ def test_another_method_reruns_no_other(finished: Workflow) -> None:
     assert finished.planned(f"search={json.dumps({'methods': methods})}") == {
         "search": 2,
         "report": 1,
+        "page": 1,
     }
 
 
@@ -97,7 +99,7 @@ def test_a_figure_that_is_missing_is_drawn(finished: Workflow) -> None:
     figure = finished.run / "report/live.png"
     aside = figure.rename(figure.with_suffix(".aside"))
     try:
-        assert finished.planned() == {"report": 1}
+        assert finished.planned() == {"report": 1, "page": 1}
     finally:
         aside.rename(figure)
 
@@ -114,6 +116,7 @@ def test_a_new_learning_rate_leaves_trajectories_and_ground_truth_alone(
         "simulate": 1,
         "search": 2,
         "report": 1,
+        "page": 1,
     }
 
 
@@ -140,7 +143,7 @@ def test_a_copy_has_nothing_to_do_and_other_weights_have(
         os.utime(file, (stat.st_atime, 1e9))  # an older file counts as well
 
     change(copy.folder / "other/model.safetensors")  # of the reward that judges
-    assert copy.planned() == {"search": 3 * 2, "report": 1}
+    assert copy.planned() == {"search": 3 * 2, "report": 1, "page": 1}
     change(copy.folder / "clip/model.safetensors")
     jobs = copy.planned()
     assert not {"model", "trajectory_store", "trajectories", "awaited_trajectories"} & {*jobs}
@@ -227,7 +230,7 @@ def test_what_a_run_leaves_is_whole(finished: Workflow) -> None:
     assert found[["reward", "held_out"]].notna().all(axis=None)
 
 
-def test_report_is_one_page_with_every_figure(finished: Workflow) -> None:
+def test_the_report_of_snakemake_has_every_figure(finished: Workflow) -> None:
     page = finished.folder / "report.html"
     done = finished.snakemake("--report", str(page))
     assert done.returncode == 0, done.stderr

@@ -93,10 +93,15 @@ def colour(name: str, names: Sequence[str] = ()) -> str:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write ``figure`` as PNG or SVG, with no date in it, so that equal data give equal files."""
+    """Write ``figure`` as PNG or SVG, or as both where ``path`` has no suffix.
+
+    There is no date in them, so that equal data give equal files.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}
-    figure.savefig(path, facecolor="white", metadata=metadata)
+    files = [path] if path.suffix else [path.with_name(path.name + end) for end in (".png", ".svg")]
+    for file in files:
+        metadata = {"Date": None} if file.suffix == ".svg" else {"Software": None}
+        figure.savefig(file, facecolor="white", metadata=metadata)
 
 
 def head(figure: Figure, title: str, subtitle: str = "") -> None:

@@ -1,1 +1,4 @@
-"""Figures, picture grids and the headline numbers of a run."""
+"""Figures, picture grids, the headline numbers of a run, and the page that shows them."""
+
+GALLERY = 12
+"""Test prompts whose pictures are on the page."""

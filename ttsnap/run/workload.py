@@ -180,6 +180,7 @@ def _stages(config: Config) -> Iterator[Stage]:
             stored=2 * prompts * len(search.budgets),
         )
     yield Stage("report", [Job("summary.json", "benchmarks/report.jsonl")])
+    yield Stage("page", [Job("report.html", "benchmarks/page.jsonl")])
 
 
 def blocks_per_tensor_job(split: SplitSettings, steps: int) -> int:

@@ -47,6 +47,7 @@ def main(
     out: Annotated[Path, typer.Option(help="Headline numbers, JSON.")],
 ) -> None:
     from ttsnap.report import figures
+    from ttsnap.report.page import compared
     from ttsnap.report.summary import headline
     from ttsnap.simulation.source import read_costs
 
@@ -68,11 +69,11 @@ def main(
     ]
     searched = pd.concat([pd.read_parquet(table) for table in tables], ignore_index=True)
     write_table(folder / "search/results.parquet", searched)
-    figures.live(searched, figures_folder / "live.png", reward=name)
+    figures.live(searched, figures_folder / "live", reward=name)
     if "oracle" in settings.metrics:
-        figures.oracle_accuracy(searched, figures_folder / "oracle.png")
+        figures.oracle_accuracy(searched, figures_folder / "oracle")
     if settings.judge_reward:
-        figures.held_out(searched, figures_folder / "held_out.png", reward=settings.judge_reward)
+        figures.held_out(searched, figures_folder / "held_out", reward=settings.judge_reward)
     axes = {
         "reward": f"reward ({name})",
         "held_out": f"held-out reward ({settings.judge_reward})",
@@ -80,39 +81,38 @@ def main(
         "diversity": "diversity of finals",
     }
     for metric in settings.curves:
-        path = figures_folder / f"compute_{metric}.png"
+        path = figures_folder / f"compute_{metric}"
         figures.against_compute(searched, metric, path, axis=axes[metric])
+    for column, kind in {"spent": "compute", "seconds": "seconds"}.items():
+        path = figures_folder / f"reward_by_{kind}.svg"
+        figures.reward_by(searched, column, path, reward=name, methods=compared(settings.methods))
     stored = open_store(store)
     _draw_gallery(settings, searched, stored, folder / "search", figures_folder / "gallery.png")
 
     evaluations = {
         look: pd.read_csv(folder / f"evaluation/{name}{look}.csv") for look in settings.looks
     }
-    figures.rank_consistency(
-        evaluations, figures_folder / "rank_consistency.png", schedule=schedule
-    )
+    figures.rank_consistency(evaluations, figures_folder / "rank_consistency", schedule=schedule)
     curves, omega = (
         named(pd.read_csv(folder / f"simulation/{name}/{table}.csv"))
         for table in ("curves", "omega")
     )
-    figures.reward_vs_budget(
-        curves, omega, figures_folder / "reward_vs_budget.png", unit=costs.unit
-    )
-    figures.omega(omega, figures_folder / "omega.png")
-    figures.schedules_over_budgets(plan, figures_folder / "schedules.png", reward=name)
+    figures.reward_vs_budget(curves, omega, figures_folder / "reward_vs_budget", unit=costs.unit)
+    figures.omega(omega, figures_folder / "omega")
+    figures.schedules_over_budgets(plan, figures_folder / "schedules", reward=name)
     for look in settings.looks:
         histories = {
             read_receipt(receipt)["step"]: pd.read_csv(receipt.with_suffix("") / "history.csv")
             for receipt in checkpoint
             if receipt.parent.name == f"{name}{look}"
         }
-        figures.training(histories, figures_folder / f"training{look}.png", look=look)
-    figures.costs(costs, schedule, settings.budget, figures_folder / "costs.png")
+        figures.training(histories, figures_folder / f"training{look}", look=look)
+    figures.costs(costs, schedule, settings.budget, figures_folder / "costs")
 
     took = pd.DataFrame(rows(stage_statuses(load_config(folder / SETTINGS), folder)))
-    took = took[took.stage != "report"]
+    took = took[~took.stage.isin(("report", "page"))]
     took.to_csv(figures_folder / "stages.csv", index=False)
-    figures.stages(took, figures_folder / "stages.png")
+    figures.stages(took, figures_folder / "stages")
 
     _draw_trajectories(settings, strategy, schedule, stored, folder, figures_folder)
     # The last method that prunes has most to show.

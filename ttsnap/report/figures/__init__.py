@@ -8,6 +8,7 @@ from ttsnap.report.figures.search import (
     live,
     oracle_accuracy,
     ranked_methods,
+    reward_by,
 )
 from ttsnap.report.figures.simulation import omega, reward_vs_budget, schedules_over_budgets
 
@@ -20,6 +21,7 @@ __all__ = [
     "oracle_accuracy",
     "rank_consistency",
     "ranked_methods",
+    "reward_by",
     "reward_vs_budget",
     "schedules_over_budgets",
     "stages",

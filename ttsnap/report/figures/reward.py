@@ -33,7 +33,7 @@ def rank_consistency(
     Args:
         evaluations: by the suffix of their look, ``@preview`` of previews: step, kind (base,
             finetuned, difference), metric, mean, low, high.
-        path: PNG or SVG to write.
+        path: PNG or SVG to write, both without a suffix.
         schedule: its checks are marked.
     """
     # Final images are decoded, however estimates are seen.
@@ -87,7 +87,7 @@ def training(histories: Mapping[int, pd.DataFrame], path: Path, *, look: str = "
     Args:
         histories: step index -> iteration, loss, val_kendall_tau (NaN between validations), kept
             (true where the weights were taken).
-        path: PNG or SVG to write.
+        path: PNG or SVG to write, both without a suffix.
         look: ``@preview`` where the students see previews.
     """
     steps = sorted(histories, reverse=True)

@@ -31,7 +31,7 @@ def costs(prices: CostModel, schedule: Schedule, budget: float, path: Path) -> N
         prices: of evaluation, decode and reward.
         schedule: of TTSnap.
         budget: in the unit of the prices.
-        path: PNG or SVG to write.
+        path: PNG or SVG to write, both without a suffix.
     """
     figure = Figure(figsize=(WIDTH, 3.1))
     head(
@@ -97,7 +97,7 @@ def stages(table: pd.DataFrame, path: Path) -> None:
 
     Args:
         table: stage, jobs, seconds, memory_gb, tflops (NaN where unknown), a row per stage.
-        path: PNG or SVG to write.
+        path: PNG or SVG to write, both without a suffix.
     """
     height = 1.15 + 0.22 * len(table)
     figure = Figure(figsize=(WIDTH, height))

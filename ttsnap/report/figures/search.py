@@ -10,6 +10,8 @@ from matplotlib.figure import Figure
 
 from ttsnap.drawing.style import (
     FAINT,
+    HALO,
+    MUTED,
     REFERENCE,
     WIDTH,
     colour,
@@ -28,7 +30,7 @@ def live(results: pd.DataFrame, path: Path, *, reward: str) -> None:
 
     Args:
         results: method, budget, unit, prompt_id, reward, n.
-        path: PNG or SVG to write.
+        path: PNG or SVG to write, both without a suffix.
         reward: name of the reward, for the axis.
     """
     _comparison(
@@ -48,7 +50,7 @@ def oracle_accuracy(results: pd.DataFrame, path: Path) -> None:
 
     Args:
         results: method, budget, unit, prompt_id, oracle, n.
-        path: PNG or SVG to write.
+        path: PNG or SVG to write, both without a suffix.
     """
     _comparison(
         results,
@@ -69,7 +71,7 @@ def held_out(results: pd.DataFrame, path: Path, *, reward: str) -> None:
 
     Args:
         results: method, budget, unit, prompt_id, held_out, n.
-        path: PNG or SVG to write.
+        path: PNG or SVG to write, both without a suffix.
         reward: name of the reward that judges, for the axis.
     """
     _comparison(
@@ -185,7 +187,7 @@ def against_compute(results: pd.DataFrame, column: str, path: Path, *, axis: str
     Args:
         results: method, budget, unit, prompt_id, spent and ``column``, where NaN is left out.
         column: the metric.
-        path: PNG or SVG to write.
+        path: PNG or SVG to write, both without a suffix.
         axis: name of the metric.
     """
     methods = ranked_methods(results, column)
@@ -257,3 +259,58 @@ def _curve(rows: pd.DataFrame, column: str) -> pd.DataFrame:
         mean, low, high = mean_interval(group.sort_values("prompt_id")[column].to_numpy())
         points.append((group.spent.mean(), float(mean), float(low), float(high)))
     return pd.DataFrame(points, columns=["spent", "mean", "low", "high"])
+
+
+@styled
+def reward_by(
+    results: pd.DataFrame, column: str, path: Path, *, reward: str, methods: list[str]
+) -> None:
+    """Mean reward against what a search spent, small enough for a telephone.
+
+    Args:
+        results: method, budget, unit, prompt_id, reward, spent, seconds.
+        column: ``spent``, in the unit of budgets, or ``seconds``.
+        path: PNG or SVG to write, both without a suffix.
+        reward: its name, for the axis.
+        methods: those in colour, the others are grey. Their bars are the interval of the paired
+            difference to best-of-N.
+    """
+    figure = Figure(figsize=(3.7, 2.9))
+    ax = figure.add_axes((0.155, 0.155, 0.815, 0.76))
+    tables = _by_prompt(results, "reward")
+    for name in sorted(tables, key=lambda one: (one in methods, one != REFERENCE)):
+        spent = results[results.method == name].groupby("budget")[column].mean()
+        means = tables[name].mean()
+        shown = name in methods
+        tint = colour(name, list(tables)) if shown else FAINT
+        dashes = (3, 2) if name == REFERENCE else (None, None)
+        ax.plot(spent, means, color=tint, marker="o", markersize=4.5, dashes=dashes)
+        if not shown:
+            continue
+        # The reference lies lower, and further to the left where it is faster.
+        end = 0 if name == REFERENCE else -1
+        ax.annotate(
+            label(name),
+            (spent.iloc[end], means.iloc[end]),
+            xytext=(0, -14 if name == REFERENCE else 8),
+            textcoords="offset points",
+            ha="center" if name == REFERENCE else "right",
+            size=9,
+            color=tint,
+            path_effects=HALO,
+        )
+        if name == REFERENCE or REFERENCE not in tables:
+            continue
+        for budget, at, mean in zip(means.index, spent, means, strict=True):
+            pairs = (tables[name][budget] - tables[REFERENCE][budget]).dropna()
+            middle, low, high = map(float, mean_interval(pairs.to_numpy()))
+            ends = (mean + low - middle, mean + high - middle)
+            ax.vlines(at, *ends, color=tint, linewidth=1.6, alpha=0.6)
+    unit = results.unit.iloc[0] if column == "spent" else "seconds"
+    ax.set_xlabel(f"{unit} per prompt")
+    ax.set_title(f"reward ({reward})", color=MUTED, size=9)
+    ax.set_xlim(0, None)
+    ax.margins(y=0.2)
+    ax.xaxis.set_major_locator(round_ticks(5))
+    ax.yaxis.set_major_locator(round_ticks(5))
+    save(figure, path)

@@ -45,7 +45,7 @@ def reward_vs_budget(
     Args:
         curves: strategy, reward, prunes_by, budget, n, mean, low, high; NaN means are left out.
         omega: strategy, reward, omega, omega_low, omega_high.
-        path: PNG or SVG to write.
+        path: PNG or SVG to write, both without a suffix.
         unit: of the budgets.
     """
     # The best plan is one of the others at each budget.
@@ -159,7 +159,7 @@ def schedules_over_budgets(plan: Mapping[str, Any], path: Path, *, reward: str) 
         plan: what plan.json holds: steps, unit of the budgets, plans (strategy, reward, budget, n,
             checks of step and keep), and robust (the same without budget and n: one schedule for
             all budgets).
-        path: PNG or SVG to write.
+        path: PNG or SVG to write, both without a suffix.
         reward: the one to draw, by its name in ``plan``.
     """
     plans = [one for one in plan["plans"] if one["reward"] == reward]
@@ -267,7 +267,7 @@ def omega(table: pd.DataFrame, path: Path) -> None:
     Args:
         table: strategy, reward, omega (percent), equivalent_n_ratio and compute_for_same_reward
             (shares of 1), each with _low and _high; NaN is left out.
-        path: PNG or SVG to write.
+        path: PNG or SVG to write, both without a suffix.
     """
     rows = table[table.strategy != REFERENCE]
     strategies = list(rows.strategy.unique())
