@@ -76,7 +76,7 @@ def test_a_step_is_left_as_soon_as_a_score_passes(models: Models) -> None:
 
 
 def test_rollover_as_the_authors_do_it(models: Models) -> None:
-    """arXiv 2503.19385, rbf.py: what beats all ends a step, and the rest of its quota rolls over."""
+    """arXiv 2503.19385: what beats all ends a step, and the rest of its quota rolls over."""
     options = Rbf(initial=0.0)
     run = models.executor("rbf", options, budget=100.0)
     enough = Rollover(run, options, [0, 1, 2])
