@@ -12,7 +12,7 @@ from ttsnap.searching.methods.svdd import Svdd, soft
 
 
 def test_svdd_follows_the_best_of_its_branches(models: Models) -> None:
-    """arXiv 2408.08252, algorithm 1, at α = 0."""
+    """arXiv 2408.08252, at α = 0."""
     budget = 1 + 3 * 3 * (1 + COSTS.verify)
     result = models.search("svdd", Svdd(noises=3), budget=budget)
     assert result.spent == pytest.approx(budget)
@@ -51,7 +51,7 @@ def test_a_soft_choice_is_not_always_the_best(models: Models) -> None:
 
 
 def test_code_runs_branches_through_a_block(models: Models) -> None:
-    """arXiv 2502.00968, algorithm 1: each branch has noises of its own all through the block."""
+    """arXiv 2502.00968: each branch has noises of its own all through the block."""
     # The first evaluation is shared; then 3 branches through 2 steps, and through the last one.
     budget = 1 + 3 * (2 + COSTS.verify) + 3 * (1 + COSTS.verify)
     result = models.search("code", Code(noises=3, block=2), budget=budget)

@@ -75,8 +75,8 @@ def test_a_step_is_left_as_soon_as_a_score_passes(models: Models) -> None:
     assert kept[0] > 0
 
 
-def test_rollover_as_in_the_paper(models: Models) -> None:
-    """arXiv 2503.19385: what beats all before ends a step, and the rest of its quota rolls over."""
+def test_rollover_as_the_authors_do_it(models: Models) -> None:
+    """arXiv 2503.19385: what beats all ends a step, and the rest of its quota rolls over."""
     options = Rbf(initial=0.0)
     run = models.executor("rbf", options, budget=100.0)
     enough = Rollover(run, options, [0, 1, 2])

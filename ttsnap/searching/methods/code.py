@@ -21,7 +21,7 @@ class Code(MethodOptions):
 
 
 def code(run: Executor, options: Code) -> None:
-    """Take the best of several branches after every block of steps (arXiv 2502.00968, algorithm 1).
+    """Take the best of several branches after every block of steps (arXiv 2502.00968).
 
     From the state at which a block begins, several branches are run through it, each with noises of
     its own. The one whose estimate has the highest reward begins the next block. Blocks of one

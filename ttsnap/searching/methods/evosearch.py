@@ -67,7 +67,7 @@ class Birth(NamedTuple):
 
 
 def evosearch(run: Executor, options: EvoSearch) -> None:
-    """Evolve noises, then states, by the final images they lead to (arXiv 2505.17618, section 4).
+    """Evolve noises, then states, by the final images they lead to (arXiv 2505.17618).
 
     A population of initial noises is finished and scored. The elite stays; children come from
     winners of tournaments, by mixing their noise with another one, and are finished too. Then

@@ -32,7 +32,7 @@ class Rbf(MethodOptions):
 
 
 def rbf(run: Executor, options: Rbf) -> None:
-    """Try noises at every step until one is better than all before (arXiv 2503.19385, section 6).
+    """Try noises at every step until one is better than all before (arXiv 2503.19385).
 
     The best of a few initial noises is taken. Every step then has the same quota of noises to try.
     As soon as an estimate is better than any that the trajectory went on from, it goes on, and what

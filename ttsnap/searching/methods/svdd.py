@@ -30,7 +30,7 @@ class Svdd(MethodOptions):
 
 
 def svdd(run: Executor, options: Svdd) -> None:
-    """Choose the noise of every step by the value it leads to (arXiv 2408.08252, algorithm 1).
+    """Choose the noise of every step by the value it leads to (arXiv 2408.08252).
 
     From each state several next ones are drawn. Their value is the reward of their estimates, and
     one goes on, with probability in proportion to exp(value / α); at α = 0 it is the best. Unlike
