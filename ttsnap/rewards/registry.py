@@ -115,6 +115,11 @@ KINDS = {
         "Grades by a vision-language model on this machine; path: a Qwen-VL.",
         trainable=False,
     ),
+    "siglip": Kind(
+        "ttsnap.rewards.siglip",
+        "SiglipReward",
+        "Image fits prompt, by a SigLIP or what was finetuned from one; path: a SigLIP.",
+    ),
     "soft-tifa": Kind(
         "ttsnap.rewards.judges.soft_tifa",
         "SoftTifa",
