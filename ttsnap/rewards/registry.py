@@ -97,6 +97,12 @@ KINDS = {
         "ImageRewardPackage",
         "The same by its own package, to compare with; runs in envs/image-reward.yaml only.",
     ),
+    "ocr": Kind(
+        "ttsnap.rewards.ocr",
+        "OcrReward",
+        "Text that the prompt quotes can be read; path: a TrOCR.",
+        trainable=False,
+    ),
     "openai": Kind(
         "ttsnap.rewards.judges.openai",
         "OpenAIJudge",
