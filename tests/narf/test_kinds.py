@@ -15,6 +15,7 @@ from tests.rewards.test_classifier import tiny_classifier
 from tests.rewards.test_hpsv2 import in_open_clips_layout
 from tests.tiny_clip import SIZE, tiny_clip
 from tests.tiny_image_reward import tiny_image_reward
+from tests.tiny_siglip import tiny_siglip
 from ttsnap.config import Lora, Narf, RewardSettings
 from ttsnap.narf.curriculum import finetune_step
 from ttsnap.narf.data import StepData
@@ -49,6 +50,10 @@ def image_reward(folder: Path) -> RewardSettings:
     return RewardSettings(kind="image-reward", path=str(folder), options=options)
 
 
+def siglip(folder: Path) -> RewardSettings:
+    return RewardSettings(kind="siglip", path=str(tiny_siglip(folder)))
+
+
 def ensemble(folder: Path) -> RewardSettings:
     members = {
         "first": {"path": str(tiny_clip(folder / "first")), "weight": 0.5},
@@ -58,7 +63,7 @@ def ensemble(folder: Path) -> RewardSettings:
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
-@pytest.mark.parametrize("make", [aesthetic, classifier, hpsv2, image_reward, ensemble])
+@pytest.mark.parametrize("make", [aesthetic, classifier, hpsv2, image_reward, siglip, ensemble])
 def test_a_kind_is_finetuned(
     tmp_path: Path, make: Callable[[Path], RewardSettings], method: str
 ) -> None:

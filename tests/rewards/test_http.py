@@ -24,18 +24,32 @@ from typing import Any
 import httpx2
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from tests.loopback import Reply, serving
 from tests.tiny_clip import clip_reward, tiny_clip
-from ttsnap.config import RewardSettings
+from ttsnap.config import RewardSettings, load_config
 from ttsnap.errors import UserError
 from ttsnap.rewards import load_reward
 from ttsnap.rewards.base import Reward
 from ttsnap.rewards.brightness import BrightnessReward
 from ttsnap.rewards.ensemble import Ensemble, Member
 from ttsnap.rewards.function import FunctionReward
-from ttsnap.rewards.remote.protocol import BYTES, IMAGES, PIXELS, TOKEN, Limits, encoded
+from ttsnap.rewards.options import read_options
+from ttsnap.rewards.remote.client import HttpReward
+from ttsnap.rewards.remote.protocol import (
+    BYTES,
+    IMAGES,
+    PIXELS,
+    TOKEN,
+    Answer,
+    Description,
+    Limits,
+    Question,
+    decoded,
+    encoded,
+)
 from ttsnap.rewards.remote.server import RewardServer
 
 QUICK = {"timeout": 5.0, "retries": 2, "retry_delay": 0.01}
@@ -382,7 +396,19 @@ def test_rewards_of_a_config_are_served(
 
 
 def test_encoded_images_lose_nothing() -> None:
-    from ttsnap.rewards.remote.protocol import decoded
-
     images = noise(3, 5, 9)
     np.testing.assert_array_equal(decoded([encoded(one) for one in images], Limits()), images)
+
+
+def test_the_page_shows_the_protocol() -> None:
+    page = (Path(__file__).parents[2] / "docs/reward-server.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^```json\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    description, question, answer = map(json.loads, shown)
+    assert Description.model_validate(description).limits == Limits()
+    assert description["scale"] == BrightnessReward.scale
+    assert description["tflops"] == pytest.approx(BrightnessReward().tflops(512, 768), rel=0.05)
+    Question.model_validate(question)
+    Answer.model_validate(answer)
+    (block,) = re.findall(r"^```yaml\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    settings = load_config(yaml.safe_load(block)).rewards["far"]
+    assert read_options(HttpReward.Options, settings, "far").batch_size == 16

@@ -64,7 +64,7 @@ def test_the_documented_config_is_valid() -> None:
     given = yaml.safe_load(blocks("yaml")[1].replace("COMMIT", "0123abcd" * 5))
     config = load_config(given | {"search": {"reward": "both"}})
     assert {reward.kind for reward in config.rewards.values()} == {*KINDS} & {
-        "clip", "hpsv2", "aesthetic", "image-reward", "classifier", "brightness",
+        "clip", "siglip", "hpsv2", "aesthetic", "image-reward", "classifier", "brightness",
         "compressibility", "ensemble",
     }  # fmt: skip
     for name, reward in config.rewards.items():

@@ -97,6 +97,12 @@ KINDS = {
         "ImageRewardPackage",
         "The same by its own package, to compare with; runs in envs/image-reward.yaml only.",
     ),
+    "ocr": Kind(
+        "ttsnap.rewards.ocr",
+        "OcrReward",
+        "Text that the prompt quotes can be read; path: a TrOCR.",
+        trainable=False,
+    ),
     "openai": Kind(
         "ttsnap.rewards.judges.openai",
         "OpenAIJudge",
@@ -114,6 +120,11 @@ KINDS = {
         "QwenJudge",
         "Grades by a vision-language model on this machine; path: a Qwen-VL.",
         trainable=False,
+    ),
+    "siglip": Kind(
+        "ttsnap.rewards.siglip",
+        "SiglipReward",
+        "Image fits prompt, by a SigLIP or what was finetuned from one; path: a SigLIP.",
     ),
     "soft-tifa": Kind(
         "ttsnap.rewards.judges.soft_tifa",

@@ -59,9 +59,9 @@ def serve_reward(
     loaded = {name: load_reward(one, name=name, device=device) for name, one in wanted.items()}
     kinds = {name: one.kind for name, one in wanted.items()}
     with RewardServer(loaded, kinds, host, port) as server:
-        for name in loaded:
-            print(server.url(name), flush=True)
         try:
+            for name in loaded:
+                print(server.url(name), flush=True)
             server.serve_forever()
         except KeyboardInterrupt:
             print("stopped")

@@ -483,9 +483,10 @@ def test_the_documented_configs_are_valid(tmp_path: Path) -> None:
     (tmp_path / "my_rubric.yaml").write_text(rubric)
     options = RubricOptions(rubric=str(tmp_path / "my_rubric.yaml"))
     assert read_rubric(options, "judge")[1] == "mood"
-    given = [yaml.safe_load(block) | {"search": {"reward": "judge"}} for block in blocks]
-    rewards = [load_config(config).rewards["judge"] for config in given]
-    assert {reward.kind for reward in rewards} == {"openai", "gemini", "qwen-vl"}
+    configs = [{"search": {"reward": "judge"}} | yaml.safe_load(block) for block in blocks]
+    rewards = [one for config in configs for one in load_config(config).rewards.values()]
+    local = {"qwen-vl", "vqascore", "soft-tifa", "qalign"}
+    assert {reward.kind for reward in rewards} == {"openai", "gemini", *local}
     for reward in rewards:
         read_options(find_kind(reward.kind).Options, reward, "judge")
 
