@@ -67,11 +67,13 @@ def look(chromium: str, page: Path, width: int, folder: Path) -> tuple[dict[str,
     frame = folder / f"frame_{width}.html"
     frame.write_text(FRAME.format(page=page.as_uri(), width=width), encoding="utf-8")
     done = subprocess.run(
-        [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-        + ["--disable-background-networking", "--host-resolver-rules=MAP * ~NOTFOUND"]
-        + ["--allow-file-access-from-files", "--enable-logging=stderr", "--window-size=1500,1000"]
-        + [f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=20000"]
-        + ["--dump-dom", frame.as_uri()],
+        [
+            *(chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
+            *("--disable-background-networking", "--host-resolver-rules=MAP * ~NOTFOUND"),
+            *("--allow-file-access-from-files", "--enable-logging=stderr"),
+            *(f"--user-data-dir={folder / 'profile'}", "--window-size=1500,1000"),
+            *("--virtual-time-budget=20000", "--dump-dom", frame.as_uri()),
+        ],
         capture_output=True,
         text=True,
         timeout=180,

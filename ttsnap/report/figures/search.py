@@ -292,7 +292,7 @@ def reward_by(
         ax.annotate(
             label(name),
             (spent.iloc[end], means.iloc[end]),
-            xytext=(0, -14 if name == REFERENCE else 8),
+            xytext=(0, -14) if name == REFERENCE else (-5, 8),
             textcoords="offset points",
             ha="center" if name == REFERENCE else "right",
             size=9,
