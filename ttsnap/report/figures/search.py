@@ -276,7 +276,7 @@ def reward_by(
             difference to best-of-N.
     """
     figure = Figure(figsize=(3.7, 2.9))
-    ax = figure.add_axes((0.155, 0.155, 0.815, 0.76))
+    ax = figure.add_axes((0.155, 0.155, 0.775, 0.76))
     tables = _by_prompt(results, "reward")
     for name in sorted(tables, key=lambda one: (one in methods, one != REFERENCE)):
         spent = results[results.method == name].groupby("budget")[column].mean()
