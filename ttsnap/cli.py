@@ -72,14 +72,14 @@ def summary(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
     as_json: AsJson = False,
 ) -> None:
-    """Print the headline numbers of a run and where its report lies."""
-    from ttsnap.report.summary import headline, table
+    """Print the headline numbers of a run and where its page lies."""
+    from ttsnap.report.summary import headline, page_of, table
 
-    numbers = headline(run)
+    numbers, page = headline(run), page_of(run)
     if as_json:
-        print_json(numbers)
+        print_json(numbers | {"report": page})
     else:
-        console.print(table(numbers))
+        console.print(table(numbers, page))
 
 
 def main() -> None:

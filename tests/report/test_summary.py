@@ -133,7 +133,7 @@ def test_the_terminal_shows_them(run: Path) -> None:
     assert "+22.0" in text
     assert "[+19.0, +24.5]" in text
     assert re.search(r"2 TFLOPs +TTSnap +\+0\.750 \[\+0\.5", text)
-    assert "report.html" in text
+    assert "report" not in text
 
 
 def test_an_unfinished_run_is_refused(tmp_path: Path) -> None:
@@ -143,4 +143,14 @@ def test_an_unfinished_run_is_refused(tmp_path: Path) -> None:
 
 def test_summary_as_json(ttsnap, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert ttsnap("summary", run, "--json") == 0
-    assert json.loads(capsys.readouterr().out) == headline(run)
+    assert json.loads(capsys.readouterr().out) == headline(run) | {"report": None}
+
+
+def test_summary_names_the_page_only_if_it_is_there(
+    ttsnap, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for there in (False, True):
+        if there:
+            (run / "report.html").touch()
+        assert ttsnap("summary", run) == 0
+        assert ("report.html" in capsys.readouterr().out.replace("\n", "")) is there

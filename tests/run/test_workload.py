@@ -89,7 +89,7 @@ def test_what_is_left_follows_from_what_was_measured(tmp_path: Path) -> None:
     found = {one.stage.name: one for one in stage_statuses(config(), tmp_path)}
     assert all((one.done, one.left) == (0, None) for one in found.values())
     assert sum_up([*found.values()]) == (
-        "0 of 39 jobs done in 0:00; nothing to tell yet how long the others take"
+        "0 of 40 jobs done in 0:00; nothing to tell yet how long the others take"
     )
 
     finish(tmp_path, stages()["model"], 1, 1.0)
@@ -108,7 +108,7 @@ def test_what_is_left_follows_from_what_was_measured(tmp_path: Path) -> None:
     # Two thirds of 206 TFLOPs took two minutes; 12 trajectories of val have 10 steps stored.
     assert found["trajectories val"].left == pytest.approx(12 * 11 * 120 / (206 * 2 / 3))
     assert found["evaluate a"].left is None
-    assert sum_up(statuses).startswith("5 of 39 jobs done in 2:03, more than ")
+    assert sum_up(statuses).startswith("5 of 40 jobs done in 2:03, more than ")
     table = {row["stage"]: row for row in rows(statuses)}
     assert table["trajectories train"]["tflops"] == pytest.approx(206 * 2 / 3)
     assert table["reward_cost"]["jobs"] == 2
@@ -131,7 +131,7 @@ def test_status_takes_a_run_or_its_configuration(
     (run / SETTINGS).write_text(config().model_dump_json())
     assert ttsnap("status", "results/tiny") == 0
     assert capsys.readouterr().out == by_config
-    assert "1 of 39 jobs done" in by_config
+    assert "1 of 40 jobs done" in by_config
 
 
 def test_estimate_prints_what_a_run_takes(
@@ -142,7 +142,7 @@ def test_estimate_prints_what_a_run_takes(
     assert ttsnap("estimate", tmp_path / "tiny.yaml", "--speed", "0.01") == 0
     lines = {line.split("  ")[0]: line.split() for line in capsys.readouterr().out.splitlines()}
     assert lines["trajectories train"][2:] == ["3", "206", "5.7", "368.6", "kB", "15"]
-    assert lines["all"][1] == "39"
+    assert lines["all"][1] == "40"
     assert ttsnap("estimate", tmp_path / "tiny.yaml", "--model", "sd9") == 1
     assert "expected one of sd15, sdxl, flux" in capsys.readouterr().err
 

@@ -31,7 +31,7 @@ STAGES = {
     "generate": ["model", "trajectory_store", "trajectories", "preview", "search"],
     "reward": ["reward_cost", "rewards", "tensor"],
     "narf": ["narf"],
-    "analysis": ["budgets", "evaluate", "plan", "simulate", "report"],
+    "analysis": ["budgets", "evaluate", "plan", "simulate", "report", "page"],
 }
 OTHERS = ["workflow", "image-reward"]
 

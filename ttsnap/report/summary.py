@@ -37,7 +37,7 @@ def headline(run: Path) -> dict[str, Any]:
         ``live``: per budget and method other than best-of-N the paired differences to it in
         ``reward`` and, if there is such a judge, ``held_out`` and ``oracle``, with what was spent
         on average.
-        ``report``: where the page is written. Every number is {mean, low, high}.
+        Every number is {mean, low, high}.
 
     Raises:
         UserError: a part of the run is missing.
@@ -51,7 +51,6 @@ def headline(run: Path) -> dict[str, Any]:
             for table in sorted(run.glob("simulation/*/omega.csv"))
         },
         "live": live_differences(pd.read_parquet(results)),
-        "report": str(run / PAGE),
     }
 
 
@@ -102,8 +101,13 @@ def live_differences(results: pd.DataFrame) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (row["budget"], -row["reward"]["mean"]))
 
 
-def table(numbers: dict[str, Any]) -> Group:
-    """``numbers`` of :func:`headline` for the terminal."""
+def page_of(run: Path) -> str | None:
+    """Where the page of a run lies, if it is there."""
+    return str(run / PAGE) if (run / PAGE).is_file() else None
+
+
+def table(numbers: dict[str, Any], page: str | None = None) -> Group:
+    """``numbers`` of :func:`headline` for the terminal, and where the page lies."""
     lines = Table(
         title="On test prompts, with 95 % intervals over prompts",
         title_justify="left",
@@ -123,8 +127,8 @@ def table(numbers: dict[str, Any]) -> Group:
             _line(lines, f"{name}{seen}: ω of TTSnap less TTSp's, %", gain)
         whose = "the best plan" if several else "TTSnap"
         _line(lines, f"{name}: ω of {whose}, %", found["omega"])
-    report = Text(f"report: {numbers['report']}", style="dim")
-    return Group(lines, "", _live_table(numbers["live"]), "", report)
+    found = Group(lines, "", _live_table(numbers["live"]))
+    return Group(found, "", Text(f"report: {page}", style="dim")) if page else found
 
 
 def _live_table(rows: list[dict[str, Any]]) -> Table:

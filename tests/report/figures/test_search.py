@@ -51,3 +51,15 @@ def test_live_with_any_methods(tmp_path: Path, budgets: list[float], methods: li
         assert all(has(pixels, tint) for tint in tints - {colour("beam")})
         nothing = path.name == "compute_diversity.png"  # beam has none
         assert has(pixels, colour("beam")) is ("beam" in methods) or nothing
+
+
+@pytest.mark.parametrize("methods", [["best-of-n"], ["best-of-n", "ttsnap"], list(METHODS)])
+@pytest.mark.parametrize("column", ["spent", "seconds"])
+def test_reward_for_what_was_spent(tmp_path: Path, column: str, methods: list[str]) -> None:
+    found = results(methods, [0.05, 0.1]).assign(seconds=2.0)
+    figures.reward_by(found, column, tmp_path / "a", reward="clip", methods=methods[:2])
+    pixels = read(tmp_path / "a.png")
+    assert [has(pixels, colour(name)) for name in methods] == [
+        name in methods[:2] for name in methods
+    ]
+    assert "<svg" in (tmp_path / "a.svg").read_text(encoding="utf-8")

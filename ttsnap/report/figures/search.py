@@ -276,7 +276,7 @@ def reward_by(
             difference to best-of-N.
     """
     figure = Figure(figsize=(3.7, 2.9))
-    ax = figure.add_axes((0.155, 0.155, 0.815, 0.76))
+    ax = figure.add_axes((0.155, 0.155, 0.775, 0.76))
     tables = _by_prompt(results, "reward")
     for name in sorted(tables, key=lambda one: (one in methods, one != REFERENCE)):
         spent = results[results.method == name].groupby("budget")[column].mean()
@@ -292,7 +292,7 @@ def reward_by(
         ax.annotate(
             label(name),
             (spent.iloc[end], means.iloc[end]),
-            xytext=(0, -14 if name == REFERENCE else 8),
+            xytext=(0, -14) if name == REFERENCE else (-5, 8),
             textcoords="offset points",
             ha="center" if name == REFERENCE else "right",
             size=9,
