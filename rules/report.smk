@@ -117,9 +117,8 @@ rule page:
         mem_mb=scaled(4000),
         runtime=scaled(30),
     params:
-        run=RUN,
         source=source_hash("ttsnap/report/*.*", "ttsnap/stages/page.py"),
     message:
         "Write the page"
     shell:
-        "python -m ttsnap.stages.page --folder {params.run:q} --out {output:q} 2>&1 | tee {log:q}"
+        "python -m ttsnap.stages.page --out {output:q} 2>&1 | tee {log:q}"

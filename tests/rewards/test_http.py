@@ -367,10 +367,10 @@ def test_the_command_ends_by_a_signal_and_refuses_in_one_line() -> None:
         assert process.stdout is not None
         process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        out, errors = process.communicate(timeout=20)
+        out, errors = process.communicate(timeout=120)
         assert (process.returncode, out, errors) == (0, "stopped\n", "")
     with command("brightness", "--host", "0.0.0.0", **{TOKEN: ""}) as process:
-        _, errors = process.communicate(timeout=20)
+        _, errors = process.communicate(timeout=120)
         assert process.returncode == 1
         assert errors == (
             "ttsnap: --host 0.0.0.0: other machines reach it; the environment variable "

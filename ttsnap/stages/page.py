@@ -15,11 +15,13 @@ from ttsnap.stages import run
 
 
 def main(
-    folder: Annotated[Path, typer.Option(help="Folder of the run.")],
-    out: Annotated[Path, typer.Option(help="HTML, which needs no other file.")],
+    out: Annotated[
+        Path, typer.Option(help="HTML in the folder of the run, which needs no other file.")
+    ],
 ) -> None:
     from ttsnap.report.page import page
 
+    folder = out.parent
     settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
     text = page(folder, settings, _commit())
     out.write_text(text, encoding="utf-8")
