@@ -133,7 +133,7 @@ def shipped_schedule(
     named = [one for one in templates().values() if (one.family, one.reward) == (family, reward)]
     template = named[0] if named else templates()["default"]
     if len(sigmas) < FEWEST_STEPS:
-        words = f"no checks, best-of-N: {len(sigmas)} steps are too few to prune"
+        words = f"no checks, best-of-N: too few steps to prune, {len(sigmas)}"
         return Shipped(Schedule(), template.name, words)
     if named:
         runs = budget / costs.cost(1)
