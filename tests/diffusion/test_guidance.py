@@ -38,7 +38,7 @@ def sampler_with(family: str, **options: float) -> Sampler:
         ("sdxl", {"guidance_rescale": 0.7}),
         ("ltx", {"guidance_rescale": 0.7}),
         ("z-image", {"cfg_normalization": 0.9}),
-        ("z-image", {"cfg_truncation": 0.5}),
+        ("z-image", {"cfg_truncation": 0.3}),
         ("flux", {"true_cfg_scale": 3.0}),
     ],
 )
@@ -62,7 +62,7 @@ def test_options_that_a_pipeline_does_not_have():
 
 
 def test_evaluations_without_guidance_cost_one_pass():
-    sampler = sampler_with("z-image", cfg_truncation=0.5)
+    sampler = sampler_with("z-image", cfg_truncation=0.3)
     (_, guided), (_, free) = sampler.stages
     assert guided + free == STEPS
     assert guided > 0 < free
