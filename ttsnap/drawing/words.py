@@ -24,7 +24,7 @@ LABELS = {
     "bfs": "breadth-first",
     "svdd": "SVDD",
     "code": "CoDe",
-    "rbf": "rollover budget forcing",
+    "rbf": "RBF",
     "verifier-threshold": "verifier threshold",
     "dfs": "depth-first",
     "evosearch": "EvoSearch",

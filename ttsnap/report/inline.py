@@ -31,6 +31,7 @@ def svg(path: Path, words: str) -> Markup:
         r'<svg [^>]*?width="([\d.]+)pt"[^>]*?(viewBox="[^"]*")[^>]*>', _opened, text, count=1
     )
     # Ids are told apart by figure; most are referred to by nobody.
+    text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
     used = set(re.findall(r'(?:href="|url\()#([^")]+)', text))
     name = re.sub(r"\W", "-", path.stem)
     text = re.sub(r' id="([^"]+)"', lambda m: f' id="{name}.{m[1]}"' if m[1] in used else "", text)
