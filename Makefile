@@ -37,5 +37,5 @@ clean:  ## Remove the environment; results stay.
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --progress-bar off --no-compile -c constraints.txt -e ".[dev,judges,s3,slurm]"
+	$(BIN)/pip install --progress-bar off -c constraints.txt -e ".[dev,judges,s3,slurm]"
 	touch $@
