@@ -172,7 +172,7 @@ def test_the_token_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
             RewardServer({}, {}, host)
     monkeypatch.setenv(TOKEN, SECRET)
     RewardServer({}, {}, "0.0.0.0").server_close()
-    monkeypatch.setenv("OTHER", "wrong")
+    monkeypatch.setenv("OTHER", "another")
     with served(brightness=BrightnessReward()) as server:
         url = server.url("brightness")
         assert load(url, token_env=TOKEN).score(noise(1), [""]) > 0
@@ -182,6 +182,9 @@ def test_the_token_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
             ) as told:
                 load(url, **given)
             assert SECRET not in str(told.value)
+        monkeypatch.setenv("OTHER", "wrong token")  # which the server then repeats
+        with pytest.raises(UserError, match=r"401 \[key\], or none"):
+            load(url, token_env="OTHER")
         body = {"images": [png()], "prompts": [""]}
         assert post(url, body) == (401, "wrong token, or none")
         assert post(url, body, Authorization=f"Bearer {SECRET}")[0] == 200

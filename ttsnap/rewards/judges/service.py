@@ -198,8 +198,7 @@ class RemoteJudge(ABC):
             if last.wait > PATIENCE:
                 raise Failed(f"{last}; it asks to wait {last.wait:.0f} s")
             if attempt + 1 < attempts:
-                delay = self.options.retry_delay * 2**attempt * random.uniform(1, 1.5)
-                stop.wait(max(delay, last.wait))
+                stop.wait(pause(self.options.retry_delay, attempt, last.wait))
         raise Failed(f"{last}; {attempts} attempts")
 
     @abstractmethod
@@ -224,11 +223,8 @@ class RemoteJudge(ABC):
         return UserError(f"reward {self.name}: {self.options.model} cannot be asked: {reason}")
 
     def quote(self, words: object) -> str:
-        """The start of what a server said, in one line, without the key, which some repeat."""
-        line = " ".join(str(words).split())
-        if self._key is not None:
-            line = line.replace(self._key.get_secret_value(), "[key]")
-        return line if len(line) <= SHOWN else line[: SHOWN - 1] + "…"
+        """See :func:`quoted`."""
+        return quoted(words, self._key)
 
     @contextmanager
     def connected(self) -> Iterator[None]:
@@ -238,6 +234,25 @@ class RemoteJudge(ABC):
             raise TryLater(f"no answer in {self.options.timeout:g} s") from None
         except httpx2.TransportError as error:
             raise TryLater(f"no connection: {self.quote(error)}") from None
+
+
+def quoted(words: object, key: SecretStr | None) -> str:
+    """The start of what a server said, in one line, without the key, which some repeat."""
+    line = " ".join(str(words).split())
+    if key is not None:
+        line = line.replace(key.get_secret_value(), "[key]")
+    return line if len(line) <= SHOWN else line[: SHOWN - 1] + "…"
+
+
+def pause(first: float, attempt: int, asked: float) -> float:
+    """Seconds before the attempt after this one: exponential back-off with jitter.
+
+    Args:
+        first: seconds before the first retry.
+        attempt: which one has failed, from 0.
+        asked: seconds that the server asks for, at least.
+    """
+    return max(first * 2**attempt * random.uniform(1, 1.5), asked)
 
 
 def key_from(variable: str | None, name: str) -> SecretStr | None:

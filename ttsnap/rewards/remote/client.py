@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 import time
 import weakref
 from collections.abc import Sequence
@@ -16,7 +15,15 @@ from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, ValidationErr
 
 from ttsnap.config import Settings, Text
 from ttsnap.errors import UserError
-from ttsnap.rewards.judges.service import BUSY, PATIENCE, SHOWN, Address, key_from, retry_after
+from ttsnap.rewards.judges.service import (
+    BUSY,
+    PATIENCE,
+    Address,
+    key_from,
+    pause,
+    quoted,
+    retry_after,
+)
 from ttsnap.rewards.options import read_options, refuse_weights
 from ttsnap.rewards.remote.protocol import (
     TOKEN,
@@ -69,6 +76,7 @@ class HttpReward:
         """
         self.name = name
         self.options = options
+        self._token = token
         self.http = httpx2.Client(timeout=options.timeout)
         weakref.finalize(self, self.http.close)
         if token is not None:
@@ -150,8 +158,7 @@ class HttpReward:
             if wait > PATIENCE:
                 raise self._error(f"{reason}; it asks to wait {wait:.0f} s")
             if attempt + 1 < attempts:
-                delay = self.options.retry_delay * 2**attempt * random.uniform(1, 1.5)
-                time.sleep(max(delay, wait))
+                time.sleep(pause(self.options.retry_delay, attempt, wait))
         raise self._error(f"{reason}; {attempts} attempts")
 
     def _read(self, kind: type[Said], response: httpx2.Response) -> Said:
@@ -163,9 +170,8 @@ class HttpReward:
             ) from None
 
     def _error(self, reason: str) -> UserError:
-        line = " ".join(reason.split())
-        line = line if len(line) <= SHOWN else line[: SHOWN - 1] + "…"
-        return UserError(f"reward {self.name}: {self.options.url}: {line}")
+        words = quoted(reason, self._token)
+        return UserError(f"reward {self.name}: {self.options.url}: {words}")
 
 
 def _words(response: httpx2.Response) -> str:
