@@ -6,14 +6,16 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import yaml
+from filelock import FileLock
 
 from tests.tiny import tiny_stable_diffusion
 from tests.tiny_clip import tiny_clip
@@ -148,8 +150,17 @@ def full_cost(folder: Path) -> float:
 
 
 @pytest.fixture(scope="session")
-def finished(workflow: Workflow) -> Workflow:
-    """The workflow after it ran to the end."""
-    done = workflow.snakemake()
-    assert done.returncode == 0, done.stdout + done.stderr
-    return workflow
+def finished(workflow: Workflow, tmp_path_factory: pytest.TempPathFactory) -> Workflow:
+    """The workflow after it ran to the end: a copy of the one run that all workers share."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    made = shared / "finished"
+    with FileLock(f"{made}.lock"):
+        if not made.exists():
+            done = workflow.snakemake()
+            assert done.returncode == 0, done.stdout + done.stderr
+            shutil.copytree(workflow.folder, made)
+    copy = tmp_path_factory.mktemp("workflow") / "finished"
+    shutil.copytree(made, copy)
+    return replace(workflow, folder=copy)
