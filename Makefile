@@ -4,6 +4,7 @@ VENV ?= .venv
 CORES ?= 2
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+DEVELOPING := $(VENV)/.developing
 
 .PHONY: quick demo test test-slow test-slurm style check clean
 
@@ -15,20 +16,20 @@ demo: $(INSTALLED)  ## Run the whole pipeline on the embedded default, and write
 	. $(BIN)/activate && snakemake --cores $(CORES)
 	$(BIN)/ttsnap summary results/shapes
 
-test: $(INSTALLED)  ## Run the tests.
+test: $(DEVELOPING)  ## Run the tests.
 	$(BIN)/python -m pytest -n $(CORES) --dist loadfile
 
-test-slow: $(INSTALLED)  ## Run the tests that take minutes, some in environments of their own.
+test-slow: $(DEVELOPING)  ## Run the tests that take minutes, some in environments of their own.
 	$(BIN)/python -m pytest -m slow
 
-test-slurm: $(INSTALLED)  ## Run the tests on a Slurm cluster of this machine (installs Slurm; root).
+test-slurm: $(DEVELOPING)  ## Run the tests on a Slurm cluster of this machine (installs Slurm; root).
 	$(BIN)/python -m pytest -m slurm tests/slurm
 
-check: $(INSTALLED)  ## Check style, types and the workflow.
+check: $(DEVELOPING)  ## Check style, types and the workflow.
 	. $(BIN)/activate && ruff check . && ruff format --check . && mypy ttsnap && codespell \
 	&& snakefmt --check Snakefile rules && snakemake --lint
 
-style: $(INSTALLED)  ## Rewrite the sources in the project's style.
+style: $(DEVELOPING)  ## Rewrite the sources in the project's style.
 	. $(BIN)/activate && ruff check --fix . && ruff format . && snakefmt Snakefile rules
 
 clean:  ## Remove the environment; results stay.
@@ -37,5 +38,9 @@ clean:  ## Remove the environment; results stay.
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --progress-bar off -c constraints.txt -e .
+	touch $@
+
+$(DEVELOPING): $(INSTALLED)
 	$(BIN)/pip install --progress-bar off -c constraints.txt -e ".[dev,judges,s3,slurm]"
 	touch $@

@@ -104,6 +104,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10)
     assert float(output_of(code)) < 128
 
 
+@pytest.mark.slow
 def test_wan_at_full_size_is_priced_in_less_than_2_gb():
     """The model of config/wan.yaml, but for its weights and its text encoder."""
     found = json.loads(output_of(FULL_WAN))

@@ -241,17 +241,20 @@ class Planner:
 
 
 def _clearly_best(values: Sequence[Floats]) -> int:
-    """Index of the first of ``values`` (P,), best-of-N's first, that none after exceeds clearly.
-
-    The error of a single prompt is unknown, so that nothing is clearly better there.
-    """
+    """Index of the first of ``values`` (P,), best-of-N's first, that none after exceeds clearly."""
     chosen = 0
     for index, other in enumerate(values):
-        gain = other - values[chosen]
-        wanted = WORTH_MORE if chosen else WORTH_PRUNING
-        if len(gain) > 1 and gain.mean() > wanted * gain.std(ddof=1) / np.sqrt(len(gain)):
+        if clearly_above(other - values[chosen], WORTH_MORE if chosen else WORTH_PRUNING):
             chosen = index
     return chosen
+
+
+def clearly_above(gain: Floats, errors: float) -> bool:
+    """Whether a gain (P,) is above 0 by more than so many standard errors over prompts.
+
+    The error of a single prompt is unknown, so that nothing is clear there.
+    """
+    return len(gain) > 1 and bool(gain.mean() > errors * gain.std(ddof=1) / math.sqrt(len(gain)))
 
 
 def _scaled(design: Design, by: float) -> Design:

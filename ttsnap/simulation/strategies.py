@@ -20,7 +20,14 @@ from ttsnap.simulation.experiment import BEST, TTSNAP, TTSP, Experiment
 from ttsnap.simulation.joint import search_jointly
 from ttsnap.simulation.montecarlo import Estimate, Floats, Pool, Subsets
 from ttsnap.simulation.omega import BEST_OF_N, gains
-from ttsnap.simulation.planner import SUBSETS, Plan, Planner, planning_subsets
+from ttsnap.simulation.planner import (
+    SUBSETS,
+    WORTH_PRUNING,
+    Plan,
+    Planner,
+    clearly_above,
+    planning_subsets,
+)
 from ttsnap.stats import mean_interval
 from ttsnap.store.receipts import write_receipt
 
@@ -99,10 +106,8 @@ def plan_schedules(
 
 
 def _surely_better(one: Plan, other: Plan) -> bool:
-    """Whether a plan finds more than another by the standard error of their difference at least,
-    prompt by prompt."""
-    gain = one.per_prompt - other.per_prompt
-    return bool(gain.mean() > gain.std() / math.sqrt(len(gain)))
+    """Whether a plan finds clearly more than another, prompt by prompt, as one must that prunes."""
+    return clearly_above(one.per_prompt - other.per_prompt, WORTH_PRUNING)
 
 
 def _with_best(plans: list[dict[str, Any]], experiment: Experiment) -> list[dict[str, Any]]:
