@@ -65,6 +65,12 @@ KINDS = {
         "Smallness as a JPEG; needs nothing, cannot be finetuned.",
         trainable=False,
     ),
+    "detector": Kind(
+        "ttsnap.rewards.detector",
+        "DetectorReward",
+        "GenEval's rules: objects, counts, colours, places; path: a Mask2Former; options: rules.",
+        trainable=False,
+    ),
     "ensemble": Kind(
         "ttsnap.rewards.ensemble",
         "Ensemble",
