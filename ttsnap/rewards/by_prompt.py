@@ -41,7 +41,7 @@ def read_lines(file: str, place: str, kind: type[LineType]) -> dict[str, LineTyp
         raise UserError(f"{place}: {file}: {reason}") from None
     try:
         if text.lstrip().startswith("["):
-            lines = TypeAdapter(list[kind]).validate_json(text)  # type: ignore[valid-type]
+            lines: list[LineType] = TypeAdapter(list[kind]).validate_json(text)  # type: ignore[valid-type]
         else:
             lines = [kind.model_validate_json(line) for line in text.split("\n") if line.strip()]
     except ValidationError as error:

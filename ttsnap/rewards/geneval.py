@@ -53,7 +53,7 @@ class Rules(Line):
 
     tag: str
     include: Annotated[list[Include], Field(min_length=1)]
-    exclude: list[Objects] = []
+    exclude: list[Objects] = Field([])
 
     @property
     def classes(self) -> set[str]:

@@ -87,6 +87,12 @@ KINDS = {
         "Hpsv2Reward",
         "Human preference score, HPSv2 or 2.1; path: its checkpoint.",
     ),
+    "hpsv3": Kind(
+        "ttsnap.rewards.judges.hpsv3",
+        "Hpsv3",
+        "Human preference score 3; path: its checkpoint; options: base, instruction.",
+        trainable=False,
+    ),
     "http": Kind(
         "ttsnap.rewards.remote.client",
         "HttpReward",

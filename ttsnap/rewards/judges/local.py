@@ -157,9 +157,9 @@ class LocalChat(ABC):
         return tokens["input_ids"]
 
 
-def asked(system: str | None = None) -> list[Mapping[str, Any]]:
+def asked(system: str | None = None, text: str = PLACE) -> list[Mapping[str, Any]]:
     """A chat of an optional system message, and of one user message: the image, then the text."""
-    parts = [{"type": "image"}, {"type": "text", "text": PLACE}]
+    parts = [{"type": "image"}, {"type": "text", "text": text}]
     user: Mapping[str, Any] = {"role": "user", "content": parts}
     return [user] if system is None else [{"role": "system", "content": system}, user]
 
