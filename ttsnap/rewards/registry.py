@@ -144,6 +144,12 @@ KINDS = {
         "Right answers to questions about each prompt; path: a Qwen-VL; options: questions.",
         trainable=False,
     ),
+    "unifiedreward": Kind(
+        "ttsnap.rewards.judges.unified",
+        "UnifiedReward",
+        "Grades that UnifiedReward 2.0 writes; path: it; options: instruction.",
+        trainable=False,
+    ),
     "vqascore": Kind(
         "ttsnap.rewards.judges.vqascore",
         "VqaScore",

@@ -19,7 +19,7 @@ from pydantic import Field, PositiveInt
 from ttsnap.config import Text
 from ttsnap.diffusion.devices import torch_device
 from ttsnap.errors import UserError
-from ttsnap.rewards.judges.local import PLACE, LocalChat, LocalOptions, asked
+from ttsnap.rewards.judges.local import PLACE, LocalChat, LocalOptions, asked, read_instruction
 from ttsnap.rewards.options import read_options, required_path
 from ttsnap.rewards.stock import (
     file_in,
@@ -88,11 +88,7 @@ class Hpsv3(LocalChat):
             UserError: as there, or if the instruction cannot be read or lacks a part.
         """
         place = f"rewards.{name}.options.instruction: {options.instruction}"
-        try:
-            text = Path(options.instruction).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "is no text in UTF-8"
-            raise UserError(f"{place}: {reason}") from None
+        text = read_instruction(options.instruction, place, PROMPT)
         self._asked, token, self._rest = text.partition(TOKEN)
         if not token or PROMPT not in self._asked or TOKEN in self._rest:
             raise UserError(f"{place}: expected {PROMPT} and then, once, {TOKEN}")
