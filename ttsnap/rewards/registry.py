@@ -156,6 +156,12 @@ KINDS = {
         "Probability of Yes, the image shows the prompt; path: a Qwen-VL.",
         trainable=False,
     ),
+    "vqascore-openai": Kind(
+        "ttsnap.rewards.judges.vqascore_openai",
+        "RemoteVqaScore",
+        "The same by a service that speaks OpenAI's protocol; options: model.",
+        trainable=False,
+    ),
 }
 """The kinds that come with the package."""
 

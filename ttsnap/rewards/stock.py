@@ -37,7 +37,7 @@ def model_type(path: str, revision: str | None) -> str | None:
 def load_model(
     kind: Any, path: str | None, revision: str | None, place: object = None, **options: Any
 ) -> Any:
-    """Load a model of transformers, in float32 unless the options say otherwise, all of its weights.
+    """Load a model of transformers, all of its weights, in float32 if no option says otherwise.
 
     Args:
         kind: model class, or an Auto class.

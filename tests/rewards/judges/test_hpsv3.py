@@ -1,4 +1,4 @@
-"""HPSv3 from a checkpoint of the published layout, against the published way through stock parts."""
+"""HPSv3 from a checkpoint of the published layout, against the published way in stock parts."""
 
 from __future__ import annotations
 
@@ -33,13 +33,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model.resize_token_embeddings(len(tokenizer))
+        layers = {0: (32, 1024), 3: (1024, 16), 5: (16, 2)}
         head = {
             f"rm_head.{place}.{kind}": tensor
-            for place, layer in {
-                0: torch.nn.Linear(32, 1024), 3: torch.nn.Linear(1024, 16), 5: torch.nn.Linear(16, 2)
-            }.items()
-            for kind, tensor in layer.state_dict().items()
-        }  # fmt: skip
+            for place, widths in layers.items()
+            for kind, tensor in torch.nn.Linear(*widths).state_dict().items()
+        }
     # As transformers 4.45 named them.
     weights = {
         name.replace("model.visual.", "visual.").replace("model.language_model.", "model."): tensor
@@ -67,12 +66,11 @@ def published(reward: Any, folder: Path, image: np.ndarray, prompt: str) -> floa
     weights = load_file(folder / "HPSv3.safetensors")
     model = AutoModelForImageTextToText.from_pretrained(folder)
     model.resize_token_embeddings(len(weights["model.embed_tokens.weight"]))
-    model.load_state_dict(
-        {
-            ("model." + name if name.startswith("visual") else name.replace("model.", "model.language_model.")): one
-            for name, one in weights.items() if not name.startswith("rm_head")
-        }
-    )  # fmt: skip
+    renamed: dict[str, torch.Tensor] = {}
+    for old, new in {"visual.": "model.visual.", "model.": "model.language_model."}.items():
+        of_old = [name for name in weights if name.startswith(old)]
+        renamed |= {name.replace(old, new, 1): weights[name] for name in of_old}
+    model.load_state_dict(renamed | {"lm_head.weight": weights["lm_head.weight"]})
     model.eval()
     text = f"\nRate it. {prompt}\n\nSo: <|Reward|>\n\nEND\n"
     parts = [{"type": "image"}, {"type": "text", "text": text}]
@@ -132,7 +130,7 @@ def test_what_does_not_belong_together_is_refused(folder: Path, tmp_path: Path) 
     other = tiny_qwen_vl(tmp_path / "other", "Qwen2_5_VL")
     with pytest.raises(UserError, match="expected a Qwen2-VL, found qwen2_5_vl"):
         load(folder, base=str(other))
-    with pytest.raises(UserError, match="other: no HPSv3.safetensors here"):
+    with pytest.raises(UserError, match=r"other: no HPSv3\.safetensors here"):
         load_reward(
             RewardSettings(kind="hpsv3", path=str(other), options={
                 "base": str(folder), "instruction": str(folder / "asked.txt")

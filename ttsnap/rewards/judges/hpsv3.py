@@ -1,9 +1,9 @@
 """HPSv3 (arXiv 2508.03789): human preference, by a small head over a Qwen2-VL.
 
-Read for it: the package hpsv3 1.0.0 and the transformers 4.45.2 that it asks for. The instruction has
-a token of its own, ``<|Reward|>``; of the network's last state at that token the head makes a mean
-and a deviation, of which the mean is the score. The package passes embeddings, not tokens, to the
-decoder, which then counts positions one by one, also within the image. Its checkpoint holds the
+Read for it: the package hpsv3 1.0.0 and the transformers 4.45.2 that it asks for. The instruction
+has a token of its own, ``<|Reward|>``; of the network's last state at that token the head makes a
+mean and a deviation, of which the mean is the score. The package passes embeddings, not tokens, to
+the decoder, which then counts positions one by one, also within the image. Its checkpoint holds the
 whole network; tokenizer, image processor and config are those of the Qwen2-VL that it came from.
 """
 
@@ -152,7 +152,7 @@ class Hpsv3(LocalChat):
 
 
 def head_of(size: int) -> torch.nn.Sequential:
-    """The network over a state of ``size`` numbers; the dropout that it was trained with is gone."""
+    """The network over a state of ``size`` numbers, without the dropout of its training."""
     return torch.nn.Sequential(
         torch.nn.Linear(size, 1024),
         torch.nn.ReLU(),

@@ -1,9 +1,9 @@
 """UnifiedReward (arXiv 2503.05236), version 2.0: the grades in the text that a chat model writes.
 
 Read for it: ``inference_qwen/UnifiedReward-2.0-inference`` of
-https://github.com/CodeGoat24/UnifiedReward. The model is a finetuned Qwen-VL. Asked about a picture
-and its caption in the words that it was trained on, it writes a line for each of three aspects, such
-as ``Alignment Score (1-5): 2.69``.
+https://github.com/CodeGoat24/UnifiedReward. The model is a finetuned Qwen-VL. Asked about a
+picture and its caption in the words that it was trained on, it writes a line for each of three
+aspects, such as ``Alignment Score (1-5): 2.69``.
 """
 
 from __future__ import annotations
