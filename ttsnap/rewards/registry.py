@@ -49,6 +49,12 @@ KINDS = {
         "Mean luma; needs nothing, cannot be finetuned.",
         trainable=False,
     ),
+    "checklist": Kind(
+        "ttsnap.rewards.judges.checklist",
+        "Checklist",
+        "Share of a prompt's checks that hold, by a service; options: model, checks.",
+        trainable=False,
+    ),
     "classifier": Kind(
         "ttsnap.rewards.classifier",
         "ClassifierReward",

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field, SecretStr, ValidationError
 
 from ttsnap.config import Text
+from ttsnap.rewards.judges.rubric import Rubric
 from ttsnap.rewards.judges.service import (
     Address,
     JudgeOptions,
@@ -124,6 +125,23 @@ class Service(RemoteReward):
             raise Refused(f"refused: {self.quote(choice.message.refusal)}")
         return choice
 
+    def graded(self, rubric: Rubric, png: bytes, prompt: str) -> str:
+        """What the model says of an image by a rubric, in structured output.
+
+        Raises:
+            TryLater, Refused, Failed, UserError: as `RemoteJudge.ask`.
+        """
+        schema = {"name": "grades", "strict": True, "schema": rubric.answer_schema}
+        messages = [
+            {"role": "system", "content": rubric.instruction},
+            {"role": "user", "content": [{"type": "text", "text": prompt}, image_part(png)]},
+        ]
+        form = {"type": "json_schema", "json_schema": schema}
+        choice = self.complete({"response_format": form, "messages": messages})
+        if choice.finish_reason not in (None, "stop"):
+            raise Refused(f"no whole answer, ended by {self.quote(choice.finish_reason)}")
+        return choice.message.text
+
     def _complaint(self, text: str) -> Exception:
         """What to raise for an answer of status 200 that is no completion."""
         try:
@@ -139,19 +157,10 @@ class OpenAIJudge(RemoteJudge, Service):
 
     def __init__(self, options: OpenAIOptions, key: SecretStr | None, name: str = "openai") -> None:
         super().__init__(options, key, name)
-        schema = {"name": "grades", "strict": True, "schema": self.rubric.answer_schema}
-        self._format = {"type": "json_schema", "json_schema": schema}
 
     def ask(self, png: bytes, prompt: str) -> str:
         """See `RemoteJudge.ask`."""
-        messages = [
-            {"role": "system", "content": self.rubric.instruction},
-            {"role": "user", "content": [{"type": "text", "text": prompt}, image_part(png)]},
-        ]
-        choice = self.complete({"response_format": self._format, "messages": messages})
-        if choice.finish_reason not in (None, "stop"):
-            raise Refused(f"no whole answer, ended by {self.quote(choice.finish_reason)}")
-        return choice.message.text
+        return self.graded(self.rubric, png, prompt)
 
 
 def image_part(png: bytes) -> dict[str, Any]:

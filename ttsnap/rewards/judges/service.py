@@ -31,7 +31,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, SecretStr
 
 from ttsnap.config import Settings, Text
 from ttsnap.errors import JudgeRefused, UserError
-from ttsnap.rewards.judges.rubric import RubricOptions, read_rubric
+from ttsnap.rewards.judges.rubric import Rubric, RubricOptions, read_rubric
 from ttsnap.rewards.options import read_options, refuse_weights
 
 if TYPE_CHECKING:
@@ -204,6 +204,25 @@ class RemoteReward(ABC):
                 stop.wait(pause(self.options.retry_delay, attempt, last.wait))
         raise Failed(f"{last}; {attempts} attempts")
 
+    def grades(
+        self, rubric: Rubric, ask: Callable[[], str], stop: threading.Event
+    ) -> dict[str, float]:
+        """The grades of a rubric in what ``ask`` returns, which is asked for again, patiently.
+
+        Raises:
+            Failed: as :meth:`patiently`, or no answer could be read.
+        """
+        for _ in range(READINGS):
+            answer = self.patiently(ask, stop)
+            try:
+                found = rubric.read(answer)
+            except ValueError as error:
+                reason = f"malformed answer, {error}: {self.quote(answer)}"
+            else:
+                log.debug("reward %s: %s", self.name, self.quote(answer))
+                return found
+        raise Refused(reason)
+
     def refusal(self, status: int, words: str, wait: float = 0.0) -> Exception:
         """What to raise for an HTTP status that is no success."""
         reason = self.quote(f"{status} {words}")
@@ -250,16 +269,7 @@ class RemoteJudge(RemoteReward):
         """
 
     def _grade(self, png: bytes, prompt: str, stop: threading.Event) -> float:
-        for _ in range(READINGS):
-            answer = self.patiently(lambda: self.ask(png, prompt), stop)
-            try:
-                grades = self.rubric.read(answer)
-            except ValueError as error:
-                reason = f"malformed answer, {error}: {self.quote(answer)}"
-            else:
-                log.debug("reward %s: %s", self.name, self.quote(answer))
-                return grades[self.metric]
-        raise Refused(reason)
+        return self.grades(self.rubric, lambda: self.ask(png, prompt), stop)[self.metric]
 
 
 def as_png(image: NDArray[np.uint8]) -> bytes:
