@@ -39,8 +39,9 @@ GENEVAL2 = {
 UNIGENBENCH = (
     "index,prompt_en,sub_dims_en\n"
     '0,"Two yaks, in ink.","{""Primary Categories"": ""Art"", ""Secondary Categories"": ""Ink"", '
-    '""Subjects"": ""Animal"", ""Sentence Structure"": ""Descriptive"", ""Testpoints"": [""Style"", '
-    '""Attribute - Quantity""], ""Testpoint Description"": [""ink"", ""two yaks""]}"\n'
+    '""Subjects"": ""Animal"", ""Sentence Structure"": ""Descriptive"", '
+    '""Testpoints"": [""Style"" ""Attribute - Quantity""], '
+    '""Testpoint Description"": [""ink"", ""two yaks""]}"\n'
 )
 FILES = {
     "geneval": "\n".join(map(json.dumps, GENEVAL)),
@@ -49,9 +50,11 @@ FILES = {
     "partiprompts": 'Prompt\tCategory\tChallenge\tNote\na "yak\tAnimals\tBasic\t\n',
     "unigenbench": UNIGENBENCH,
 }
+STYLES = ("anime", "concept-art", "paintings", "photo")
+COLORED = {"vqa_list": [["a red yak?", "Yes"], ["a blue kite?", "Yes"]]}
 EXPECTED = {
     "geneval": [
-        Item(line["prompt"], line["tag"], {key: one for key, one in line.items() if key != "prompt"})
+        Item(line["prompt"], line["tag"], {key: line[key] for key in line if key != "prompt"})
         for line in GENEVAL
     ],
     "geneval2": [Item("two glass yaks", "3 atoms", {"vqa_list": GENEVAL2["vqa_list"]})],
@@ -70,9 +73,9 @@ EXPECTED = {
             },
         )
     ],
-    "hpdv2": [Item(f"a {style} yak", style) for style in ("anime", "concept-art", "paintings", "photo")],
+    "hpdv2": [Item(f"a {style} yak", style) for style in STYLES],
     "t2i-compbench": [
-        Item("a red yak and a blue kite", "color", {"vqa_list": [["a red yak?", "Yes"], ["a blue kite?", "Yes"]]}),
+        Item("a red yak and a blue kite", "color", COLORED),
         Item("two yaks", "numeracy", {"vqa_list": [["two yaks?", "Yes"]]}),
     ],
 }  # fmt: skip
@@ -81,7 +84,7 @@ EXPECTED = {
 def published(name: str, folder: Path) -> Path:
     """A file or folder as it is published."""
     if name == "hpdv2":
-        for style in ("anime", "concept-art", "paintings", "photo"):
+        for style in STYLES:
             (folder / f"{style}.json").write_text(json.dumps([f"a {style} yak"]))
         return folder
     if name == "t2i-compbench":
@@ -112,8 +115,8 @@ def test_published_files_are_read(name: str, tmp_path: Path) -> None:
 def test_other_files_are_refused_by_name(name: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nowhere"):
         read_items(name, tmp_path / "nowhere")
-    (tmp_path / "other").write_text('{"text": "a yak"}\n')
     if name in FILES:
+        (tmp_path / "other").write_text('{"text": "a yak"}\n{"text": "a kite"}\n')
         with pytest.raises(UserError, match=r"other: has no \w+, which the published file has"):
             read_items(name, tmp_path / "other")
     (tmp_path / "empty").write_text("")

@@ -124,12 +124,9 @@ def _unigenbench(path: Path) -> Iterator[Item]:
     for row in _table(path, ","):
         language = "zh" if "prompt_zh" in row else "en"
         prompt, inside = _texts(path, row, f"prompt_{language}", f"sub_dims_{language}")
-        found = _parsed(path, inside)
-        keys = {
-            "zh": ("一级垂类", "考点对应描述"),
-            "en": ("Primary Categories", "Testpoint Description"),
-        }
-        category, points = _values(path, found, *keys[language])
+        # In one of the published rows a comma is missing.
+        found = _parsed(path, inside.replace('" "', '", "'))
+        category, points = _values(path, found, *POINTS[language])
         pairs = [[f"Does the image show this: {point}?", "Yes"] for point in points]
         yield Item(prompt, str(category), {"checks": points, "vqa_list": pairs})
 
