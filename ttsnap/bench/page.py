@@ -63,6 +63,7 @@ def page(out: Path, bench: Bench, results: pd.DataFrame) -> str:
         rows=rows,
         categories=categories,
         names=sorted(results.category.unique()),
+        largest=f"{results.budget.iloc[-1]:g} {results.unit.iloc[-1]}",
         charts=list(_charts(results, bench, measure, columns[measure])),
         gallery=_gallery(out, bench, results),
         version=ttsnap.__version__,
@@ -80,10 +81,11 @@ def _charts(
             shown = some.drop(columns="reward").rename(columns={measure: "reward"})
             if measure == "reward":
                 shown = some
+            best = figures.ranked_methods(shown)[:2]
             drawn = []
             for column, words in {"spent": "what was spent", "seconds": "seconds"}.items():
                 path = Path(folder, f"{column}_{number}.svg")
-                figures.reward_by(shown, column, path, reward=name, methods=bench.methods[-1:])
+                figures.reward_by(shown, column, path, title=name, methods=best)
                 drawn.append(svg(path, f"{name} against {words}"))
             path = Path(folder, f"methods_{number}.svg")
             figures.against_compute(shown, "reward", path, axis=name)
