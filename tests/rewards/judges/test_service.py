@@ -486,7 +486,8 @@ def test_the_documented_configs_are_valid(tmp_path: Path) -> None:
     configs = [{"search": {"reward": "judge"}} | yaml.safe_load(block) for block in blocks]
     rewards = [one for config in configs for one in load_config(config).rewards.values()]
     local = {"qwen-vl", "vqascore", "soft-tifa", "qalign"}
-    assert {reward.kind for reward in rewards} == {"openai", "gemini", *local}
+    remote = {"openai", "gemini", "vqascore-openai", "checklist"}
+    assert {reward.kind for reward in rewards} == remote | local
     for reward in rewards:
         read_options(find_kind(reward.kind).Options, reward, "judge")
 
