@@ -4,8 +4,8 @@
     python benchmarks/precision.py found
 
 Prints one JSON object for the embedded reward: Kendall τ with float32 over all pictures, and its
-mean over prompts, of bfloat16 and of TF32. The latter is emulated where there is no GPU, by rounding
-what linear layers and convolutions are given to 10 bits behind the point.
+mean over prompts, of bfloat16 and of TF32. The latter is emulated where there is no GPU, by
+rounding what linear layers and convolutions are given to 10 bits behind the point.
 """
 
 from __future__ import annotations

@@ -105,7 +105,7 @@ def test_a_killed_benchmark_goes_on_and_ends_in_a_page(tmp_path: Path) -> None:
     [
         (["yakbench"], "benchmark yakbench: unknown"),
         (["genevl"], "did you mean geneval?"),
-        (["geneval"], "--file: is missing; https://github.com/djghosh13/geneval has"),
+        (["geneval"], "--file: is missing; https://github.com/djghosh13/geneval, and"),
         (["drawbench", *FILE, "--judge", "brightness"], "DrawBench is judged by no judge"),
         (["geneval", *FILE, "--judge", "brightness"], "GenEval is judged by detector"),
         (["shapes", "--methods", "ttsp,yak"], "method yak: unknown"),

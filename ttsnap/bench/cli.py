@@ -84,6 +84,7 @@ def bench(
     Example: `ttsnap bench shapes --methods best-of-n,ttsp --budgets 0.016,0.031 --prompts 8 --out
     results/bench`
     """
+    from ttsnap.bench.published import PUBLISHED
     from ttsnap.bench.readers import BENCHMARKS, read_items
     from ttsnap.bench.settings import Bench, write_bench
     from ttsnap.run.request import request_of
@@ -125,7 +126,10 @@ def bench(
                 say=lambda line: None,
             )
     if file is None and name != "shapes":
-        raise UserError(f"--file: is missing; {BENCHMARKS[name].source} has what is to be read")
+        where = BENCHMARKS[name].source
+        if name in PUBLISHED:
+            where += f", and `ttsnap fetch --benchmark {name}`"
+        raise UserError(f"--file: is missing; {where} has what is to be read")
     items = read_items(name, file or ROOT / base.splits.test.file)
     if file is None:
         items = items[base.splits.test.start : base.splits.test.stop]
