@@ -45,18 +45,38 @@ class Drafts(MethodOptions):
 def draft(run: Executor, options: Drafts) -> None:
     """Finish every seed in fewer steps and without guidance, then the best ones as they should be.
 
-    A full run starts from the noise of its draft, so that the two share their layout. As many
-    drafts are made as the budget affords with the full runs that follow.
+    Drafts before best-of-N are those of arXiv 2607.04461. A full run starts from the noise of its
+    draft, so that the two share their layout. As many drafts are made as the budget affords with
+    the full runs that follow; where that is one, which no draft could help, there is none.
     """
-    steps = options.steps or max(1, round(SHARE * run.sampler.steps))
-    if steps >= run.sampler.steps and (options.guided or not run.sampler.guided):
-        raise UserError(
-            f"method draft: a draft of {steps} steps costs no less than a run of "
-            f"{run.sampler.steps}; give fewer steps"
-        )
-    run.make_drafts(steps, options.guided)
+    _make_drafts(run, options)
     schedule = options.checks(run.sampler.steps)
+    if run.meter.costs.largest_n(run.meter.left, schedule) < 2:
+        schedule = Schedule()
     prune(run, schedule, affordable(run, schedule))
+
+
+def _make_drafts(run: Executor, options: Drafts) -> None:
+    """Have drafts at hand; if nobody says of how many steps, of a number that the solver can take.
+
+    Raises:
+        UserError: it cannot take the number, or drafts would save nothing.
+    """
+    whole = run.sampler.steps
+    wanted = options.steps or max(1, round(SHARE * whole))
+    if wanted >= whole and (options.guided or not run.sampler.guided):
+        raise UserError(
+            f"method draft: a draft of {wanted} steps costs no less than a run of {whole}; give "
+            "fewer steps"
+        )
+    possible = [wanted] if options.steps else range(wanted, whole)
+    for steps in possible:
+        try:
+            run.make_drafts(steps, options.guided)
+            break
+        except UserError:
+            if steps == possible[-1]:
+                raise
 
 
 METHOD = Method(
