@@ -273,6 +273,7 @@ class _Prices(BaseModel):
     decode: float
     reward: float
     preview: float | None
+    draft: float | None = None
 
 
 class _Plan(BaseModel):
