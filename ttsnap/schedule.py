@@ -129,7 +129,12 @@ class Schedule:
 
 
 def _read_step(text: str) -> int:
-    return DRAFT if text.strip() == "draft" else int(text)
+    if text.strip() == "draft":
+        return DRAFT
+    step = int(text)
+    if step < 0:
+        raise UserError(f"schedule: steps count from 0, not {step}")
+    return step
 
 
 def keep_best(scores: np.ndarray, count: int) -> np.ndarray:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ttsnap import config
-from ttsnap.diffusion import schedulers
+from ttsnap.diffusion import schedulers, twins
 from ttsnap.diffusion.costs import Clock, costs
 from ttsnap.diffusion.coupled import CoupledState, Coupling
 from ttsnap.diffusion.defaults import defaults_of
@@ -130,30 +130,11 @@ class Sampler(ABC):
 
     @cached_property
     def _with_noise(self) -> Sampler:
-        if self.negtome is not None:
-            logger.warning("negative token merging is left out, for steps add noise of their own")
-        scheduler = schedulers.in_place_of(self.sampling.scheduler, self.stochastic_scheduler)
-        return self._twin(scheduler=scheduler, negtome=None)
+        return twins.noisy(self)
 
     def drafter(self, steps: int, guided: bool) -> Sampler:
-        """The same for cheap drafts of what this one draws.
-
-        Args:
-            steps: of a draft.
-            guided: whether it pays for classifier-free guidance, where this one does.
-        """
-        changed: dict[str, Any] = {"steps": steps, "negtome": None}
-        if self.guided and not guided:
-            changed |= {"guidance_scale": self.guided_above, "guidance_options": {}}
-        return self._twin(**changed)
-
-    def _twin(self, **changed: Any) -> Sampler:
-        """One of the same pipeline that samples otherwise."""
-        twin = type(self)(self.pipe, self.sampling.model_copy(update=changed))
-        twin.autocast, twin.batch_sizes = self.autocast, self.batch_sizes
-        twin.previewer, twin.decodes_aside = self.previewer, self.decodes_aside
-        twin.release_text_encoders = self.release_text_encoders
-        return twin
+        """One for cheap drafts of so many steps, with classifier-free guidance or without."""
+        return twins.drafter(self, steps, guided)
 
     @classmethod
     def pipeline(cls) -> Any:
@@ -195,7 +176,9 @@ class Sampler(ABC):
                 raise UserError("sampling.negtome: needs a deterministic scheduler")
             pusher = NegToMe(self.denoiser, self.negtome, self.width / self.height)
             times = self._scheduler.timesteps.tolist()
-            self.coupling = Coupling.over(times, pusher, passes=1 if self.apart else self.passes)
+            self.coupling = Coupling.over(
+                times, pusher, passes=1 if self.apart else 1 + self.guided
+            )
         self.coupled = list(self.coupling.steps) if self.coupling else []
 
     @property
@@ -207,11 +190,6 @@ class Sampler(ABC):
     def stages(self) -> list[tuple[Sampler, int]]:
         """Who denoises, in turn, each with the number of its steps: the one and only for all."""
         return [(self, self.steps)]
-
-    @property
-    def passes(self) -> int:
-        """Passes of the denoiser that an evaluation takes."""
-        return 1 + self.guided
 
     @property
     def distilled(self) -> bool:

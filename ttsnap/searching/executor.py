@@ -150,7 +150,7 @@ class Executor:
         drafter = self.sampler.drafter(steps, guided)
         self.drafts = copy.copy(self)
         self.drafts.sampler = drafter
-        self.drafts.share = drafter.passes / self.sampler.passes
+        self.drafts.share = (1 + drafter.guided) / (1 + self.sampler.guided)
         self.drafts._noise = NoiseSource(drafter, None)
         self.meter.costs = replace(self.meter.costs, draft=steps * self.drafts.share)
 
