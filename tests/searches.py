@@ -57,7 +57,7 @@ OPTIONS: dict[str, MethodOptions] = {
     "random": MethodOptions(),
     "zero-order": ZeroOrder(neighbours=2),
     "ttsnap+zero-order": Refinement(schedule="1:0.5", neighbours=2, share=0.5),
-    "draft": Drafts(steps=3, keep=0.5),
+    "draft": Drafts(draft_steps=3, keep=0.5),
     "rejection": MethodOptions(),
     "beam": Beam(beams=2, noises=2),
     "mcts": Mcts(noises=2),

@@ -195,7 +195,7 @@ def test_pruning_is_grouped_before_climbing_too(search: Callable[..., SearchResu
 
 
 def test_drafts_are_not_grouped_and_full_runs_are(search: Callable[..., SearchResult]) -> None:
-    options = Drafts(steps=2, keep=0.5)
+    options = Drafts(draft_steps=2, keep=0.5)
     result = search("draft", options, budget=60.0)
     plain = search("best-of-n", budget=60.0)
     count = len(plain.candidates)

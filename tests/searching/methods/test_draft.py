@@ -23,7 +23,7 @@ def guided() -> Sampler:
 def test_a_draft_is_the_pipelines_own_run_of_fewer_steps(
     models: Models, guided: Sampler, drafts_guided: bool, price: float
 ) -> None:
-    options = Drafts(steps=2, guided=drafts_guided, keep=0.5)
+    options = Drafts(draft_steps=2, guided=drafts_guided, keep=0.5)
     found = models.search("draft", options, sampler=guided, budget=7.9 * FULL)
     seeds = [one.seed for one in found.candidates]
     drawn = guided.pipe(
@@ -50,7 +50,7 @@ def test_a_draft_is_the_pipelines_own_run_of_fewer_steps(
 
 
 def test_full_runs_are_pruned_as_well(models: Models) -> None:
-    found = models.search("draft", Drafts(steps=2, keep=0.5, prune="1:0.5"), budget=20 * FULL)
+    found = models.search("draft", Drafts(draft_steps=2, keep=0.5, prune="1:0.5"), budget=20 * FULL)
     last = [max(one.scores) for one in found.candidates]
     assert {DRAFT, 1, STEPS - 1} == set(last)
     assert found.planned == pytest.approx(found.spent)
@@ -64,10 +64,10 @@ def test_one_candidate_needs_no_draft(models: Models) -> None:
 @pytest.mark.parametrize("steps", [STEPS, STEPS + 1])
 def test_a_draft_that_saves_nothing_is_refused(models: Models, guided: Sampler, steps: int) -> None:
     with pytest.raises(UserError, match=f"a draft of {steps} steps costs no less than a run of 4"):
-        models.search("draft", Drafts(steps=steps))
+        models.search("draft", Drafts(draft_steps=steps))
     if steps == STEPS:
         # But one of as many steps does where it leaves guidance out.
-        assert models.search("draft", Drafts(steps=steps), sampler=guided).image.any()
+        assert models.search("draft", Drafts(draft_steps=steps), sampler=guided).image.any()
 
 
 def test_stopped_while_drafting_one_image_is_finished(models: Models) -> None:

@@ -20,7 +20,7 @@ SHARE = 0.4  # of a run's steps that a draft takes
 class Drafts(MethodOptions):
     """What a draft is, and who of them is run in full."""
 
-    steps: PositiveInt | None = Field(
+    draft_steps: PositiveInt | None = Field(
         None, description=f"Steps of a draft; by default {SHARE} of the model's, to the nearest."
     )
     guided: bool = Field(
@@ -63,13 +63,13 @@ def _make_drafts(run: Executor, options: Drafts) -> None:
         UserError: it cannot take the number, or drafts would save nothing.
     """
     whole = run.sampler.steps
-    wanted = options.steps or max(1, round(SHARE * whole))
+    wanted = options.draft_steps or max(1, round(SHARE * whole))
     if wanted >= whole and (options.guided or not run.sampler.guided):
         raise UserError(
             f"method draft: a draft of {wanted} steps costs no less than a run of {whole}; give "
             "fewer steps"
         )
-    possible = [wanted] if options.steps else range(wanted, whole)
+    possible = [wanted] if options.draft_steps else range(wanted, whole)
     for steps in possible:
         try:
             run.make_drafts(steps, options.guided)
