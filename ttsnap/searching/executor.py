@@ -402,13 +402,14 @@ class Executor:
 
         The noises of a stochastic scheduler's steps follow from the same seeds.
         """
-        assert self.drafts is not None
-        state = self.drafts.sampler.start_from(
+        drafts = self.drafts
+        assert drafts is not None
+        drafts.alive, drafts.message = self.alive, "drafting"
+        state = drafts.sampler.start_from(
             self.task.conditioning,
             self._noise([noises[0] for noises in cohort.noises]),
             rows=[0] * len(cohort),
         )
-        drafts = self.drafts
         try:
             seen = drafts.look(drafts.advance(replace(cohort, state=state), drafts.last))
         except Interrupted:
