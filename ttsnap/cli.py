@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 import ttsnap
+from ttsnap.bench.cli import bench
 from ttsnap.diffusion.cli import costs
 from ttsnap.errors import UserError, explain
 from ttsnap.plans.cli import plans_command
@@ -35,6 +36,7 @@ app.command()(search_cli.again)
 app.command()(lists_cli.methods)
 app.command()(lists_cli.models)
 app.add_typer(shapes, name="shapes")
+app.command()(bench)
 app.command("simulate")(simulation_cli.simulate_command)
 app.command("plan")(simulation_cli.plan_command)
 app.command("plans")(plans_command)

@@ -26,10 +26,11 @@ from ttsnap.rewards import (
 )
 
 DOC = Path(__file__).parents[2] / "docs/adding-a-reward.md"
+TABLE = DOC.with_name("rewards.md")
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", DOC.read_text(), re.DOTALL)
+def blocks(language: str, page: Path = DOC) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
 
 
 @pytest.fixture
@@ -61,11 +62,12 @@ def test_the_documented_example_runs(my_rewards: Path) -> None:
 
 
 def test_the_documented_config_is_valid() -> None:
-    given = yaml.safe_load(blocks("yaml")[1].replace("COMMIT", "0123abcd" * 5))
+    [block] = blocks("yaml", TABLE)
+    given = yaml.safe_load(block.replace("COMMIT", "0123abcd" * 5))
     config = load_config(given | {"search": {"reward": "both"}})
     assert {reward.kind for reward in config.rewards.values()} == {*KINDS} & {
         "clip", "siglip", "hpsv2", "aesthetic", "image-reward", "classifier", "brightness",
-        "compressibility", "ensemble",
+        "compressibility", "detector", "ensemble", "hpsv3", "unifiedreward",
     }  # fmt: skip
     for name, reward in config.rewards.items():
         find_kind(reward.kind).Options.model_validate(reward.options, strict=True)

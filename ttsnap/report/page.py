@@ -20,6 +20,7 @@ from ttsnap.report.figures import ranked_methods
 from ttsnap.report.inline import palette, picture, svg
 from ttsnap.schedule import Schedule, split_look
 from ttsnap.searching.methods import METHODS
+from ttsnap.searching.output import read_trace
 
 SIDES = {"best": 400, "sheet": 1100, "grid": 1440}
 """Pixels across of pictures on the page."""
@@ -61,15 +62,8 @@ def page(run: Path, settings: Mapping[str, Any], commit: str | None = None) -> s
         return svg(path, words) if path.is_file() else None
 
     details = {name: drawn for name, words in DETAILS.items() if (drawn := figure(name, words))}
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    template = environment.get_template("page.html")
-    text = template.render(
+    return filled(
+        Path(__file__).with_name("page.html"),
         settings=settings,
         reward=search["reward"],
         budget=f"{budget:g} {unit}",
@@ -95,6 +89,20 @@ def page(run: Path, settings: Mapping[str, Any], commit: str | None = None) -> s
         settings_text=yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True),
         versions=receipt["versions"],
         commit=commit,
+    )
+
+
+def filled(template: Path, **values: Any) -> str:
+    """A template of a page with its values, and with the looks that all pages share."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(template.parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    text = environment.get_template(template.name).render(
+        **values,
         signed=signed,
         style=Markup((Path(__file__).parent / "page.css").read_text(encoding="utf-8")),
         palette=Markup("{{palette}}"),
@@ -221,8 +229,8 @@ def _gallery(
 
 def _trace(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """First and last event of a search: what was asked for, and what came out."""
-    lines = (folder / "trace.jsonl").read_text(encoding="utf-8").splitlines()
-    return json.loads(lines[0]), json.loads(lines[-1])
+    events = read_trace(folder)
+    return events[0], events[-1]
 
 
 def _rows(results: pd.DataFrame, live: list[dict[str, Any]]) -> list[dict[str, Any]]:

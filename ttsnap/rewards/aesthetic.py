@@ -14,11 +14,11 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from ttsnap.config import Settings, Text
+from ttsnap.config import Text
 from ttsnap.diffusion.devices import torch_device
 from ttsnap.rewards.checkpoint import load_checkpoint
 from ttsnap.rewards.clip import clip_preparation, require_clip
-from ttsnap.rewards.model import ModelReward
+from ttsnap.rewards.model import ModelOptions, ModelReward
 from ttsnap.rewards.options import read_options, required_path
 from ttsnap.rewards.pixels import Preparation
 from ttsnap.rewards.stock import file_of, load_model, load_state, read_weights
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 PREFIX = "layers."  # of the published weights
 
 
-class AestheticOptions(Settings):
+class AestheticOptions(ModelOptions):
     head: Text = Field(
         description="Weights of the network over CLIP (sac+logos+ava1-l14-linearMSE): a local "
         "file, or ORG/NAME@COMMIT:FILE.",
@@ -84,12 +84,13 @@ class AestheticReward(ModelReward):
         if checkpoint is not None:
             load_checkpoint(reward.module, checkpoint)
         reward.module.to(torch_device(device))
-        return reward
+        return reward.at(options)
 
     def forward(self, pixel_values: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
         """See `TrainableReward.forward`."""
-        seen = self.module["vision_model"](pixel_values=pixel_values).pooler_output
-        images = self.module["visual_projection"](seen)
+        with self.products():
+            seen = self.module["vision_model"](pixel_values=pixel_values).pooler_output
+        images = self.module["visual_projection"](seen.float())
         images = images / images.norm(dim=-1, keepdim=True)
         return self.module["head"](images).squeeze(-1)
 

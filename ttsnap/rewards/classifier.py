@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from pydantic import Field
 
-from ttsnap.config import Settings, Text
+from ttsnap.config import Text
 from ttsnap.diffusion.devices import torch_device
 from ttsnap.errors import UserError
 from ttsnap.rewards.checkpoint import load_checkpoint
-from ttsnap.rewards.model import ModelReward
+from ttsnap.rewards.model import ModelOptions, ModelReward
 from ttsnap.rewards.options import read_options, required_path
 from ttsnap.rewards.pixels import Preparation
 from ttsnap.rewards.stock import load_model, load_processor
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ttsnap.config import RewardSettings
 
 
-class ClassifierOptions(Settings):
+class ClassifierOptions(ModelOptions):
     label: Text | None = Field(
         None,
         description="Name of the class, as the model's config has it or one of its synonyms "
@@ -70,11 +70,13 @@ class ClassifierReward(ModelReward):
         reward = cls(model, Preparation.of(processor, path), name, options.label)
         if options.label is not None:
             reward.encode_texts([""])
-        return reward
+        return reward.at(options)
 
     def forward(self, pixel_values: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
         """See `TrainableReward.forward`."""
-        probabilities = self.module(pixel_values=pixel_values).logits.softmax(-1)
+        with self.products():
+            logits = self.module(pixel_values=pixel_values).logits
+        probabilities = logits.float().softmax(-1)
         return probabilities.gather(1, texts.long()[:, None]).squeeze(1)
 
     def _encode(self, texts: list[str]) -> torch.Tensor:

@@ -17,7 +17,7 @@ from ttsnap.config import Settings
 from ttsnap.diffusion.devices import torch_device
 from ttsnap.errors import UserError
 from ttsnap.rewards.checkpoint import load_checkpoint
-from ttsnap.rewards.model import ModelReward
+from ttsnap.rewards.model import ModelOptions, ModelReward
 from ttsnap.rewards.options import read_options, required_path
 from ttsnap.rewards.pixels import Letterbox, Preparation
 from ttsnap.rewards.stock import load_model, load_processor, load_tokenizer, model_type
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ttsnap.config import RewardSettings
 
 
-class ClipOptions(Settings):
+class ClipOptions(ModelOptions):
     factor: PositiveFloat | None = Field(
         None,
         description="The cosine is multiplied by this, 100 for CLIPScore; null: by the model's "
@@ -80,7 +80,7 @@ class ClipReward(ModelReward):
             device=device,
             checkpoint=checkpoint,
             factor=options.factor,
-        )
+        ).at(options)
 
     @classmethod
     def assemble(
@@ -101,7 +101,9 @@ class ClipReward(ModelReward):
 
     def forward(self, pixel_values: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
         """See `TrainableReward.forward`."""
-        images = self.module.get_image_features(pixel_values=pixel_values).pooler_output
+        with self.products():
+            seen = self.module.vision_model(pixel_values=pixel_values).pooler_output
+        images = self.module.visual_projection(seen.float())
         images = images / images.norm(dim=-1, keepdim=True)
         factor = self.module.logit_scale.exp() if self.factor is None else self.factor
         return factor * (images * texts).sum(-1)

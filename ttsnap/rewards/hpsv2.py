@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Self
 import torch
 from pydantic import Field, PositiveFloat
 
-from ttsnap.config import Settings, Text
+from ttsnap.config import Text
 from ttsnap.rewards.clip import ClipReward, require_clip
+from ttsnap.rewards.model import ModelOptions
 from ttsnap.rewards.options import read_options, required_path
 from ttsnap.rewards.pixels import Letterbox
 from ttsnap.rewards.stock import file_in, load_model, load_tokenizer, read_weights, repository
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from ttsnap.config import RewardSettings
 
 
-class Hpsv2Options(Settings):
+class Hpsv2Options(ModelOptions):
     clip: Text = Field(
         description="CLIP ViT-H-14 in the format of transformers, for its shape and "
         "tokenizer (laion/CLIP-ViT-H-14-laion2B-s32B-b79K): a local folder, or ORG/NAME@COMMIT.",
@@ -79,7 +80,7 @@ class Hpsv2Reward(ClipReward):
             device=device,
             checkpoint=checkpoint,
             factor=options.factor,
-        )
+        ).at(options)
 
     def _encode(self, texts: list[str]) -> torch.Tensor:
         return super()._encode([cleaned(text) for text in texts])

@@ -18,12 +18,12 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from ttsnap.config import Settings, Text
+from ttsnap.config import Text
 from ttsnap.diffusion.devices import torch_device
 from ttsnap.errors import UserError
 from ttsnap.rewards.aesthetic import network
 from ttsnap.rewards.checkpoint import load_checkpoint
-from ttsnap.rewards.model import ModelReward
+from ttsnap.rewards.model import ModelOptions, ModelReward
 from ttsnap.rewards.options import read_options, required_path
 from ttsnap.rewards.pixels import Preparation
 from ttsnap.rewards.stock import (
@@ -45,7 +45,7 @@ MEAN, STD = 0.16717362830052426, 1.0333394966054072
 """Of the network's outputs over the training set, as the package has them."""
 
 
-class ImageRewardOptions(Settings):
+class ImageRewardOptions(ModelOptions):
     tokenizer: Text = Field(
         description="That of bert-base-uncased: a local folder, or ORG/NAME@COMMIT."
     )
@@ -92,16 +92,17 @@ class ImageRewardReward(ModelReward):
         module, size = build(read_weights(file), bert, file)
         if checkpoint is not None:
             load_checkpoint(module, checkpoint)
-        return cls(module.to(torch_device(device)), tokenizer, name, size)
+        return cls(module.to(torch_device(device)), tokenizer, name, size).at(options)
 
     def forward(self, pixel_values: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
         """See `TrainableReward.forward`."""
         tokens, mask = texts.long().unbind(1)
-        patches = self.module["vision"](pixel_values=pixel_values).last_hidden_state
-        states = self.module["text"](
-            input_ids=tokens, attention_mask=mask, encoder_hidden_states=patches
-        ).last_hidden_state
-        return (self.module["head"](states[:, 0]).squeeze(1) - MEAN) / STD
+        with self.products():
+            patches = self.module["vision"](pixel_values=pixel_values).last_hidden_state
+            states = self.module["text"](
+                input_ids=tokens, attention_mask=mask, encoder_hidden_states=patches
+            ).last_hidden_state
+        return (self.module["head"](states[:, 0].float()).squeeze(1) - MEAN) / STD
 
     def _encode(self, texts: list[str]) -> torch.Tensor:
         """Tokens and their mask (B, 2, 35) int64."""

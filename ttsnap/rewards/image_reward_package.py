@@ -55,12 +55,13 @@ class ImageRewardPackage(ImageRewardReward):
             raise UserError(f"{file}: the weights lack {weights[0]}")
         if checkpoint is not None:
             load_checkpoint(model, checkpoint)
-        return cls(model.to(target), tokenizer, name)
+        return cls(model.to(target), tokenizer, name).at(options)
 
     def forward(self, pixel_values: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
         """See `TrainableReward.forward`."""
         tokens, mask = texts.long().unbind(1)
-        return self.module.score_gard(tokens, mask, pixel_values).squeeze(1)
+        with self.products():
+            return self.module.score_gard(tokens, mask, pixel_values).squeeze(1).float()
 
 
 def import_package(name: str) -> tuple[Any, Any]:

@@ -4,17 +4,32 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 
 from ttsnap.config import Settings
 from ttsnap.rewards.pixels import Letterbox, Preparation
 
 BATCH = 64
+
+Precision = Literal["float32", "tf32", "bfloat16"]
+
+
+class ModelOptions(Settings):
+    """Of every reward that is a neural network in float32."""
+
+    precision: Precision = Field(
+        "float32",
+        description="float32, tf32 or bfloat16: of matrix products where an image is seen, in "
+        "scores and in finetuning; weights stay in float32. What is less is faster on a GPU, and "
+        "ranks a little differently.",
+    )
 
 
 class ModelReward(ABC):
@@ -22,6 +37,7 @@ class ModelReward(ABC):
 
     Options: ClassVar[type[Settings]]
     tower: str
+    precision: Precision = "float32"
 
     def __init__(
         self, name: str, scale: str, module: Any, prepare: Preparation | Letterbox
@@ -32,6 +48,30 @@ class ModelReward(ABC):
         self.prepare = prepare
         self._texts: dict[str, torch.Tensor] = {}
         self._warned = False
+
+    def at(self, options: ModelOptions) -> Self:
+        """This reward, computing in the precision that the options ask for."""
+        self.precision = options.precision
+        return self
+
+    @contextmanager
+    def products(self) -> Iterator[None]:
+        """Where matrix products are of the precision asked for; tf32 makes a difference on GPUs.
+
+        What comes after, a last layer or a cosine, is for float32: eight bits would tell few
+        scores apart.
+        """
+        if self.precision == "tf32":
+            before = torch.get_float32_matmul_precision()
+            torch.set_float32_matmul_precision("high")
+            try:
+                yield
+            finally:
+                torch.set_float32_matmul_precision(before)
+            return
+        rough = self.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=rough):
+            yield
 
     @property
     def device(self) -> torch.device:

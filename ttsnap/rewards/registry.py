@@ -49,6 +49,12 @@ KINDS = {
         "Mean luma; needs nothing, cannot be finetuned.",
         trainable=False,
     ),
+    "checklist": Kind(
+        "ttsnap.rewards.judges.checklist",
+        "Checklist",
+        "Share of a prompt's checks that hold, by a service; options: model, checks.",
+        trainable=False,
+    ),
     "classifier": Kind(
         "ttsnap.rewards.classifier",
         "ClassifierReward",
@@ -63,6 +69,12 @@ KINDS = {
         "ttsnap.rewards.compressibility",
         "CompressibilityReward",
         "Smallness as a JPEG; needs nothing, cannot be finetuned.",
+        trainable=False,
+    ),
+    "detector": Kind(
+        "ttsnap.rewards.detector",
+        "DetectorReward",
+        "GenEval's rules: objects, counts, colours, places; path: a Mask2Former; options: rules.",
         trainable=False,
     ),
     "ensemble": Kind(
@@ -80,6 +92,12 @@ KINDS = {
         "ttsnap.rewards.hpsv2",
         "Hpsv2Reward",
         "Human preference score, HPSv2 or 2.1; path: its checkpoint.",
+    ),
+    "hpsv3": Kind(
+        "ttsnap.rewards.judges.hpsv3",
+        "Hpsv3",
+        "Human preference score 3; path: its checkpoint; options: base, instruction.",
+        trainable=False,
     ),
     "http": Kind(
         "ttsnap.rewards.remote.client",
@@ -132,10 +150,22 @@ KINDS = {
         "Right answers to questions about each prompt; path: a Qwen-VL; options: questions.",
         trainable=False,
     ),
+    "unifiedreward": Kind(
+        "ttsnap.rewards.judges.unified",
+        "UnifiedReward",
+        "Grades that UnifiedReward 2.0 writes; path: it; options: instruction.",
+        trainable=False,
+    ),
     "vqascore": Kind(
         "ttsnap.rewards.judges.vqascore",
         "VqaScore",
         "Probability of Yes, the image shows the prompt; path: a Qwen-VL.",
+        trainable=False,
+    ),
+    "vqascore-openai": Kind(
+        "ttsnap.rewards.judges.vqascore_openai",
+        "RemoteVqaScore",
+        "The same by a service that speaks OpenAI's protocol; options: model.",
         trainable=False,
     ),
 }

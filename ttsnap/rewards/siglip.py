@@ -16,8 +16,8 @@ import torch
 from ttsnap.diffusion.devices import torch_device
 from ttsnap.errors import UserError
 from ttsnap.rewards.checkpoint import load_checkpoint
-from ttsnap.rewards.model import ModelReward
-from ttsnap.rewards.options import NoOptions, read_options, required_path
+from ttsnap.rewards.model import ModelOptions, ModelReward
+from ttsnap.rewards.options import read_options, required_path
 from ttsnap.rewards.pixels import Preparation
 from ttsnap.rewards.stock import load_model, load_processor, load_tokenizer, model_type
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 class SiglipReward(ModelReward):
     """A `TrainableReward` over `SiglipModel`, its tokenizer and its image processor."""
 
-    Options = NoOptions
+    Options = ModelOptions
     # Not the pooling head: torch's own attention would go past an adapter of its output.
     tower = r"vision_model\.(?:embeddings|encoder|post_layernorm)"
 
@@ -57,7 +57,7 @@ class SiglipReward(ModelReward):
         from transformers import SiglipModel
         from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
-        read_options(NoOptions, settings, name)
+        options = read_options(ModelOptions, settings, name)
         path, revision = required_path(settings, name), settings.revision
         if (kind := model_type(path, revision)) != "siglip":
             raise UserError(f"{path}: expected a SigLIP model, found {kind}")
@@ -67,11 +67,13 @@ class SiglipReward(ModelReward):
         if checkpoint is not None:
             load_checkpoint(model, checkpoint)
         model = model.to(torch_device(device))
-        return cls(model, tokenizer, Preparation.of(processor, path), name)
+        return cls(model, tokenizer, Preparation.of(processor, path), name).at(options)
 
     def forward(self, pixel_values: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
         """See `TrainableReward.forward`."""
-        images = self.module.get_image_features(pixel_values=pixel_values).pooler_output
+        with self.products():
+            images = self.module.vision_model(pixel_values=pixel_values).pooler_output
+        images = images.float()
         images = images / images.norm(dim=-1, keepdim=True)
         cosine = (images * texts).sum(-1)
         return self.module.logit_scale.exp() * cosine + self.module.logit_bias

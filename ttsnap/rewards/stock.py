@@ -37,7 +37,7 @@ def model_type(path: str, revision: str | None) -> str | None:
 def load_model(
     kind: Any, path: str | None, revision: str | None, place: object = None, **options: Any
 ) -> Any:
-    """Load a model of transformers in float32, all of its weights.
+    """Load a model of transformers, all of its weights, in float32 if no option says otherwise.
 
     Args:
         kind: model class, or an Auto class.
@@ -57,10 +57,9 @@ def load_model(
         model, info = kind.from_pretrained(
             path,
             revision=revision,
-            dtype=torch.float32,
             use_safetensors=True,
             output_loading_info=True,
-            **options,
+            **{"dtype": torch.float32} | options,
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise _unusable(place or path, error) from None

@@ -256,11 +256,25 @@ def fetch_weights(
             "a hub id has none.",
         ),
     ] = None,
+    benchmark: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="A benchmark of `ttsnap bench`, in place of a configuration."
+        ),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(help="Folder for a benchmark's files, below which one has its name.")
+    ] = Path("benchmark-files"),
 ) -> None:
     """Download the models and rewards of a configuration, and prove them by their hashes.
 
     Runs afterwards need no network. Gated models want a token in the variable HF_TOKEN.
     """
+    if benchmark is not None:
+        from ttsnap.bench.published import fetch_benchmark
+
+        print(f"--file {fetch_benchmark(benchmark, out / benchmark)}")
+        return
     from ttsnap.run.check import check
     from ttsnap.run.fetch import fetch
     from ttsnap.run.pinning import pin as write_commits

@@ -159,12 +159,14 @@ def is_refused(folder: Path) -> bool:
     return last is not None and last["event"] == "refused"
 
 
+def read_trace(folder: Path) -> list[dict[str, Any]]:
+    """The events of a search that was saved."""
+    text = (folder / TRACE).read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.split("\n") if line]
+
+
 def _last_event(folder: Path) -> dict[str, Any] | None:
-    try:
-        lines = (folder / TRACE).read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        return None
-    return dict(json.loads(lines[-1]))
+    return read_trace(folder)[-1] if (folder / TRACE).exists() else None
 
 
 def check_settings(folder: Path, settings: Mapping[str, Any], *, partly: bool = False) -> None:

@@ -85,7 +85,8 @@ def main(
         figures.against_compute(searched, metric, path, axis=axes[metric])
     for column, kind in {"spent": "compute", "seconds": "seconds"}.items():
         path = figures_folder / f"reward_by_{kind}.svg"
-        figures.reward_by(searched, column, path, reward=name, methods=compared(settings.methods))
+        shown = compared(settings.methods)
+        figures.reward_by(searched, column, path, title=f"reward ({name})", methods=shown)
     stored = open_store(store)
     _draw_gallery(settings, searched, stored, folder / "search", figures_folder / "gallery.png")
 

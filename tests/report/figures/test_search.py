@@ -57,7 +57,7 @@ def test_live_with_any_methods(tmp_path: Path, budgets: list[float], methods: li
 @pytest.mark.parametrize("column", ["spent", "seconds"])
 def test_reward_for_what_was_spent(tmp_path: Path, column: str, methods: list[str]) -> None:
     found = results(methods, [0.05, 0.1]).assign(seconds=2.0)
-    figures.reward_by(found, column, tmp_path / "a", reward="clip", methods=methods[:2])
+    figures.reward_by(found, column, tmp_path / "a", title="reward (clip)", methods=methods[:2])
     pixels = read(tmp_path / "a.png")
     assert [has(pixels, colour(name)) for name in methods] == [
         name in methods[:2] for name in methods

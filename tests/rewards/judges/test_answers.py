@@ -144,7 +144,7 @@ def test_answers_are_spelt_in_several_ways() -> None:
 
 def test_questions_must_be_there(model: Path, questions: Path, tmp_path: Path) -> None:
     judge = load("soft-tifa", model, questions=str(questions))
-    with pytest.raises(UserError, match=r'judge: .*questions\.jsonl has no questions about "dogs"'):
+    with pytest.raises(UserError, match=r'judge: .*questions\.jsonl says nothing about "dogs"'):
         judge.score(noise(1), ["dogs"])
     array = tmp_path / "q.json"
     array.write_text(json.dumps([{"prompt": "dogs", "vqa_list": [["Is it?", "Yes"]]}]))
@@ -154,7 +154,7 @@ def test_questions_must_be_there(model: Path, questions: Path, tmp_path: Path) -
         '{"prompt": "x"}': "vqa_list: Field required",
         '{"prompt": "x", "vqa_list": [["a"]]}': r"vqa_list\.0",
         '{"prompt": "x", "vqa_list": []}': "vqa_list: List should have at least 1 item",
-        "": "has no questions",
+        "": "is empty",
     }.items():
         array.write_text(text)
         with pytest.raises(UserError, match=rf"rewards\.judge\.options\.questions: .*{words}"):

@@ -486,7 +486,8 @@ def test_the_documented_configs_are_valid(tmp_path: Path) -> None:
     configs = [{"search": {"reward": "judge"}} | yaml.safe_load(block) for block in blocks]
     rewards = [one for config in configs for one in load_config(config).rewards.values()]
     local = {"qwen-vl", "vqascore", "soft-tifa", "qalign"}
-    assert {reward.kind for reward in rewards} == {"openai", "gemini", *local}
+    remote = {"openai", "gemini", "vqascore-openai", "checklist"}
+    assert {reward.kind for reward in rewards} == remote | local
     for reward in rewards:
         read_options(find_kind(reward.kind).Options, reward, "judge")
 
@@ -518,3 +519,32 @@ def test_modules_come_only_when_needed() -> None:
         check=True,
     )
     assert "rewards.g.kind: gemini needs google-genai: pip install 'ttsnap[judges]'" in done.stdout
+
+
+def test_a_checklist_is_the_share_that_holds(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    lines = {"two cats": ["two of them", "cats"], "a dog": ["a dog"]}
+    file = tmp_path / "checks.jsonl"
+    texts = [json.dumps({"prompt": one, "checks": some, "id": 1}) for one, some in lines.items()]
+    file.write_text("\n".join(texts))
+
+    def reply(request: Request) -> Reply:
+        prompt, _ = sent("openai", request)
+        asked = request.body["messages"][0]["content"]
+        schema = request.body["response_format"]["json_schema"]["schema"]
+        names = [f"check_{number}" for number in range(1, 1 + len(lines[prompt]))]
+        assert schema["required"] == names
+        for name, check in zip(names, lines[prompt], strict=True):
+            assert re.search(rf"- {name}: .*: {check}\.\n", asked)
+        found = {name: {"explanation": "", "score": 10 * (name == "check_2")} for name in names}
+        return answer("openai", json.dumps(found))
+
+    with serving(reply) as server:
+        judge = load("checklist", server, checks=str(file))
+        scores = judge.score(np.stack([picture(1), picture(2)]), ["two cats", "a dog"])
+    assert isinstance(judge, Reward)
+    assert scores.tolist() == [0.5, 0]
+    with pytest.raises(UserError, match=r'judge: .*checks\.jsonl says nothing about "a bird"'):
+        judge.score(picture(1)[None], ["a bird"])

@@ -263,7 +263,7 @@ def _curve(rows: pd.DataFrame, column: str) -> pd.DataFrame:
 
 @styled
 def reward_by(
-    results: pd.DataFrame, column: str, path: Path, *, reward: str, methods: list[str]
+    results: pd.DataFrame, column: str, path: Path, *, title: str, methods: list[str]
 ) -> None:
     """Mean reward against what a search spent, small enough for a telephone.
 
@@ -271,7 +271,7 @@ def reward_by(
         results: method, budget, unit, prompt_id, reward, spent, seconds.
         column: ``spent``, in the unit of budgets, or ``seconds``.
         path: PNG or SVG to write, both without a suffix.
-        reward: its name, for the axis.
+        title: what the reward is called.
         methods: those in colour, the others are grey. Their bars are the interval of the paired
             difference to best-of-N.
     """
@@ -308,7 +308,7 @@ def reward_by(
             ax.vlines(at, *ends, color=tint, linewidth=1.6, alpha=0.6)
     unit = results.unit.iloc[0] if column == "spent" else "seconds"
     ax.set_xlabel(f"{unit} per prompt")
-    ax.set_title(f"reward ({reward})", color=MUTED, size=9)
+    ax.set_title(title, color=MUTED, size=9)
     ax.set_xlim(0, None)
     ax.margins(y=0.2)
     ax.xaxis.set_major_locator(round_ticks(5))

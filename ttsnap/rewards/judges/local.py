@@ -157,9 +157,9 @@ class LocalChat(ABC):
         return tokens["input_ids"]
 
 
-def asked(system: str | None = None) -> list[Mapping[str, Any]]:
+def asked(system: str | None = None, text: str = PLACE) -> list[Mapping[str, Any]]:
     """A chat of an optional system message, and of one user message: the image, then the text."""
-    parts = [{"type": "image"}, {"type": "text", "text": PLACE}]
+    parts = [{"type": "image"}, {"type": "text", "text": text}]
     user: Mapping[str, Any] = {"role": "user", "content": parts}
     return [user] if system is None else [{"role": "system", "content": system}, user]
 
@@ -194,3 +194,19 @@ def load_chat(path: str, revision: str | None, dtype: str) -> tuple[Any, Any, An
     if not (hasattr(model.config, "image_token_id") and hasattr(processor, "merge_size")):
         raise UserError(f"{path}: expected a Qwen-VL, found {model.config.model_type}")
     return model, tokenizer, processor
+
+
+def read_instruction(file: str, place: str, prompt: str) -> str:
+    """The text of an instruction, in which ``prompt`` stands for that of an image.
+
+    Raises:
+        UserError: it cannot be read, or the prompt has no place; ``place`` names setting and file.
+    """
+    try:
+        text = Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "is no text in UTF-8"
+        raise UserError(f"{place}: {reason}") from None
+    if prompt not in text:
+        raise UserError(f"{place}: has no {prompt}")
+    return text

@@ -17,21 +17,21 @@ import threading
 import time
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeVar
 
 import httpx2
 import numpy as np
 from PIL import Image
 from pydantic import Field, PositiveFloat, PositiveInt, SecretStr
 
-from ttsnap.config import Text
+from ttsnap.config import Settings, Text
 from ttsnap.errors import JudgeRefused, UserError
-from ttsnap.rewards.judges.rubric import RubricOptions, read_rubric
+from ttsnap.rewards.judges.rubric import Rubric, RubricOptions, read_rubric
 from ttsnap.rewards.options import read_options, refuse_weights
 
 if TYPE_CHECKING:
@@ -48,11 +48,12 @@ NO_CREDIT = ("insufficient_quota",)  # comes with 429, but no wait helps
 FILTERED = ("content_filter", "content_policy_violation", "flagged_input")  # of one prompt or image
 READINGS = 2  # times that an image is asked about until its answer can be read
 
+Answer = TypeVar("Answer")
 Address = Annotated[str, Field(pattern=r"^https?://")]
 
 
-class JudgeOptions(RubricOptions):
-    """Of every judge behind an API."""
+class RemoteOptions(Settings):
+    """Of every reward behind an API."""
 
     model: Text = Field(description="Model, as the service names it.")
     concurrency: PositiveInt = Field(8, description="Requests under way at once.")
@@ -69,6 +70,10 @@ class JudgeOptions(RubricOptions):
         {"temperature": 0, "seed": 0},
         description="Further fields of each request, as the service names them.",
     )
+
+
+class JudgeOptions(RubricOptions, RemoteOptions):
+    """Of every judge behind an API."""
 
 
 class Failed(Exception):
@@ -91,16 +96,15 @@ class TryLater(Failed):
         self.wait = wait
 
 
-class RemoteJudge(ABC):
-    """A `Reward` that asks a service."""
+class RemoteReward(ABC):
+    """A `Reward` that asks a service, up to what it asks."""
 
-    Options: ClassVar[type[JudgeOptions]]
+    Options: ClassVar[type[RemoteOptions]]
+    scale: str
 
     def __init__(self, options: Any, key: SecretStr | None, name: str) -> None:
         self.name = name
         self.options = options
-        self.rubric, self.metric = read_rubric(options, name)
-        self.scale = f"{self.metric} by {options.model}, 0 to 10"
         self._key = key
         self.http = httpx2.Client(
             timeout=options.timeout, limits=httpx2.Limits(max_connections=options.concurrency)
@@ -144,7 +148,7 @@ class RemoteJudge(ABC):
 
         def grade(index: int) -> float:
             try:
-                return self._grade(images[index], prompts[index], stop)
+                return self._grade(as_png(images[index]), prompts[index], stop)
             except UserError:
                 stop.set()
                 raise
@@ -171,28 +175,27 @@ class RemoteJudge(ABC):
         """None: they are computed elsewhere, and paid for in money."""
         return 0.0
 
-    def _grade(self, image: NDArray[np.uint8], prompt: str, stop: threading.Event) -> float:
-        png = BytesIO()
-        Image.fromarray(image).save(png, "PNG")
-        for _ in range(READINGS):
-            answer = self._ask_patiently(png.getvalue(), prompt, stop)
-            try:
-                grades = self.rubric.read(answer)
-            except ValueError as error:
-                reason = f"malformed answer, {error}: {self.quote(answer)}"
-            else:
-                log.debug("reward %s: %s", self.name, self.quote(answer))
-                return grades[self.metric]
-        raise Refused(reason)
+    @abstractmethod
+    def _grade(self, png: bytes, prompt: str, stop: threading.Event) -> float:
+        """The grade of one image.
 
-    def _ask_patiently(self, png: bytes, prompt: str, stop: threading.Event) -> str:
-        """`ask`, with retries after exponential back-off with jitter."""
+        Raises:
+            Failed: it gets none.
+            UserError: no image would get one.
+        """
+
+    def patiently(self, ask: Callable[[], Answer], stop: threading.Event) -> Answer:
+        """What ``ask`` returns, with retries after exponential back-off with jitter.
+
+        Raises:
+            Failed: what ``ask`` raises, but `TryLater`, or it was stopped or tried too often.
+        """
         attempts = self.options.retries + 1
         for attempt in range(attempts):
             if stop.is_set():
                 raise Failed("stopped")
             try:
-                return self.ask(png, prompt)
+                return ask()
             except TryLater as error:
                 last = error
             if last.wait > PATIENCE:
@@ -201,16 +204,24 @@ class RemoteJudge(ABC):
                 stop.wait(pause(self.options.retry_delay, attempt, last.wait))
         raise Failed(f"{last}; {attempts} attempts")
 
-    @abstractmethod
-    def ask(self, png: bytes, prompt: str) -> str:
-        """The model's answer, which should have grades for `rubric` to read.
+    def grades(
+        self, rubric: Rubric, ask: Callable[[], str], stop: threading.Event
+    ) -> dict[str, float]:
+        """The grades of a rubric in what ``ask`` returns, which is asked for again, patiently.
 
         Raises:
-            TryLater: the service is busy or cannot be reached.
-            Refused: it does not want to grade this.
-            Failed: this image gets no answer.
-            UserError: no image would get one.
+            Failed: as :meth:`patiently`, or no answer could be read.
         """
+        for _ in range(READINGS):
+            answer = self.patiently(ask, stop)
+            try:
+                found = rubric.read(answer)
+            except ValueError as error:
+                reason = f"malformed answer, {error}: {self.quote(answer)}"
+            else:
+                log.debug("reward %s: %s", self.name, self.quote(answer))
+                return found
+        raise Refused(reason)
 
     def refusal(self, status: int, words: str, wait: float = 0.0) -> Exception:
         """What to raise for an HTTP status that is no success."""
@@ -234,6 +245,38 @@ class RemoteJudge(ABC):
             raise TryLater(f"no answer in {self.options.timeout:g} s") from None
         except httpx2.TransportError as error:
             raise TryLater(f"no connection: {self.quote(error)}") from None
+
+
+class RemoteJudge(RemoteReward):
+    """A `Reward` that grades the aspects of a rubric."""
+
+    Options: ClassVar[type[JudgeOptions]]
+
+    def __init__(self, options: Any, key: SecretStr | None, name: str) -> None:
+        super().__init__(options, key, name)
+        self.rubric, self.metric = read_rubric(options, name)
+        self.scale = f"{self.metric} by {options.model}, 0 to 10"
+
+    @abstractmethod
+    def ask(self, png: bytes, prompt: str) -> str:
+        """The model's answer, which should have grades for `rubric` to read.
+
+        Raises:
+            TryLater: the service is busy or cannot be reached.
+            Refused: it does not want to grade this.
+            Failed: this image gets no answer.
+            UserError: no image would get one.
+        """
+
+    def _grade(self, png: bytes, prompt: str, stop: threading.Event) -> float:
+        return self.grades(self.rubric, lambda: self.ask(png, prompt), stop)[self.metric]
+
+
+def as_png(image: NDArray[np.uint8]) -> bytes:
+    """An image (H, W, 3) as a file, without loss."""
+    file = BytesIO()
+    Image.fromarray(image).save(file, "PNG")
+    return file.getvalue()
 
 
 def quoted(words: object, key: SecretStr | None) -> str:

@@ -2,25 +2,23 @@
 
 The questions are those of the prompt's line in a file, under the key ``vqa_list`` as in GenEval 2's
 own, pairs of question and answer. The file of prompts itself can have them: its other
-keys are left out. Of the original the repository itself could not be read, a fork of its
-``evaluation.py`` was (github.com/Yiran-SUSTech/GenEval2-Yiran): a question ends in "Answer in one
-word.", an answer's probability is that of the first tokens of its spellings, with and without a
-space and a capital, numbers in digits too; means are arithmetic, or geometric for whole prompts.
+keys are left out. Read for it: ``evaluation.py`` of https://github.com/facebookresearch/GenEval2: a
+question ends in "Answer in one word.", an answer's probability is that of the first tokens of its
+spellings, with and without a space and a capital, numbers in digits too; means are arithmetic, or
+geometric for whole prompts.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field
 
 from ttsnap.config import Text
-from ttsnap.errors import UserError
+from ttsnap.rewards.by_prompt import Line, line_of, read_lines
 from ttsnap.rewards.judges.local import LocalChat, LocalOptions, asked
 
 if TYPE_CHECKING:
@@ -45,9 +43,9 @@ class SoftTifaOptions(LocalOptions):
     )
 
 
-class _Line(BaseModel):
-    model_config = ConfigDict(strict=True)
-    prompt: Text
+class Questions(Line):
+    """Of one prompt."""
+
     vqa_list: Pairs
 
 
@@ -64,7 +62,9 @@ class SoftTifa(LocalChat):
         Raises:
             UserError: as there, or if there is no such file of questions.
         """
-        self.questions = read_questions(options.questions, f"rewards.{name}.options.questions")
+        place = f"rewards.{name}.options.questions"
+        lines = read_lines(options.questions, place, Questions)
+        self.questions = {prompt: line.vqa_list for prompt, line in lines.items()}
         self.scale = f"{options.mean} mean of the probabilities of right answers, 0 to 1"
         super().__init__(model, tokenizer, processor, options, name)
 
@@ -75,11 +75,7 @@ class SoftTifa(LocalChat):
             UserError: the file has no questions about a prompt.
         """
         for prompt in prompts:
-            if prompt not in self.questions:
-                raise UserError(
-                    f"reward {self.name}: {self.options.questions} has no questions about "
-                    f"{json.dumps(prompt[:60], ensure_ascii=False)}"
-                )
+            line_of(self.questions, prompt, self.name, self.options.questions)
         return super().score(images, prompts)
 
     def tflops(self, height: int, width: int) -> float:
@@ -128,32 +124,6 @@ def spellings(answer: str) -> list[str]:
         texts = [answer.lower()]
     cased = [one for text in texts for one in (text, text.capitalize())]
     return list(dict.fromkeys(f"{space}{text}" for text in cased for space in ("", " ")))
-
-
-def read_questions(file: str, place: str) -> dict[str, Pairs]:
-    """Questions and answers by prompt.
-
-    Raises:
-        UserError: the file cannot be read, or a line of it is something else; ``place`` names the
-            setting.
-    """
-    try:
-        text = Path(file).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "is no text in UTF-8"
-        raise UserError(f"{place}: {file}: {reason}") from None
-    try:
-        if text.lstrip().startswith("["):
-            lines = TypeAdapter(list[_Line]).validate_json(text)
-        else:
-            lines = [_Line.model_validate_json(line) for line in text.split("\n") if line.strip()]
-    except ValidationError as error:
-        detail = error.errors(include_url=False)[0]
-        where = ".".join(map(str, detail["loc"])) or "a line"
-        raise UserError(f"{place}: {file}: {where}: {detail['msg']}") from None
-    if not lines:
-        raise UserError(f"{place}: {file}: has no questions")
-    return {line.prompt: line.vqa_list for line in lines}
 
 
 def _asked(question: str) -> str:

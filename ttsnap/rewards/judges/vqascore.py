@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from ttsnap.config import Text
+from ttsnap.config import Settings, Text
 from ttsnap.rewards.judges.local import LocalChat, LocalOptions, asked
 
 if TYPE_CHECKING:
@@ -21,11 +21,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class VqaOptions(LocalOptions):
+class Asked(Settings):
+    """What is asked, and the answer that counts."""
+
     question: Annotated[Text, Field(pattern=r"\{\}")] = Field(
         'Does this image show "{}"?', description="What is asked; the prompt takes the place of {}."
     )
     answer: Text = Field("Yes", description="Answer whose first token's probability is the score.")
+
+
+class VqaOptions(Asked, LocalOptions):
+    """Of the kind ``vqascore``."""
 
 
 class VqaScore(LocalChat):
