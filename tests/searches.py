@@ -24,6 +24,7 @@ from ttsnap.searching.methods.bfs import Bfs
 from ttsnap.searching.methods.code import Code
 from ttsnap.searching.methods.das import Das
 from ttsnap.searching.methods.dfs import Dfs
+from ttsnap.searching.methods.draft import Drafts
 from ttsnap.searching.methods.eps_greedy import EpsGreedy
 from ttsnap.searching.methods.evosearch import EvoSearch
 from ttsnap.searching.methods.funnel import Funnel
@@ -56,6 +57,7 @@ OPTIONS: dict[str, MethodOptions] = {
     "random": MethodOptions(),
     "zero-order": ZeroOrder(neighbours=2),
     "ttsnap+zero-order": Refinement(schedule="1:0.5", neighbours=2, share=0.5),
+    "draft": Drafts(draft_steps=3, keep=0.5),
     "rejection": MethodOptions(),
     "beam": Beam(beams=2, noises=2),
     "mcts": Mcts(noises=2),
@@ -218,14 +220,27 @@ def images_close(first: np.ndarray, second: np.ndarray) -> bool:
     return int(np.abs(first.astype(int) - second).max()) <= 1
 
 
-def rows_of(sampler: Sampler, patch: Any) -> list[tuple[float, bytes]]:
-    """Timestep and bytes of every row that reaches the denoiser from here on."""
-    seen: list[tuple[float, bytes]] = []
-    denoise = sampler.denoise
+def rows_of(sampler: Sampler, patch: Any) -> list[tuple[str, float, bytes]]:
+    """Run, timestep and bytes of every row that reaches the denoiser from here on.
 
-    def watched(model_input: torch.Tensor, timestep: Any, *others: Any) -> torch.Tensor:
-        seen.extend((float(timestep), row.numpy().tobytes()) for row in model_input)
-        return denoise(model_input, timestep, *others)
+    A draft is a run of its own.
+    """
+    seen: list[tuple[str, float, bytes]] = []
 
-    patch.setattr(sampler, "denoise", watched)
+    def watch(one: Sampler, run: str) -> None:
+        denoise = one.denoise
+
+        def watched(model_input: torch.Tensor, timestep: Any, *others: Any) -> torch.Tensor:
+            seen.extend((run, float(timestep), row.numpy().tobytes()) for row in model_input)
+            return denoise(model_input, timestep, *others)
+
+        patch.setattr(one, "denoise", watched)
+
+    def drafter(*settings: Any, make: Any = sampler.drafter) -> Sampler:
+        made: Sampler = make(*settings)
+        watch(made, "draft")
+        return made
+
+    watch(sampler, "full")
+    patch.setattr(sampler, "drafter", drafter)
     return seen

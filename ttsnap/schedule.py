@@ -29,6 +29,9 @@ Accounting = Literal["corrected", "ttsnap"]
 AT_PREVIEWS = "@preview"
 """Ends the name of a reward that sees previews at checks, and of a strategy or method by it."""
 
+DRAFT = -1
+"""Step index of a look at a candidate's draft, which is taken before its first step."""
+
 NEAR = 1.25  # ratio of budgets up to which the plan for one serves the other
 TOLERANCE = 1e-9  # share of a budget that sums of prices may exceed it by, as rounding does
 
@@ -46,7 +49,10 @@ def look_suffixes(looks: Sequence[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class Check:
-    """Keep the best share ``keep``, in (0, 1], of the candidates alive at step index ``step``."""
+    """Keep the best share ``keep``, in (0, 1], of the candidates alive at step index ``step``.
+
+    At ``DRAFT`` it is their drafts that are looked at.
+    """
 
     step: int
     keep: float
@@ -75,7 +81,7 @@ class Schedule:
         for check in self.checks:
             if not 0 < check.keep <= 1:
                 raise UserError(f"schedule {self}: keep must lie in (0, 1], not {check.keep}")
-            if check.step < 0:
+            if check.step < DRAFT:
                 raise UserError(f"schedule {self}: steps count from 0, not {check.step}")
 
     @classmethod
@@ -100,16 +106,19 @@ class Schedule:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read ``"2:0.4,6:0.4"``; the empty string is best-of-N."""
+        """Read ``"2:0.4,6:0.4"`` or ``"draft:0.25,6:0.4"``; the empty string is best-of-N."""
         try:
             pairs = [part.split(":") for part in text.split(",") if part.strip()]
-            checks = tuple(Check(int(step), float(keep)) for step, keep in pairs)
+            checks = tuple(Check(_read_step(step), float(keep)) for step, keep in pairs)
         except ValueError:
             raise UserError(f"schedule {text!r}: expected STEP:KEEP, … as in 2:0.4,6:0.4") from None
         return cls(checks)
 
     def __str__(self) -> str:
-        return ",".join(f"{check.step}:{check.keep}" for check in self.checks)
+        return ",".join(
+            f"{'draft' if check.step == DRAFT else check.step}:{check.keep}"
+            for check in self.checks
+        )
 
     def counts(self, n: int) -> list[int]:
         """Candidates alive: first ``n``, then what is left after each check."""
@@ -117,6 +126,15 @@ class Schedule:
         for check in self.checks:
             alive.append(check.survivors(alive[-1]))
         return alive
+
+
+def _read_step(text: str) -> int:
+    if text.strip() == "draft":
+        return DRAFT
+    step = int(text)
+    if step < 0:
+        raise UserError(f"schedule: steps count from 0, not {step}")
+    return step
 
 
 def keep_best(scores: np.ndarray, count: int) -> np.ndarray:
@@ -167,6 +185,8 @@ class CostModel:
             follows from the product of the keep ratios, with no rounding to whole survivors.
         unit: of all prices and of budgets.
         preview: the decode that checks make do with; None where they decode in full.
+        draft: evaluations of a draft, in those of ``denoise``; it is decoded and scored as a final
+            image is. None where there are no drafts.
     """
 
     denoise: float
@@ -176,6 +196,7 @@ class CostModel:
     accounting: Accounting = "corrected"
     unit: str = "TFLOPs"
     preview: float | None = None
+    draft: float | None = None
 
     @classmethod
     def of(cls, prices: Mapping[str, Any], **others: Any) -> Self:
@@ -193,12 +214,24 @@ class CostModel:
         """A look at a Tweedie estimate."""
         return (self.decode if self.preview is None else self.preview) + self.reward
 
+    def look(self, step: int) -> float:
+        """A look at ``step``, which for a draft is all that it takes.
+
+        Raises:
+            UserError: it is at drafts, and there are none.
+        """
+        if step != DRAFT:
+            return self.check
+        if self.draft is None:
+            raise UserError("schedule: checks drafts, which take a draft's settings and price")
+        return self.draft * self.denoise + self.verify
+
     def prices(self, steps: Sequence[int] = ()) -> list[float]:
         """What a candidate pays from one check at ``steps`` to the next, and then to the end."""
         uncharged = 1 if steps and self.accounting == "ttsnap" else 0
         ends = [*(step + 1 for step in steps), self.steps]
-        evaluated = [0, *(end - uncharged for end in ends)]
-        looks = [self.check] * len(steps) + [self.verify]
+        evaluated = [0, *(max(0, end - uncharged) for end in ends)]
+        looks = [*map(self.look, steps), self.verify]
         return [
             (after - before) * self.denoise + look
             for (before, after), look in zip(pairwise(evaluated), looks, strict=True)
@@ -245,6 +278,7 @@ class _Prices(BaseModel):
     decode: float
     reward: float
     preview: float | None
+    draft: float | None = None
 
 
 class _Plan(BaseModel):

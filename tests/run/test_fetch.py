@@ -77,6 +77,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     (folder / "generator/unet/diffusion_pytorch_model.bin").write_bytes(b"0" * 1000)
     tiny_clip(folder / "clip")
     (folder / "clip/pytorch_model.bin").write_bytes(b"0" * 1000)
+    (folder / "clip/chat_template.jinja").write_text("{{ messages }}")
     return {"tiny/generator": folder / "generator", "tiny/clip": folder / "clip"}
 
 
@@ -94,6 +95,7 @@ def test_what_was_fetched_is_whole_and_needs_no_network(site: Site) -> None:
     assert said[0].endswith("licence openrail")
     assert said[1].startswith("rewards.clip: tiny/clip@01234567: ")
     fetched = {path.name for path in (site.folder / "hub").rglob("*")}
+    assert "chat_template.jinja" in fetched
     assert not {"everything.ckpt", "diffusion_pytorch_model.bin", "pytorch_model.bin"} & fetched
 
     site.hub.requests.clear()

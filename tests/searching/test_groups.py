@@ -19,10 +19,11 @@ from ttsnap.errors import UserError
 from ttsnap.generate import generate_block
 from ttsnap.prompts import Prompt, seed_of
 from ttsnap.rewards.clip import ClipReward
-from ttsnap.schedule import CostModel, Schedule
+from ttsnap.schedule import DRAFT, CostModel, Schedule
 from ttsnap.searching import METHODS, SearchResult
 from ttsnap.searching.budget import Budget
 from ttsnap.searching.methods import MethodOptions
+from ttsnap.searching.methods.draft import Drafts
 from ttsnap.searching.methods.pruning import Pruning
 from ttsnap.searching.methods.ttsnap_zero_order import Refinement
 from ttsnap.searching.noise import reproduce
@@ -193,11 +194,28 @@ def test_pruning_is_grouped_before_climbing_too(search: Callable[..., SearchResu
     assert result.spent <= 48
 
 
+def test_drafts_are_not_grouped_and_full_runs_are(search: Callable[..., SearchResult]) -> None:
+    options = Drafts(draft_steps=2, keep=0.5)
+    result = search("draft", options, budget=60.0)
+    plain = search("best-of-n", budget=60.0)
+    count = len(plain.candidates)
+    assert [c.reference for c in result.candidates[:count]] == [
+        c.reference for c in plain.candidates
+    ]
+    assert {c.pruned_at for c in result.candidates} == {None, DRAFT}
+    assert result.spent <= 60
+    finished = {c.seed: c.rewards for c in plain.candidates}
+    again = [c for c in result.candidates if c.rewards and c.seed in finished]
+    for candidate in again:
+        assert candidate.rewards == pytest.approx(finished[candidate.seed], abs=1e-4)
+    assert again
+
+
 def test_where_it_does_not_act_it_is_left_out_with_a_notice(
     search: Callable[..., SearchResult], caplog: pytest.LogCaptureFixture
 ) -> None:
     acts = {name for name, method in METHODS.items() if method.negtome}
-    assert acts == {"best-of-n", "ttsnap", "ttsp", "random", "ttsnap+zero-order"}
+    assert acts == {"best-of-n", "ttsnap", "ttsp", "random", "draft", "ttsnap+zero-order"}
     for name in ("zero-order", "beam"):
         result = search(name, budget=30.0)
         assert {c.reference for c in result.candidates} == {None}

@@ -166,3 +166,23 @@ def test_an_unknown_method_and_a_missing_option_are_refused(searcher: Searcher) 
         searcher.run(PROMPT, "best", budget=TFLOPS)
     with pytest.raises(UserError, match="method ttsp: needs schedule"):
         searcher.run(PROMPT, "ttsp", budget=TFLOPS)
+
+
+def test_what_overflowed_in_a_search_that_was_ended_is_not_told_of_the_next(
+    searcher: Searcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a notebook's kernel is interrupted between an evaluation and its decode."""
+    sampler = searcher.sampler
+
+    def overflows(model_input: torch.Tensor, *others: object) -> torch.Tensor:
+        return torch.full_like(model_input, torch.inf)
+
+    def ended(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sampler, "denoise", overflows)
+        patch.setattr(sampler, "decode", ended)
+        with pytest.raises(KeyboardInterrupt):
+            searcher.run(PROMPT, "best-of-n", budget=TFLOPS)
+    assert searcher.run(PROMPT, "best-of-n", budget=TFLOPS).image.any()

@@ -16,7 +16,7 @@ STORES = "s3://bucket/all runs"
 
 @pytest.fixture(scope="module")
 def remote(workflow: Workflow, bucket: str) -> Workflow:
-    """A run, prompts to report, whose own folder holds no images; no more jobs than that asks."""
+    """A run, from prompts to report, whose own folder holds no images; of as few jobs as can be."""
     settings = {**workflow.settings, "stores": STORES, "run": "remote"}
     settings["model"] = {"path": "generator"}
     settings["rewards"] = {"clip": {"path": "clip"}}

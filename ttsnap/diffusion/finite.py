@@ -36,6 +36,10 @@ class Finite:
         )
         self._notes.append((torch.isfinite(output).all(), complaint))
 
+    def forget(self) -> None:
+        """Forget all notes, such as those of work that somebody ended before it was read."""
+        self._notes.clear()
+
     def read(self) -> None:
         """Forget all notes.
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ttsnap import config
-from ttsnap.diffusion import schedulers
+from ttsnap.diffusion import schedulers, twins
 from ttsnap.diffusion.costs import Clock, costs
 from ttsnap.diffusion.coupled import CoupledState, Coupling
 from ttsnap.diffusion.defaults import defaults_of
@@ -130,15 +130,11 @@ class Sampler(ABC):
 
     @cached_property
     def _with_noise(self) -> Sampler:
-        if self.negtome is not None:
-            logger.warning("negative token merging is left out, for steps add noise of their own")
-        scheduler = schedulers.in_place_of(self.sampling.scheduler, self.stochastic_scheduler)
-        changed = {"scheduler": scheduler, "negtome": None}
-        twin = type(self)(self.pipe, self.sampling.model_copy(update=changed))
-        twin.autocast, twin.batch_sizes = self.autocast, self.batch_sizes
-        twin.previewer, twin.decodes_aside = self.previewer, self.decodes_aside
-        twin.release_text_encoders = self.release_text_encoders
-        return twin
+        return twins.noisy(self)
+
+    def drafter(self, steps: int, guided: bool) -> Sampler:
+        """One for cheap drafts of so many steps, with classifier-free guidance or without."""
+        return twins.drafter(self, steps, guided)
 
     @classmethod
     def pipeline(cls) -> Any:

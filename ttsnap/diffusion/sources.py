@@ -24,7 +24,7 @@ PIPELINES = {family.pipeline: name for name, family in SAMPLERS.items()}
 
 INDEX = "model_index.json"
 
-TEXTS = ("*.json", "*.txt", "*.model")
+TEXTS = ("*.json", "*.txt", "*.model", "*.jinja")
 """Patterns of the configs and tokenizers of a repository."""
 
 NOT_LOADED = ("safety_checker", "feature_extractor")

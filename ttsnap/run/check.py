@@ -81,7 +81,9 @@ def _bad_options(config: Config) -> Iterator[str]:
     for name, given in config.search.options.items():
         try:
             options = open_options(METHODS[name], given)
-            schedule = Schedule.parse(getattr(options, "schedule", ""))
+            schedule = Schedule.parse(
+                getattr(options, "schedule", "") or getattr(options, "prune", "")
+            )
         except UserError as error:
             yield f"search.options.{name}: {error}"
             continue

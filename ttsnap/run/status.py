@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from ttsnap.config import Config
 
+Span = tuple[float, float]
+
 SETTINGS = "config.json"
 """Where the workflow writes the configuration of a run when it starts."""
 
@@ -34,6 +36,7 @@ class StageStatus:
         memory: the most that one of them took, bytes resident.
         tflops: what the stage computes when all is done; None where prices are not known yet.
         left: estimate of the seconds of the jobs that are not finished; None where nothing tells.
+        spans: when these jobs began and ended, seconds since the epoch.
     """
 
     stage: Stage
@@ -42,6 +45,7 @@ class StageStatus:
     memory: float
     tflops: float | None
     left: float | None
+    spans: tuple[Span, ...] = ()
 
     @property
     def share(self) -> float:
@@ -85,12 +89,12 @@ def stage_statuses(config: Config, folder: Path) -> list[StageStatus]:
     prices = _prices(config, folder)
     found = [_measured(stage, folder) for stage in stages]
     computed = spent = 0.0
-    for stage, (done, seconds, _) in zip(stages, found, strict=True):
+    for stage, (done, seconds, *_) in zip(stages, found, strict=True):
         if prices and stage.count and seconds:
             computed += stage.tflops(prices) * done / len(stage.jobs)
             spent += seconds
     statuses = []
-    for stage, (done, seconds, memory) in zip(stages, found, strict=True):
+    for stage, (done, seconds, memory, spans) in zip(stages, found, strict=True):
         missing = len(stage.jobs) - done
         tflops = stage.tflops(prices) if prices else None
         left = None
@@ -100,26 +104,28 @@ def stage_statuses(config: Config, folder: Path) -> list[StageStatus]:
             left = seconds / done * missing
         elif tflops and computed:
             left = tflops * spent / computed
-        statuses.append(StageStatus(stage, done, seconds, memory, tflops, left))
+        statuses.append(StageStatus(stage, done, seconds, memory, tflops, left, spans))
     return statuses
 
 
-def _measured(stage: Stage, folder: Path) -> tuple[int, float, float]:
-    """Finished jobs of a stage, their seconds, and the most memory one took."""
+def _measured(stage: Stage, folder: Path) -> tuple[int, float, float, tuple[Span, ...]]:
+    """Finished jobs of a stage, their seconds, the most memory one took, and when they ran."""
     done = [job for job in stage.jobs if (folder / job.output).is_file()]
     marks = [mark for job in done if (mark := _benchmark(folder / job.benchmark))]
     return (
         len(done),
         sum(mark["s"] for mark in marks),
         max((mark["max_rss"] for mark in marks), default=0.0) * 2**20,
+        tuple((mark["end"] - mark["s"], mark["end"]) for mark in marks),
     )
 
 
 def _benchmark(path: Path) -> dict[str, Any] | None:
     """What Snakemake measured of a job; a job of a few ms has no memory, and NA there."""
     try:
-        mark = json.loads(path.read_text())
-        return {key: float(mark[key]) if mark[key] != "NA" else 0.0 for key in ("s", "max_rss")}
+        mark = json.loads(path.read_text()) | {"end": path.stat().st_mtime}
+        keys = ("s", "max_rss", "end")
+        return {key: float(mark[key]) if mark[key] != "NA" else 0.0 for key in keys}
     except (OSError, ValueError, KeyError):
         return None
 
@@ -182,16 +188,29 @@ def table(statuses: list[StageStatus], title: str) -> Table:
 
 
 def sum_up(statuses: list[StageStatus]) -> str:
-    """One line: how much of the run is done, and what is left of it."""
+    """One line: how much of the run is done, by the clock, and what is left of it at this pace."""
     done, jobs = (
         sum(counts)
         for counts in zip(*((one.done, len(one.stage.jobs)) for one in statuses), strict=True)
     )
-    line = f"{done} of {jobs} jobs done in {clock(sum(one.seconds for one in statuses))}"
+    spent = sum(one.seconds for one in statuses)
+    busy = _covered(span for one in statuses for span in one.spans)
+    line = f"{done} of {jobs} jobs done in {clock(busy)}"
+    if round(spent) > round(busy):
+        line += f" by the clock, {clock(spent)} of jobs"
     if done == jobs:
         return line
     unknown = any(one.left is None for one in statuses)
     left = sum(one.left or 0.0 for one in statuses)
     if not left:
         return f"{line}; nothing to tell yet how long the others take"
-    return f"{line}, {'more than ' if unknown else 'about '}{clock(left)} left, one job at a time"
+    return f"{line}, {'more than ' if unknown else 'about '}{clock(left * busy / spent)} left"
+
+
+def _covered(spans: Iterable[Span]) -> float:
+    """Seconds in which at least one of some spans was."""
+    total, reached = 0.0, -math.inf
+    for begin, end in sorted(spans):
+        total += max(0.0, end - max(begin, reached))
+        reached = max(reached, end)
+    return total

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ttsnap.drawing.grid import GUTTER, LINE, MARGIN, Grid
 from ttsnap.drawing.style import WIDTH, styled
 from ttsnap.drawing.words import label, scored
+from ttsnap.schedule import DRAFT
 
 if TYPE_CHECKING:
     from ttsnap.searching.result import Candidate, SearchResult
@@ -168,13 +169,14 @@ def _fates(
         numbers = [sum(step in one.scores for one in seen) for step in looks]
         filled = {column for *_, column in layout.cells}
         layout.heads = [
-            (i + part * block, f"step {step}\n{number} alive")
+            (i + part * block, f"{_place(step)}\n{number} alive")
             for part in range(blocks)
             for i, (step, number) in enumerate(zip(looks, numbers, strict=True))
             if i + part * block in filled
         ]
         if first:
-            layout.left = [(right, f"dropped\nat step {looks[0]}")]
+            at = "as drafts" if looks[0] == DRAFT else f"at step {looks[0]}"
+            layout.left = [(right, f"dropped\n{at}")]
     return layout
 
 
@@ -244,6 +246,10 @@ def _path(candidate: Candidate, candidates: Sequence[Candidate]) -> dict[int, Ca
             earliest = min(path)
             path |= {step: ancestor for step in ancestor.scores if step < earliest}
     return dict(sorted(path.items()))
+
+
+def _place(step: int) -> str:
+    return "draft" if step == DRAFT else f"step {step}"
 
 
 def _count(number: int, noun: str) -> str:

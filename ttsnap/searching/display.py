@@ -150,7 +150,7 @@ def tell(
     facts = [
         f"seed {result.seed}",
         tried,
-        f"{result.nfe} evaluations",
+        f"{result.nfe:g} evaluations",
         f"{result.spent:.4g} of {result.budget:.4g} {result.unit}",
         f"{result.seconds:.1f} s",
     ]

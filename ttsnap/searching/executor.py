@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 import time
 from collections import Counter
@@ -18,6 +19,7 @@ from ttsnap.diffusion.backoff import Backoff
 from ttsnap.errors import UserError
 from ttsnap.prompts import step_seed
 from ttsnap.rewards.frames import score_frames, still
+from ttsnap.schedule import DRAFT
 from ttsnap.searching.ledger import Ledger, best
 from ttsnap.searching.meter import Meter
 from ttsnap.searching.noise import NoiseSource, Recipe
@@ -108,6 +110,8 @@ class Executor:
         alive: candidates that the method has not dropped, for those who watch.
         message: what it is doing, for the same.
         drawn: seeds of the task that were used.
+        drafts: does the same for drafts; None unless a method has asked for them.
+        share: evaluations that one is charged as: less than 1 where a draft leaves guidance out.
         interrupted: whether the search was cancelled.
     """
 
@@ -120,6 +124,8 @@ class Executor:
         self.alive = 0
         self.message = ""
         self.drawn = 0
+        self.drafts: Executor | None = None
+        self.share = 1.0
         self.interrupted = False
         self._backoffs = backoffs
         self._noise = NoiseSource(self.sampler, task.options.move())
@@ -133,6 +139,20 @@ class Executor:
     def noisy(self) -> list[int]:
         """Indices of the steps before the last at which another noise makes another candidate."""
         return [step for step in self.sampler.noisy_steps if step < self.last]
+
+    def make_drafts(self, steps: int, guided: bool) -> None:
+        """Have drafts of so many steps at hand, and what they cost, for looks at ``DRAFT``.
+
+        Args:
+            steps: of a draft.
+            guided: whether it pays for classifier-free guidance.
+        """
+        drafter = self.sampler.drafter(steps, guided)
+        self.drafts = copy.copy(self)
+        self.drafts.sampler = drafter
+        self.drafts.share = (1 + drafter.guided) / (1 + self.sampler.guided)
+        self.drafts._noise = NoiseSource(drafter, None)
+        self.meter.costs = replace(self.meter.costs, draft=steps * self.drafts.share)
 
     def price_of_look(self, step: int) -> float:
         """What one candidate pays for :meth:`look` at a step."""
@@ -261,7 +281,7 @@ class Executor:
         if not self.interrupted and self.task.cancelled():
             raise Interrupted(batch)
         state = batch.state
-        self.meter.charge(evaluations=state.running)
+        self.meter.charge(evaluations=state.running * self.share)
         began = time.perf_counter()
         # What is charged and what goes on does not depend on the pieces that memory allows.
         rows = state.all_rows()
@@ -274,7 +294,7 @@ class Executor:
         output = torch.cat(self._backoffs.evaluations.map(ask, state.running))
         if self.meter.timed and torch.accelerator.is_available():
             torch.accelerator.synchronize()  # else what was only asked for would cost nothing
-        self.meter.took("denoise", time.perf_counter() - began, state.running)
+        self.meter.took("denoise", time.perf_counter() - began, state.running * self.share)
         self._observe(state.index)
         return replace(batch, state=replace(state, output=output))
 
@@ -363,21 +383,48 @@ class Executor:
         """Evaluate a cohort up to ``step``, look at it and record that, batch after batch.
 
         Returns:
-            The cohort evaluated at ``step``, and its scores (R, n).
+            The cohort evaluated at ``step``, at ``DRAFT`` as it was, and its scores (R, n).
         """
         reached, values = [], []
         for batch in self.batches(cohort):
-            batch = self.advance(batch, step)
-            look = self.look(batch)
+            if step == DRAFT:
+                look = self._draft(batch)
+            else:
+                batch = self.advance(batch, step)
+                look = self.look(batch)
             self.record(batch, look)
             reached.append(batch)
             values.append(look.values)
         return self.concat(reached), np.concatenate(values, axis=1)
 
+    def _draft(self, cohort: Cohort) -> Look:
+        """Look at the final images of cheap runs from the same noise as a cohort before its first.
+
+        The noises of a stochastic scheduler's steps follow from the same seeds.
+        """
+        drafts = self.drafts
+        assert drafts is not None
+        drafts.alive, drafts.message = self.alive, "drafting"
+        state = drafts.sampler.start_from(
+            self.task.conditioning,
+            self._noise([noises[0] for noises in cohort.noises]),
+            rows=[0] * len(cohort),
+        )
+        try:
+            seen = drafts.look(drafts.advance(replace(cohort, state=state), drafts.last))
+        except Interrupted:
+            raise Interrupted(cohort) from None
+        return replace(seen, step=DRAFT)
+
     def drop(self, cohort: Cohort, kept: Sequence[int] | np.ndarray) -> None:
-        """Mark the candidates of a cohort that are in none of the rows ``kept`` as pruned there."""
+        """Mark the candidates of a cohort that are in none of the rows ``kept`` as pruned there.
+
+        Before their first evaluation they have been seen as drafts.
+        """
         survivors = {cohort.who[row] for row in kept}
-        self.ledger.drop(sorted({*cohort.who} - survivors), cohort.state.index)
+        begun = cohort.state.index or cohort.evaluated
+        seen_at = cohort.state.index if begun else DRAFT
+        self.ledger.drop(sorted({*cohort.who} - survivors), seen_at)
         self.alive = len(survivors)
         self._observe(cohort.state.index)
 

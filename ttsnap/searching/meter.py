@@ -21,7 +21,8 @@ class Meter:
     Attributes:
         costs: price of each thing counted, always by the corrected accounting.
         budget: allowed, in their unit.
-        evaluations: denoiser evaluations (NFE) of all candidates together.
+        evaluations: denoiser evaluations (NFE) of all candidates together; one of a draft that
+            leaves guidance out is a half.
         decodes: images decoded in full.
         previews: estimates decoded by the preview decoder.
         scores: images scored, each by all rewards.
@@ -30,12 +31,12 @@ class Meter:
 
     costs: CostModel
     budget: float
-    evaluations: int = 0
+    evaluations: float = 0
     decodes: int = 0
     previews: int = 0
     scores: int = 0
     began: float = field(default_factory=time.perf_counter)
-    _measured: dict[str, tuple[float, int]] = field(default_factory=dict, repr=False)
+    _measured: dict[str, tuple[float, float]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         self.costs = replace(self.costs, accounting="corrected")
@@ -76,7 +77,7 @@ class Meter:
         return int(max(0.0, self.left - spare) / price * (1 + TOLERANCE))
 
     def charge(
-        self, *, evaluations: int = 0, decodes: int = 0, previews: int = 0, scores: int = 0
+        self, *, evaluations: float = 0, decodes: int = 0, previews: int = 0, scores: int = 0
     ) -> None:
         """Count work that is about to be done.
 
@@ -92,7 +93,7 @@ class Meter:
                 f"{self.spent} {self.costs.unit} would exceed the budget of {self.budget}"
             )
 
-    def took(self, price: str, seconds: float, count: int) -> None:
+    def took(self, price: str, seconds: float, count: float) -> None:
         """Learn from work done what it costs, where seconds are what is paid with.
 
         Args:

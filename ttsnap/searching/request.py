@@ -22,6 +22,7 @@ from ttsnap.rewards import KINDS, find_kind, require_kind
 from ttsnap.schedule import CostModel, planned_schedule
 from ttsnap.searching.budget import WHOLE_IMAGES, Budget
 from ttsnap.searching.methods import METHODS, Method, MethodOptions
+from ttsnap.searching.methods.draft import Drafts
 from ttsnap.searching.methods.pruning import Pruning
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ def check_options(options: MethodOptions, steps: int) -> None:
     Raises:
         UserError: it does not.
     """
-    if isinstance(options, Pruning):
+    if isinstance(options, Pruning | Drafts):
         options.checks(steps)
 
 
@@ -223,7 +224,9 @@ def read_options(given: Sequence[str]) -> dict[str, Any]:
     for text in given:
         key, equals, value = text.partition("=")
         try:
-            options[key.strip()] = yaml.safe_load(value)
+            read = yaml.safe_load(value)
+            # YAML takes 4:0.5 for a number to the base of 60.
+            options[key.strip()] = value if ":" in value and isinstance(read, float) else read
         except yaml.YAMLError:
             equals = ""
         if not equals:

@@ -93,7 +93,7 @@ class SearchResult:
         planned: cost that the cost model foresaw for all that was begun.
         spent: cost as counted while it ran.
         unit: of these three, such as TFLOPs.
-        nfe: denoiser evaluations of all candidates together.
+        nfe: denoiser evaluations of all candidates together; unguided ones of drafts are halves.
         decodes: images decoded.
         scored: images scored.
         seconds: wall clock.
@@ -118,7 +118,7 @@ class SearchResult:
     planned: float
     spent: float
     unit: str
-    nfe: int
+    nfe: float
     decodes: int
     scored: int
     seconds: float

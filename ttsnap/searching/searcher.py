@@ -187,6 +187,7 @@ class Searcher:
                 f"method {how.name}: searches the noise of the steps, but none of the scheduler's "
                 "has any effect"
             )
+        sampler.finite.forget()
         try:
             how.search(run, task.options)
         except Interrupted as interruption:

@@ -35,7 +35,8 @@ def plan(
             an ``.npz`` or a run's folder of tensors, as `ttsnap simulate` takes them.
         budgets: compute per prompt, in the unit of ``costs``.
         costs: prices of a candidate, ``ttsnap.schedule.CostModel``. If previews have one, those of
-            a run are planned beside decodes.
+            a run are planned beside decodes; if drafts have, those of an ``.npz`` are, which it
+            has as ``<reward>_draft`` (prompts, images).
         joint: whether to prune and to pick by all rewards together, by their ranks.
         weights: with ``joint``, one per reward: add up z-scores instead.
         steps: indices at which a check may be; by default all that were scored.
@@ -105,12 +106,13 @@ def _experiment(
     import numpy as np
 
     from ttsnap.simulation.experiment import Experiment
-    from ttsnap.simulation.source import by_look, load_source, pair_of
+    from ttsnap.simulation.source import by_look, load_drafts, load_source, pair_of
 
     if isinstance(rewards, str | Path):
         decodes, previews = by_look(load_source(Path(rewards)))
         priced = {} if costs.preview is None else previews
-        return Experiment(decodes, costs, joint, weights, previews=priced)
+        drafts = {} if costs.draft is None else load_drafts(Path(rewards), decodes)
+        return Experiment(decodes, costs, joint, weights, previews=priced, drafts=drafts)
     named = rewards if isinstance(rewards, Mapping) else {"reward": rewards}
     pairs = {
         name: pair_of(name, *map(np.asarray, one if isinstance(one, tuple) else (one,)))

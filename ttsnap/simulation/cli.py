@@ -64,6 +64,13 @@ Denoise = Annotated[
 Verify = Annotated[
     float | None, typer.Option(help="Cost of a decode and a score together; likewise.")
 ]
+Draft = Annotated[
+    float | None,
+    typer.Option(
+        help="Evaluations that a draft costs, one without guidance counting half of one with it; "
+        "the .npz then has REWARD_draft (prompts, images), what is said of each one's draft."
+    ),
+]
 Steps = Annotated[
     int | None, typer.Option(help="Denoising steps; by default those of the source.", min=2)
 ]
@@ -99,6 +106,7 @@ def simulate_command(
     out: Annotated[Path, typer.Option(help="Folder to write.")],
     denoise: Denoise = None,
     verify: Verify = None,
+    draft: Draft = None,
     unit: Unit = None,
     steps: Steps = None,
     accounting: AccountingOption = Accounting.corrected,
@@ -154,7 +162,7 @@ def simulate_command(
     _require_folder(out)
     values = budget_range(budgets)
     experiment = _experiment(
-        source, denoise, verify, unit, steps, accounting, rewards, joint, weights, scale
+        source, denoise, verify, draft, unit, steps, accounting, rewards, joint, weights, scale
     )
     if schedule is None:
         choose_on = choose_on or Prompts.even
@@ -236,6 +244,7 @@ def plan_command(
     out: Annotated[Path, typer.Option(help="Plan to write, JSON.")],
     denoise: Denoise = None,
     verify: Verify = None,
+    draft: Draft = None,
     unit: Unit = None,
     steps: Steps = None,
     accounting: AccountingOption = Accounting.corrected,
@@ -264,7 +273,7 @@ def plan_command(
         raise UserError(f"--out {out}: is a folder, expected a file to write")
     values = budget_range(budgets)
     experiment = _experiment(
-        source, denoise, verify, unit, steps, accounting, rewards, joint, weights, scale
+        source, denoise, verify, draft, unit, steps, accounting, rewards, joint, weights, scale
     )
     with _bar(
         "planning", len(experiment.pruning) * len(values) * len(experiment.parts())
@@ -290,6 +299,7 @@ def _experiment(
     source: Path,
     denoise: float | None,
     verify: float | None,
+    draft: float | None,
     unit: str | None,
     steps: int | None,
     accounting: Accounting,
@@ -302,12 +312,16 @@ def _experiment(
 
     from ttsnap.schedule import CostModel
     from ttsnap.simulation.experiment import Experiment
-    from ttsnap.simulation.source import by_look, load_source, measured_costs
+    from ttsnap.simulation.source import by_look, load_drafts, load_source, measured_costs
 
     if denoise is not None and not 0 < denoise < math.inf:
         raise UserError(f"--denoise {denoise:g}: expected a finite number above 0")
     if verify is not None and not 0 <= verify < math.inf:
         raise UserError(f"--verify {verify:g}: expected a finite number, 0 or above")
+    if draft is not None and not 0 < draft < math.inf:
+        raise UserError(f"--draft {draft:g}: expected a finite number above 0")
+    if draft is not None and source.suffix != ".npz":
+        raise UserError(f"--draft: only with an .npz, not {source}")
     if weights is not None and not joint:
         raise UserError("--weights: only with --joint")
     try:
@@ -324,14 +338,15 @@ def _experiment(
         raise UserError(f"{source}: no measured costs beside it; give --denoise and --verify")
     total = next(iter(known.values())).base.shape[2]
     costs = next(iter(measured.values()), CostModel(0.0, 0.0, 0.0, total))
-    costs = replace(costs, accounting=accounting.value, unit=unit or costs.unit)
+    costs = replace(costs, accounting=accounting.value, unit=unit or costs.unit, draft=draft)
+    drafts = load_drafts(source, known) if draft is not None else {}
     costs = replace(costs, steps=steps or costs.steps, denoise=denoise or costs.denoise)
     if verify is not None:
         costs = replace(costs, decode=0.0, reward=verify, preview=None)
-        return Experiment(known, costs, joint, weighted)
+        return Experiment(known, costs, joint, weighted, drafts=drafts)
     scoring = {name: one.reward for name, one in measured.items()}
     costs = replace(costs, reward=sum(scoring.values()))
-    return Experiment(known, costs, joint, weighted, scoring, previews)
+    return Experiment(known, costs, joint, weighted, scoring, previews, drafts)
 
 
 def _scales(text: str | None, known: Collection[str]) -> dict[str, tuple[float, float]]:

@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from ttsnap.errors import UserError
-from ttsnap.schedule import AT_PREVIEWS, CostModel
+from ttsnap.schedule import AT_PREVIEWS, DRAFT, CostModel
 from ttsnap.simulation.source import RewardPair, load_pair
 
 if TYPE_CHECKING:
     import pandas as pd
 
 TTSP, TTSNAP, BEST = "ttsp", "ttsnap", "best"
+DRAFTS = "draft"
+"""A strategy that looks at drafts and nothing else; ``draft+ttsp`` also checks, as TTSp does."""
+
 JOINT = "joint"
 
 
@@ -34,6 +37,8 @@ class Experiment:
         scoring: what each reward costs where it searches alone; None is ``costs.reward`` for all.
         previews: the same rewards where checks see previews, which then are strategies of their
             own; the others check at the price of a decode.
+        drafts: (P, I), what the same rewards say of a draft of each trajectory. Looking at them,
+            at the price of ``costs.draft``, are strategies of their own.
     """
 
     rewards: Mapping[str, RewardPair]
@@ -42,6 +47,7 @@ class Experiment:
     weights: Sequence[float] | None = None
     scoring: Mapping[str, float] | None = None
     previews: Mapping[str, RewardPair] = field(default_factory=dict)
+    drafts: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @classmethod
     def of_run(
@@ -80,23 +86,32 @@ class Experiment:
     @property
     def pruning(self) -> tuple[str, ...]:
         """The strategies that prune; TTSnap only where there are finetuned rewards."""
-        return tuple(
+        named = [
             f"{strategy}{look}"
             for look, pairs in (("", self.rewards), (AT_PREVIEWS, self.previews))
             if pairs
             for strategy in (TTSP, TTSNAP)
             if strategy == TTSP or all(pair.finetuned_steps for pair in pairs.values())
-        )
+        ]
+        if self.drafts:
+            after = [name for name in named if not name.endswith(AT_PREVIEWS)]
+            named += [DRAFTS, *(f"{DRAFTS}+{name}" for name in after)]
+        return tuple(named)
 
     @property
     def strategies(self) -> tuple[str, ...]:
         """Those that prune, and the best of them by the plan where they look in several ways."""
-        return (*self.pruning, BEST) if self.previews else self.pruning
+        return (*self.pruning, BEST) if self.several else self.pruning
+
+    @property
+    def several(self) -> bool:
+        """Whether candidates can be looked at in more than one way."""
+        return bool(self.previews or self.drafts)
 
     def look_of(self, strategy: str) -> str:
         """How a strategy sees estimates, ``decode`` or ``preview``; empty where it varies or sees
         none."""
-        if strategy not in self.pruning:
+        if strategy not in self.pruning or strategy == DRAFTS:
             return ""
         return "decode" if self.costs_of(strategy).preview is None else "preview"
 
@@ -121,6 +136,7 @@ class Experiment:
                 {name: pair},
                 replace(self.costs, reward=prices[name]),
                 previews={name: self.previews[name]} if self.previews else {},
+                drafts={name: self.drafts[name]} if self.drafts else {},
             )
             for name, pair in self.rewards.items()
         ]
@@ -131,7 +147,8 @@ class Experiment:
         if not all(len(pair.base) for pair in chosen.values()):
             raise UserError("no prompts are left of the source; choose others, or all")
         previews = {name: pair.of(prompts) for name, pair in self.previews.items()}
-        return replace(self, rewards=chosen, previews=previews)
+        drafts = {name: values[prompts] for name, values in self.drafts.items()}
+        return replace(self, rewards=chosen, previews=previews, drafts=drafts)
 
     def sha256(self) -> str:
         """Of all rewards, which tells plans of different ones apart."""
@@ -140,22 +157,36 @@ class Experiment:
             for values in (pair.base, pair.finetuned):
                 digest.update(f"{name} {values.shape}".encode())
                 digest.update(values.tobytes())
+        for name, values in self.drafts.items():
+            digest.update(f"{name} drafts".encode())
+            digest.update(values.tobytes())
         return digest.hexdigest()
 
     def scores(self, strategy: str) -> list[np.ndarray]:
-        """(P, I, S) of each reward, what prunes."""
+        """(P, I, S) of each reward, what prunes; where drafts are seen, they follow as step S.
+
+        So the last of them is at index ``DRAFT``, too.
+        """
+        scores = [
+            pair.finetuned if TTSNAP in strategy else pair.base for pair in self._pairs(strategy)
+        ]
+        if not strategy.startswith(DRAFTS):
+            return scores
         return [
-            pair.finetuned if strategy.startswith(TTSNAP) else pair.base
-            for pair in self._pairs(strategy)
+            np.concatenate([values, drafts[:, :, None].astype(values.dtype)], axis=2)
+            for values, drafts in zip(scores, self.drafts.values(), strict=True)
         ]
 
     def steps(self, strategy: str) -> list[int]:
         """Where a strategy may check: TTSp at any step scored, TTSnap where all are finetuned."""
+        if strategy == DRAFTS:
+            return [DRAFT]
         kinds = [
-            pair.finetuned_steps if strategy.startswith(TTSNAP) else pair.base_steps
+            pair.finetuned_steps if TTSNAP in strategy else pair.base_steps
             for pair in self._pairs(strategy)
         ]
-        return sorted(set[int].intersection(*map(set, kinds)))
+        scored = sorted(set[int].intersection(*map(set, kinds)))
+        return [DRAFT, *scored] if strategy.startswith(DRAFTS) else scored
 
     def _pairs(self, strategy: str) -> Iterable[RewardPair]:
         looks = self.previews if strategy.endswith(AT_PREVIEWS) else self.rewards

@@ -127,6 +127,29 @@ def load_source(path: Path, rewards: Sequence[str] | None = None) -> dict[str, R
     return {name: found[name] for name in wanted if name in found} or found
 
 
+def load_drafts(path: Path, rewards: Mapping[str, RewardPair]) -> dict[str, np.ndarray]:
+    """Rewards of drafts (P, I) by name, of an ``.npz`` that has arrays ``<reward>_draft``.
+
+    Args:
+        path: as of :func:`load_source`.
+        rewards: that it gave.
+
+    Raises:
+        UserError: some of the rewards have no drafts, or they are of another shape or not finite.
+    """
+    with np.load(path, allow_pickle=False) as arrays:
+        found = {name: arrays[f"{name}_draft"] for name in rewards if f"{name}_draft" in arrays}
+    if missing := rewards.keys() - found.keys():
+        raise UserError(f"{path}: no array {min(missing)}_draft (prompts, images)")
+    for name, values in found.items():
+        if values.shape != rewards[name].final.shape or not np.isfinite(values).all():
+            raise UserError(
+                f"{path}: {name}_draft: expected finite rewards of shape "
+                f"{rewards[name].final.shape}, (prompts, images)"
+            )
+    return found
+
+
 def by_look(
     loaded: Mapping[str, RewardPair],
 ) -> tuple[Mapping[str, RewardPair], Mapping[str, RewardPair]]:

@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 
 from ttsnap.errors import UserError
-from ttsnap.schedule import AT_PREVIEWS, CostModel, Schedule, check_steps, combine
+from ttsnap.schedule import AT_PREVIEWS, DRAFT, CostModel, Schedule, check_steps, combine
 from ttsnap.simulation.exact import expected_best
-from ttsnap.simulation.experiment import BEST, TTSNAP, TTSP, Experiment
+from ttsnap.simulation.experiment import BEST, DRAFTS, TTSNAP, TTSP, Experiment
 from ttsnap.simulation.joint import search_jointly
 from ttsnap.simulation.montecarlo import Estimate, Floats, Pool, Subsets
 from ttsnap.simulation.omega import BEST_OF_N, gains
@@ -74,7 +74,7 @@ def plan_schedules(
             planner = Planner(
                 _planning_pool(part, strategy, seed),
                 costs,
-                allowed if steps is None else sorted({*allowed} & {*steps}),
+                allowed if steps is None else sorted({*allowed} & {DRAFT, *steps}),
             )
             found = []
             for one in planner.plans(budgets):
@@ -113,7 +113,7 @@ def _surely_better(one: Plan, other: Plan) -> bool:
 def _with_best(plans: list[dict[str, Any]], experiment: Experiment) -> list[dict[str, Any]]:
     """Plans, and for every reward and budget the best of them where there are several looks."""
     among: dict[tuple[str, float], list[dict[str, Any]]] = defaultdict(list)
-    for one in plans if experiment.previews else ():
+    for one in plans if experiment.several else ():
         among[one["reward"], one["budget"]].append(one)
     return plans + [reduce(_better, some) | {"strategy": BEST} for some in among.values()]
 
@@ -128,8 +128,13 @@ def given_plan(
 ) -> dict[str, Any]:
     """As :func:`plan_schedules` for a schedule that is given."""
     plans, robust = [], []
+    drafted = any(check.step == DRAFT for check in schedule.checks)
+    if drafted and not experiment.drafts:
+        raise UserError(f"schedule {schedule}: looks at drafts, of which there are no rewards")
     for part in experiment.parts():
         for strategy in part.pruning:
+            if strategy.startswith(DRAFTS) != drafted:
+                continue
             _check_scored(part, strategy, schedule)
             costs = part.costs_of(strategy)
             planner = Planner(_planning_pool(part, strategy, seed), costs, ())
@@ -161,9 +166,8 @@ def plan_file(
         "kind": "plan",
         "accounting": costs.accounting,
         "unit": costs.unit,
-        "costs": {
-            part: getattr(costs, part) for part in ("denoise", "decode", "reward", "preview")
-        },
+        "costs": {part: getattr(costs, part) for part in ("denoise", "decode", "reward", "preview")}
+        | ({} if costs.draft is None else {"draft": costs.draft}),
         "steps": costs.steps,
         **planned,
         "provenance": {
@@ -234,16 +238,19 @@ def simulate_part(
     budgets = sorted(set(budgets))
     prompts, pool = experiment.finals[0].shape
     subsets = Subsets(prompts, pool, draws, seed)
+    # Where a schedule was given that looks at drafts, strategies that see none have nothing to run.
+    planned_for = {name for name, _ in schedules}
+    strategies = [name for name in experiment.strategies if name in planned_for]
     per_prompt = {
         (name, reward): np.full((prompts, len(budgets)), np.nan)
-        for name in (BEST_OF_N, *experiment.strategies)
+        for name in (BEST_OF_N, *strategies)
         for reward in experiment.rewards
     }
     searchers = {
         name: _searcher(experiment, name, subsets) for name in (BEST_OF_N, *experiment.pruning)
     }
     rows = []
-    for name in (BEST_OF_N, *experiment.strategies):
+    for name in (BEST_OF_N, *strategies):
         for column, budget in enumerate(budgets):
             planned = (name, Schedule()) if name == BEST_OF_N else schedules.get((name, budget))
             runs, schedule = planned or (name, Schedule())
@@ -356,8 +363,8 @@ def _omega(
         }
     tables = []
     for reward, ladder in ladders.items():
-        curves = {name: per_prompt[name, reward] for name in (BEST_OF_N, *experiment.strategies)}
-        untouched = {name: name.replace(TTSNAP, TTSP) for name in curves if name.startswith(TTSNAP)}
+        curves = {name: values for (name, of), values in per_prompt.items() if of == reward}
+        untouched = {name: name.replace(TTSNAP, TTSP) for name in curves if TTSNAP in name}
         found = gains(curves, ladder, budgets, against=untouched, seed=seed)
         found.insert(1, "reward", reward)
         found.insert(2, "prunes_by", experiment.prunes_by)

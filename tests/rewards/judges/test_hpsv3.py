@@ -112,8 +112,8 @@ def test_scores_are_those_of_the_published_way(folder: Path) -> None:
     # A prompt's own token is plain text, and moves no score to another place.
     assert given[1] != pytest.approx(wanted[1], abs=1e-4)
     # Pictures come down, or up, to the area of training.
-    thw = reward.processor(noise(1, 200, 200)[0], return_tensors="pt")["image_grid_thw"]
-    assert int(thw.prod()) * 16 <= PIXELS
+    grid = reward.processor(noise(1, 200, 200)[0], return_tensors="pt")["image_grid_thw"]
+    assert int(grid.prod()) * 16 <= PIXELS
     assert 0 < reward.tflops(48, 80) == reward.tflops(96, 160)
 
 

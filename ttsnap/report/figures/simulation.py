@@ -29,9 +29,14 @@ from ttsnap.drawing.style import (
     styled,
 )
 from ttsnap.drawing.words import label
-from ttsnap.schedule import Check, Schedule
+from ttsnap.schedule import DRAFT, Check, Schedule
 
-PRUNING = (("ttsnap", "ttsnap@preview"), ("ttsp", "ttsnap"))
+PRUNING = (
+    ("ttsnap", "ttsnap@preview"),
+    ("ttsnap", "draft+ttsnap"),
+    ("ttsp", "draft+ttsp"),
+    ("ttsp", "ttsnap"),
+)
 """Pairs of strategies to draw side by side, the first pair that a plan has."""
 ROW = 0.82  # height of a row of all candidates, of the distance between rows
 
@@ -153,7 +158,7 @@ def _key(figure: Figure, strategies: list[str], down: float) -> None:
 @styled
 def schedules_over_budgets(plan: Mapping[str, Any], path: Path, *, reward: str) -> None:
     """The schedules chosen over budgets: who is alive at each step, TTSp and TTSnap side by side,
-    or TTSnap by both looks.
+    or one of them in two ways: by both looks, without drafts and with them.
 
     Args:
         plan: what plan.json holds: steps, unit of the budgets, plans (strategy, reward, budget, n,
@@ -192,14 +197,19 @@ def schedules_over_budgets(plan: Mapping[str, Any], path: Path, *, reward: str) 
         bottom=0.46 / height,
         wspace=counts / wide,
     )
+    drafted = any(check["step"] == DRAFT for one in [*plans, *robust] for check in one["checks"])
+    first = (DRAFT if drafted else 0) - 0.5
     for ax, strategy in zip(panels, strategies, strict=True):
         rows = [(float(budgets.index(one["budget"])), one) for one in plans]
         for place, one in [*rows, *((-lowest, one) for one in robust)]:
             if one["strategy"] == strategy:
-                _alive(ax, place, one, plan["steps"], colour(strategy), pitch)
+                _alive(ax, place, one, (first, plan["steps"] - 0.5), colour(strategy), pitch)
         ax.set_title(label(strategy), color=colour(strategy), weight="bold")
         ax.set_xlabel("step index")
         ax.xaxis.set_major_locator(round_ticks(8, integer=True))
+        if drafted:
+            ax.set_xticks([DRAFT, *range(2, plan["steps"], -(-plan["steps"] // 7))])
+            ax.xaxis.set_major_formatter(lambda x, _: "draft" if x == DRAFT else f"{x:.0f}")
         ax.grid(axis="y", visible=False)
         ax.spines["left"].set_visible(False)
         ax.tick_params(axis="y", length=0)
@@ -217,15 +227,20 @@ def schedules_over_budgets(plan: Mapping[str, Any], path: Path, *, reward: str) 
         size=8,
         color=MUTED,
     )
-    panels[0].set_xlim(-0.5, plan["steps"] - 0.5)
+    panels[0].set_xlim(first, plan["steps"] - 0.5)
     panels[0].set_ylim(-lowest - 0.15, len(budgets))
     save(figure, path)
 
 
 def _alive(
-    ax: Axes, place: float, one: Mapping[str, Any], steps: int, tint: str, pitch: float
+    ax: Axes,
+    place: float,
+    one: Mapping[str, Any],
+    ends: tuple[float, float],
+    tint: str,
+    pitch: float,
 ) -> None:
-    """One row: the share alive by step, what each check keeps, and the counts."""
+    """One row: the share alive from end to end, what each check keeps, and the counts."""
     checks = [Check(check["step"], check["keep"]) for check in one["checks"]]
     if "n" in one:
         counts = Schedule(tuple(checks)).counts(one["n"])
@@ -234,7 +249,7 @@ def _alive(
     else:
         shares = list(accumulate((check.keep for check in checks), mul, initial=1.0))
         words = f"{100 * shares[-1]:.2g} % finish"
-    edges = [-0.5, *(check.step + 0.5 for check in checks), steps - 0.5]
+    edges = [ends[0], *(check.step + 0.5 for check in checks), ends[1]]
     heights = [place + ROW * share for share in shares]
     ax.stairs(heights, edges, baseline=place, fill=True, color=tint, alpha=0.3)
     ax.stairs(heights, edges, baseline=None, color=tint, linewidth=0.9)
