@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -123,7 +124,7 @@ def bench(
                 plan=None,
                 narf=None,
                 budget=budget,
-                say=lambda line: None,
+                say=_say,
             )
     if file is None and name != "shapes":
         where = BENCHMARKS[name].source
@@ -146,7 +147,7 @@ def bench(
         search=search,
         methods=named,
         budgets=given,
-        judges=_judges(name, out, base, judge, held_out),
+        judges=_judges(name, out, base, list(request.rewards), judge, held_out),
         prompts=len(listed),
         prompts_per_job=prompts_per_job,
         device=request.runtime.device,
@@ -173,24 +174,31 @@ def _budgets(base: Config, model: str | None) -> list[str]:
 
 
 def _judges(
-    name: str, out: Path, base: Config, judge: str | None, held_out: str | None
+    name: str,
+    out: Path,
+    base: Config,
+    rewards: list[str],
+    judge: str | None,
+    held_out: str | None,
 ) -> dict[str, Any]:
     """The benchmark's own judge, with what the prompts are about, and the held-out reward."""
     from ttsnap.bench.readers import BENCHMARKS
     from ttsnap.bench.settings import PROMPTS, Judge
 
     benchmark, found = BENCHMARKS[name], {}
-    if name == "shapes":
-        found["own"] = Judge(name="oracle", function=base.judge)
+    if name == "shapes" and judge is None:
+        found["own"] = Judge(name="oracle", function=Config().judge)
     elif judge is not None:
         of = _reward(judge, base)
         if of.kind not in benchmark.judges:
-            kinds = " or ".join(benchmark.judges) or benchmark.judged
-            raise UserError(f"--judge {judge}: {benchmark.title} is judged by {kinds}")
+            kinds = f"kind {' or '.join(benchmark.judges)}" if benchmark.judges else "none"
+            raise UserError(f"--judge {judge}: {benchmark.title} takes {kinds}; {benchmark.judged}")
         options = {benchmark.judges[of.kind]: str(out / PROMPTS)} | of.options
         if of.kind == "detector":
             options = {"clip": CLIP} | options
         found["own"] = Judge(name=judge, reward=of.model_copy(update={"options": options}))
+    if held_out in rewards:
+        raise UserError(f"--held-out {held_out}: is the reward that searches; name another")
     if held_out is not None:
         found["held_out"] = Judge(name=held_out, reward=_reward(held_out, base))
     for one in found.values():
@@ -200,9 +208,21 @@ def _judges(
 
 
 def _reward(text: str, base: Config) -> RewardSettings:
+    from ttsnap.diffusion.sources import pinned
     from ttsnap.searching.request import read_reward
 
-    return base.rewards.get(text) or RewardSettings.model_validate(read_reward(text)[1])
+    if text in base.rewards:
+        return base.rewards[text]
+    found = read_reward(text)[1]
+    if found.get("path") and not found.get("revision"):
+        found["path"], found["revision"] = pinned(found["path"], _say)
+    return RewardSettings.model_validate(found)
+
+
+@cache
+def _say(line: str) -> None:
+    """Show a line, once."""
+    console.print(line, style="dim", markup=False, soft_wrap=True)
 
 
 def _check(name: str, reward: RewardSettings) -> None:

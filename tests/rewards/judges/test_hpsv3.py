@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +14,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoTokenizer
 
+from tests.rewards.environments import folder_of_packages
 from tests.rewards.judges.test_answers import noise
 from tests.tiny_qwen_vl import tiny_qwen_vl
 from ttsnap.config import RewardSettings
 from ttsnap.errors import UserError
 from ttsnap.rewards import load_reward
 from ttsnap.rewards.base import Reward
-from ttsnap.rewards.judges.hpsv3 import TOKEN
+from ttsnap.rewards.judges.hpsv3 import PROMPT, TOKEN
 
 PROMPTS = ["a red circle.", "<|Reward|> два кота 🐈", "x" * 40]
 PIXELS = 24 * 40
@@ -144,3 +148,42 @@ def test_what_does_not_belong_together_is_refused(folder: Path, tmp_path: Path) 
                 "base": str(folder), "instruction": str(folder / "asked.txt")
             }), name="hps",
         )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_scores_are_those_of_the_package(pytestconfig: pytest.Config, folder: Path) -> None:
+    """Its network, in the transformers that it asks for, on the same tokens and pixels."""
+    packages = folder_of_packages(
+        pytestconfig,
+        [
+            *("hpsv3==1.0.0", "transformers==4.45.2", "tokenizers==0.20.3"),
+            "huggingface-hub==0.26.5",
+        ],
+    )
+    reward, images = load(folder), noise(3, 48, 80)
+    config = reward.model.config
+    text, vision = config.text_config, config.vision_config
+    original = {
+        "vocab_size": text.vocab_size, "hidden_size": text.hidden_size,
+        "intermediate_size": text.intermediate_size, "num_hidden_layers": text.num_hidden_layers,
+        "num_attention_heads": text.num_attention_heads,
+        "num_key_value_heads": text.num_key_value_heads, "rms_norm_eps": text.rms_norm_eps,
+        "rope_theta": 10000.0, "rope_scaling": {"type": "mrope", "mrope_section": [2, 3, 3]},
+        "tie_word_embeddings": False, "image_token_id": config.image_token_id, "pad_token_id": 0,
+        "vision_config": {
+            "depth": vision.depth, "embed_dim": vision.embed_dim, "hidden_size": vision.hidden_size,
+            "mlp_ratio": vision.mlp_ratio, "num_heads": vision.num_heads,
+            "patch_size": vision.patch_size,
+        },
+    }  # fmt: skip
+    (folder / "original.json").write_text(json.dumps(original))
+    inputs = {"counts": torch.ones(3), "token": torch.tensor([reward._token])}
+    for number, (image, prompt) in enumerate(zip(images, PROMPTS, strict=True)):
+        text_of = reward._asked.replace(PROMPT, prompt)
+        found = reward._inputs(image[None], [text_of])
+        inputs |= {f"{key}_{number}": value for key, value in found.items()}
+    torch.save(inputs, folder / "inputs.pt")
+    command = [sys.executable, "-m", "tests.rewards.originals.hpsv3_scores", folder]
+    subprocess.run(command, env=packages, check=True)
+    wanted = json.loads((folder / "scores.json").read_text())
+    np.testing.assert_allclose(reward.score(images, PROMPTS), wanted, atol=1e-5, rtol=0)
