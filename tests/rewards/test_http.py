@@ -342,7 +342,13 @@ def command(*arguments: str, **variables: str) -> Iterator[subprocess.Popen[str]
     words = [sys.executable, "-m", "ttsnap", "serve-reward", *arguments]
     environment: Mapping[str, str] = {**os.environ, **variables}
     with subprocess.Popen(
-        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        words,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        # Tests that a shell runs in the background ignore it, and what they start would, too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         try:
             yield process
