@@ -98,7 +98,9 @@ def closure(packages: list[str]) -> set[str]:
 def test_there_is_one_for_each_kind_of_stage() -> None:
     assert {file.stem for file in (ROOT / "envs").glob("*.yaml")} == {*STAGES, *OTHERS}
     stages = {file.stem for file in (ROOT / "ttsnap/stages").glob("[a-z]*.py")}
-    assert stages == {stage for some in STAGES.values() for stage in some}
+    # Those of a benchmark run where `ttsnap bench` does, which is an environment that has all.
+    workflow = {stage for stage in stages if not stage.startswith("bench_")}
+    assert workflow == {stage for some in STAGES.values() for stage in some}
 
 
 @pytest.mark.parametrize("name", [*STAGES, *OTHERS])
