@@ -57,8 +57,10 @@ def test_every_stage_is_a_job(jobs: list[dict[str, str]]) -> None:
 
 def test_shards_are_submitted_as_arrays(jobs: list[dict[str, str]]) -> None:
     arrays = Counter(rule_of(job) for job in jobs if is_task(job))
-    # A shard that is the only one ready, such as that of val, is no array.
-    assert arrays in ({TRAIN_OR_VAL: n, "trajectories": 2} for n in (2, 3))
+    # A shard that is the only one ready, such as that of val, is no array. One may be submitted
+    # again, as above.
+    assert set(arrays) == {TRAIN_OR_VAL, "trajectories"}
+    assert min(arrays.values()) >= 2
 
 
 def test_just_the_rules_that_use_a_gpu_take_one(jobs: list[dict[str, str]]) -> None:
