@@ -99,12 +99,24 @@ def _reward(out: Path, **settings: Any) -> None:
 
 
 def _together(calls: Sequence[Callable[[], None]]) -> None:
-    """Make calls at the same time, each but the first in a process of its own."""
+    """Make calls at the same time, each but the first in a process of its own.
+
+    They share the cores: where two compute with all of them, both wait longer than they work.
+    """
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
 
+    import torch
+
     first, *others = calls
-    with ProcessPoolExecutor(max(1, len(others)), get_context("spawn")) as pool:
+    threads = max(1, torch.get_num_threads() // len(calls))
+    torch.set_num_threads(threads)
+    with ProcessPoolExecutor(
+        max(1, len(others)),
+        get_context("spawn"),
+        initializer=torch.set_num_threads,
+        initargs=(threads,),
+    ) as pool:
         waiting = [pool.submit(call) for call in others]
         first()
         for call in waiting:
