@@ -5,10 +5,29 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from errno import EACCES, EDQUOT, EIO, ENOSPC, EROFS
+from pathlib import Path
 
 
 class UserError(Exception):
     """Something the user can put right; the message says what, where, and what was expected."""
+
+
+def read_text(file: Path, place: str) -> str:
+    """The text of a file in UTF-8, with or without a byte order mark.
+
+    Args:
+        file: to read.
+        place: what an error names, such as the setting and the file.
+
+    Raises:
+        UserError: it cannot be read, or is no such text.
+    """
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{place}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{place}: is no text in UTF-8") from None
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -96,7 +96,8 @@ def bench(
     snakefile = ROOT / "rules/bench.smk"
     if not snakefile.exists():
         raise UserError("ttsnap bench needs the project's clone, for its rules; run it from there")
-    base = load_config(config) if config else Config()
+    given_config = load_config(config) if config else None
+    base = given_config or Config()
     given = _split(budgets, "--budgets") if budgets else _budgets(base, model)
     asked: dict[str, Any] = {
         "model": model, "components": components, "config": config,
@@ -110,7 +111,7 @@ def bench(
     for method in named:
         for budget in given:
             request = request_of(
-                load_config(config) if config else None,
+                given_config,
                 model=model,
                 loras=lora or [],
                 components=components,

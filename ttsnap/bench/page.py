@@ -29,7 +29,7 @@ def page(out: Path, bench: Bench, results: pd.DataFrame) -> str:
     """
     columns = headings(bench)
     largest = {column: float(results[column].abs().max()) for column in columns}
-    measure = "own" if "own" in bench.judges else "reward"
+    measure = bench.measure
     rows = [
         row
         | {column: written(row[column], largest[column]) for column in columns}

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ttsnap.errors import UserError
+from ttsnap.errors import UserError, read_text
 
 
 @dataclass(frozen=True)
@@ -244,11 +244,7 @@ def noun_phrases(text: str) -> list[str]:
 
 
 def _text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "is no text in UTF-8"
-        raise UserError(f"{file}: {reason}") from None
+    return read_text(file, str(file))
 
 
 def _parsed(file: Path, text: str) -> Any:

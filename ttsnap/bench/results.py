@@ -74,7 +74,7 @@ def summed(results: pd.DataFrame, bench: Bench) -> list[dict[str, Any]]:
     is that of the benchmark's judge, or of the reward where there is none, over best-of-N on the
     same prompts.
     """
-    measure = "own" if "own" in bench.judges else "reward"
+    measure = bench.measure
     by_category = BENCHMARKS[bench.name].by_category
     rows = []
     for (unit, budget), some in results.groupby(["unit", "budget"], sort=True):
@@ -120,7 +120,7 @@ def interval(
 
 def by_category(results: pd.DataFrame, bench: Bench) -> list[dict[str, Any]]:
     """A row for each budget and method: means of ``own``, else of ``reward``, by category."""
-    measure = "own" if "own" in bench.judges else "reward"
+    measure = bench.measure
     rows = []
     for (unit, budget), some in results.groupby(["unit", "budget"], sort=True):
         for name in bench.methods:
@@ -159,7 +159,7 @@ def markdown(results: pd.DataFrame, bench: Bench) -> str:
 def _markdown(results: pd.DataFrame, bench: Bench) -> Iterator[str]:
     columns = headings(bench)
     largest = {column: float(results[column].abs().max()) for column in columns}
-    measure = "own" if "own" in bench.judges else "reward"
+    measure = bench.measure
     benchmark = BENCHMARKS[bench.name]
     yield (
         f"{benchmark.title}, {results.prompt_id.nunique()} prompts, {bench.model}, searched by "

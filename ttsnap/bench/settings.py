@@ -57,6 +57,11 @@ class Bench(Settings):
     device: str
 
     @property
+    def measure(self) -> str:
+        """What methods are compared by: the benchmark's own judge, else the reward."""
+        return "own" if "own" in self.judges else "reward"
+
+    @property
     def blocks(self) -> list[str]:
         """Names of the shards."""
         return [f"{at:04d}" for at in range(-(-self.prompts // self.prompts_per_job))]
@@ -90,9 +95,9 @@ def write_bench(out: Path, bench: Bench, prompts: Sequence[dict[str, Any]]) -> N
     out.joinpath("prompts").mkdir(parents=True, exist_ok=True)
     _write_lines(out / PROMPTS, prompts)
     size = bench.prompts_per_job
+    texts = [{"id": one["id"], "prompt": one["prompt"]} for one in prompts]
     for at, block in enumerate(bench.blocks):
-        some = [{"id": one["id"], "prompt": one["prompt"]} for one in prompts]
-        _write_lines(block_file(out, block), some[at * size : (at + 1) * size])
+        _write_lines(block_file(out, block), texts[at * size : (at + 1) * size])
     (out / BENCH).write_text(bench.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 

@@ -93,9 +93,9 @@ def page(run: Path, settings: Mapping[str, Any], commit: str | None = None) -> s
 
 
 def filled(template: Path, **values: Any) -> str:
-    """A template of a page with its values, and with the looks that all pages share."""
+    """A template that extends ``base.html`` with its values, and the looks that all pages share."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(template.parent),
+        loader=jinja2.FileSystemLoader([template.parent, Path(__file__).parent]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

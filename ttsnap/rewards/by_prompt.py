@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from ttsnap.errors import UserError
+from ttsnap.errors import UserError, read_text
 
 
 class Line(BaseModel):
@@ -34,11 +34,7 @@ def read_lines(file: str, place: str, kind: type[LineType]) -> dict[str, LineTyp
     Raises:
         UserError: the file cannot be read, has no lines, or one of them is something else.
     """
-    try:
-        text = Path(file).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "is no text in UTF-8"
-        raise UserError(f"{place}: {file}: {reason}") from None
+    text = read_text(Path(file), f"{place}: {file}")
     try:
         if text.lstrip().startswith("["):
             lines: list[LineType] = TypeAdapter(list[kind]).validate_json(text)  # type: ignore[valid-type]

@@ -81,14 +81,11 @@ def _bad_options(config: Config) -> Iterator[str]:
     for name, given in config.search.options.items():
         try:
             options = open_options(METHODS[name], given)
-            schedule = Schedule.parse(
-                getattr(options, "schedule", "") or getattr(options, "prune", "")
-            )
+            options.checks(config.sampling.steps)
         except UserError as error:
             yield f"search.options.{name}: {error}"
             continue
-        looks = [look.step for look in schedule.checks]
-        looks += [getattr(options, "step", None) or 0, *(getattr(options, "steps", None) or [])]
+        looks = [getattr(options, "step", None) or 0, *(getattr(options, "steps", None) or [])]
         if max(looks) >= config.sampling.steps:
             last = config.sampling.steps - 1
             yield f"search.options.{name}: step {max(looks)} is beyond the last step {last}"

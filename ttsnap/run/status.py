@@ -45,7 +45,7 @@ class StageStatus:
     memory: float
     tflops: float | None
     left: float | None
-    spans: tuple[Span, ...] = ()
+    spans: tuple[Span, ...]
 
     @property
     def share(self) -> float:

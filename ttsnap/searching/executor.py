@@ -151,7 +151,6 @@ class Executor:
         self.drafts = copy.copy(self)
         self.drafts.sampler = drafter
         self.drafts.share = (1 + drafter.guided) / (1 + self.sampler.guided)
-        self.drafts._noise = NoiseSource(drafter, None)
         self.meter.costs = replace(self.meter.costs, draft=steps * self.drafts.share)
 
     def price_of_look(self, step: int) -> float:

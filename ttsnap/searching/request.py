@@ -22,8 +22,6 @@ from ttsnap.rewards import KINDS, find_kind, require_kind
 from ttsnap.schedule import CostModel, planned_schedule
 from ttsnap.searching.budget import WHOLE_IMAGES, Budget
 from ttsnap.searching.methods import METHODS, Method, MethodOptions
-from ttsnap.searching.methods.draft import Drafts
-from ttsnap.searching.methods.pruning import Pruning
 
 if TYPE_CHECKING:
     from ttsnap.diffusion.sampler import Sampler
@@ -152,8 +150,7 @@ def check_options(options: MethodOptions, steps: int) -> None:
     Raises:
         UserError: it does not.
     """
-    if isinstance(options, Pruning | Drafts):
-        options.checks(steps)
+    options.checks(steps)
 
 
 def check_scheduler(method: Method, sampler: Sampler) -> None:

@@ -167,14 +167,18 @@ class Experiment:
 
         So the last of them is at index ``DRAFT``, too.
         """
-        scores = [
-            pair.finetuned if TTSNAP in strategy else pair.base for pair in self._pairs(strategy)
-        ]
+        scores = self.estimates(strategy)
         if not strategy.startswith(DRAFTS):
             return scores
         return [
             np.concatenate([values, drafts[:, :, None].astype(values.dtype)], axis=2)
             for values, drafts in zip(scores, self.drafts.values(), strict=True)
+        ]
+
+    def estimates(self, strategy: str) -> list[np.ndarray]:
+        """(P, I, S) of each reward, what a strategy sees of the Tweedie estimates."""
+        return [
+            pair.finetuned if TTSNAP in strategy else pair.base for pair in self._pairs(strategy)
         ]
 
     def steps(self, strategy: str) -> list[int]:

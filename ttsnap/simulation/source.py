@@ -137,6 +137,8 @@ def load_drafts(path: Path, rewards: Mapping[str, RewardPair]) -> dict[str, np.n
     Raises:
         UserError: some of the rewards have no drafts, or they are of another shape or not finite.
     """
+    if path.suffix != ".npz":
+        raise UserError(f"{path}: drafts are read of an .npz file, from arrays <reward>_draft")
     with np.load(path, allow_pickle=False) as arrays:
         found = {name: arrays[f"{name}_draft"] for name in rewards if f"{name}_draft" in arrays}
     if missing := rewards.keys() - found.keys():

@@ -440,8 +440,11 @@ def _described(one: Plan, costs: CostModel, seed: int) -> dict[str, Any]:
 
 def _check_scored(experiment: Experiment, strategy: str, schedule: Schedule) -> None:
     check_steps(schedule, experiment.costs.steps)
-    for reward, scores in zip(experiment.rewards, experiment.scores(strategy), strict=True):
-        for check in schedule.checks:
+    looks = [check for check in schedule.checks if check.step != DRAFT]
+    if looks != list(schedule.checks) and not strategy.startswith(DRAFTS):
+        raise UserError(f"schedule {schedule}: {strategy} looks at no drafts")
+    for reward, scores in zip(experiment.rewards, experiment.estimates(strategy), strict=True):
+        for check in looks:
             if np.isnan(scores[0, 0, check.step]):
                 raise UserError(f"schedule {schedule}: no {reward} rewards at step {check.step}")
 

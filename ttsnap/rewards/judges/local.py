@@ -18,7 +18,7 @@ from pydantic import Field, PositiveInt
 from ttsnap.config import Settings
 from ttsnap.diffusion.devices import torch_device
 from ttsnap.diffusion.loading import no_warnings
-from ttsnap.errors import UserError
+from ttsnap.errors import UserError, read_text
 from ttsnap.rewards.options import read_options, required_path
 from ttsnap.rewards.stock import load_processor, load_tokenizer
 
@@ -202,11 +202,7 @@ def read_instruction(file: str, place: str, prompt: str) -> str:
     Raises:
         UserError: it cannot be read, or the prompt has no place; ``place`` names setting and file.
     """
-    try:
-        text = Path(file).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "is no text in UTF-8"
-        raise UserError(f"{place}: {reason}") from None
+    text = read_text(Path(file), place)
     if prompt not in text:
         raise UserError(f"{place}: has no {prompt}")
     return text

@@ -12,7 +12,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from ttsnap.config import Name, Settings, Text, explain
-from ttsnap.errors import UserError
+from ttsnap.errors import UserError, read_text
 
 DEFAULT = Path(__file__).with_name("rubric.yaml")
 
@@ -119,10 +119,7 @@ def read_rubric(options: RubricOptions, name: str) -> tuple[Rubric, str]:
     file = Path(options.rubric) if options.rubric else DEFAULT
     place = f"rewards.{name}.options.rubric"
     try:
-        rubric = Rubric.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "is no text in UTF-8"
-        raise UserError(f"{place}: {file}: {reason}") from None
+        rubric = Rubric.model_validate(yaml.safe_load(read_text(file, f"{place}: {file}")))
     except yaml.YAMLError as error:
         line = " ".join(str(error).split())
         raise UserError(f"{place}: {file}: is neither YAML nor JSON ({line})") from None

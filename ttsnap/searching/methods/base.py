@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from ttsnap.config import Settings, StepIndex
+from ttsnap.schedule import Schedule
 
 if TYPE_CHECKING:
     from ttsnap.searching.executor import Executor
@@ -23,6 +24,14 @@ class MethodOptions(Settings):
     def move(self) -> Move | None:
         """How the method moves away from a noise; None if it does not."""
         return None
+
+    def checks(self, steps: int) -> Schedule:
+        """The schedule that is given, for a sampler of as many steps; without any it is empty.
+
+        Raises:
+            UserError: it is none, or checks too late.
+        """
+        return Schedule()
 
 
 @dataclass(frozen=True)
