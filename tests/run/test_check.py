@@ -99,7 +99,7 @@ def test_names_are_those_of_the_registries() -> None:
         ),
         (
             {"search": {"options": {"ttsp": {"schedule": "2:0.5,12:0.5"}}}},
-            "search.options.ttsp: step 12 is beyond the last step 11",
+            "search.options.ttsp: schedule 2:0.5,12:0.5: step 12 is too late",
         ),
         (
             {"search": {"options": {"draft": {"draft_steps": 4, "prune": "12:0.5"}}}},
