@@ -103,7 +103,7 @@ def test_names_are_those_of_the_registries() -> None:
         ),
         (
             {"search": {"options": {"draft": {"draft_steps": 4, "prune": "12:0.5"}}}},
-            "search.options.draft: step 12 is beyond the last step 11",
+            "search.options.draft: schedule 12:0.5: step 12 is too late",
         ),
         (
             {"sampling": {"steps": 4}, "search": {"options": {"zero-order": {"step": 4}}}},

@@ -66,6 +66,34 @@ def standardised(values: np.ndarray) -> np.ndarray:
     return result
 
 
+class Front:
+    """Finals that no other one equals or beats by every reward: only they can win.
+
+    Attributes:
+        scores: of each by its index, (R,).
+    """
+
+    def __init__(self) -> None:
+        self.scores: dict[int, np.ndarray] = {}
+
+    def add(self, index: int, values: np.ndarray) -> None:
+        """Take in a final, if it can win, in place of those that then cannot; of equals the first.
+
+        Args:
+            index: of the candidate.
+            values: (R,), its scores.
+        """
+        if np.isnan(values).any():
+            return
+        for other, seen in self.scores.items():
+            if (seen >= values).all() and ((seen > values).any() or other < index):
+                return
+        self.scores = {
+            other: seen for other, seen in self.scores.items() if not (values >= seen).all()
+        }
+        self.scores[index] = values
+
+
 class Ledger:
     """Candidates, final images and rounds of one search.
 
@@ -88,8 +116,10 @@ class Ledger:
         self._latest: dict[int, np.ndarray] = {}  # candidate -> scores (R,) at its latest look
         self._finals: dict[int, np.ndarray] = {}  # the same of its final image
         self._images: dict[int, np.ndarray] = {}
+        self._front, self._round_front = Front(), Front()
         self._before = 0  # finals of earlier rounds
         self._seen: float | None = None
+        self._top: float | None = None
 
     def begin(self, seed: int) -> int:
         """Enter a candidate from noise of its own; returns its index."""
@@ -139,18 +169,13 @@ class Ledger:
     def _finish(self, index: int, values: np.ndarray, image: np.ndarray) -> None:
         self.candidates[index].rewards = dict(zip(self.rewards, map(float, values), strict=True))
         self._finals[index], self._images[index] = values, image
+        if not np.isnan(values[0]):
+            self._top = float(values[0] if self._top is None else max(values[0], self._top))
         if not self._keep_finals:
-            members = list(self._finals)
-            useful = {*self._undominated(members), *self._undominated(members[self._before :])}
+            self._front.add(index, values)
+            self._round_front.add(index, values)
+            useful = {*self._front.scores, *self._round_front.scores}
             self._images = {i: kept for i, kept in self._images.items() if i in useful}
-
-    def _undominated(self, members: Sequence[int]) -> list[int]:
-        """Those finals that no other one equals or beats by every reward: only they can win."""
-        front: list[int] = []
-        for i in self.ranked(members):
-            if not any((self._finals[better] >= self._finals[i]).all() for better in front):
-                front.append(i)
-        return front
 
     def drop(self, who: Sequence[int], step: int) -> None:
         """Write down that candidates were pruned by the look at a step."""
@@ -184,8 +209,7 @@ class Ledger:
     @property
     def top(self) -> float | None:
         """Highest score of a final by the first reward or, before the first, at the latest look."""
-        scores = [values[0] for values in self._finals.values() if not np.isnan(values[0])]
-        return float(max(scores)) if scores else self._seen
+        return self._seen if self._top is None else self._top
 
     def end_round(self) -> None:
         """Close a round of the method, if anything finished in it."""
@@ -203,7 +227,7 @@ class Ledger:
                     image=self._images[winner],
                 )
             )
-        self._before = len(self._finals)
+        self._before, self._round_front = len(self._finals), Front()
 
     def result(
         self, task: SearchTask, meter: Meter, planned: float, interrupted: bool
