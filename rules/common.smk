@@ -180,6 +180,15 @@ def tensors(reward, split, kind):
     return [f"{RUN}/tensors/{reward}{look}/{split}.{kind}.json" for look in LOOKS]
 
 
+def draft_receipts(reward, split):
+    """Receipts of the rewards of drafts; none where there are no drafts."""
+    if CONFIG.draft is None:
+        return []
+    per_job = getattr(CONFIG.splits, split).prompts_per_job
+    blocks = block_names(len(PROMPTS[split]), per_job)
+    return [f"{RUN}/drafts/{reward}/{split}/block_{block}.json" for block in blocks]
+
+
 def method_of(name):
     """A method and, of those that prune, the look at estimates that its name ends in."""
     method, look = split_look(name)

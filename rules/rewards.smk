@@ -1,5 +1,5 @@
 # Rewards of the stored images: ground truth on the final ones, tensors over all steps.
-from ttsnap.stages import reward_cost, rewards, tensor
+from ttsnap.stages import drafts, reward_cost, rewards, tensor
 
 
 rule reward_cost:
@@ -142,3 +142,39 @@ rule tensor:
         "python -m ttsnap.stages.tensor --settings {params.settings:q}"
         " --store {params.store:q} --reward {wildcards.reward}"
         " {params.checkpoints} {params.preview} --out {output:q} 2>&1 | tee {log:q}"
+
+
+rule drafts:
+    input:
+        init=rules.trajectory_store.output,
+    output:
+        f"{RUN}/drafts/{{reward}}/{{split}}/block_{{block}}.json",
+    log:
+        f"{RUN}/logs/drafts/{{reward}}/{{split}}/block_{{block}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/drafts/{{reward}}/{{split}}/block_{{block}}.jsonl"
+    conda:
+        lambda wildcards: environment("generate", wildcards.reward)
+    threads: 1
+    resources:
+        gpu=GPU,
+        gpu_job=GPU,
+        mem_mb=scaled(16000),
+        runtime=scaled(720),
+    params:
+        **reward_weights(),
+        settings=lambda wildcards: leaves(
+            model=CONFIG.model,
+            sampling=CONFIG.sampling,
+            draft=CONFIG.draft,
+            reward=CONFIG.rewards[wildcards.reward],
+            prompts=prompts_hash(block_prompts(wildcards.split, wildcards.block)),
+            version=drafts.VERSION,
+        ),
+        store=lambda wildcards: CONFIG.store(wildcards.split),
+    message:
+        "Draft and score {wildcards.split} with {wildcards.reward}, block {wildcards.block}"
+    shell:
+        "python -m ttsnap.stages.drafts --settings {params.settings:q}"
+        " --store {params.store:q} --reward {wildcards.reward} --block {wildcards.block}"
+        " --out {output:q} 2>&1 | tee {log:q}"

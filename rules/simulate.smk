@@ -44,6 +44,7 @@ rule plan:
         reward_cost=rules.reward_cost.output,
         base=lambda wildcards: tensors(wildcards.reward, "val", "base"),
         finetuned=lambda wildcards: tensors(wildcards.reward, "val", "finetuned"),
+        drafts=lambda wildcards: draft_receipts(wildcards.reward, "val"),
     output:
         f"{RUN}/plan/{{reward}}.json",
     log:
@@ -66,6 +67,7 @@ rule plan:
             model=CONFIG.model,
             sampling=CONFIG.sampling,
             reward=CONFIG.rewards[wildcards.reward],
+            draft=CONFIG.draft,
         ),
         source=source_hash(
             "ttsnap/simulation/*.py",
@@ -74,7 +76,11 @@ rule plan:
             "ttsnap/stages/plan.py",
         ),
         tensors=lambda wildcards, input: " ".join(
-            [repeated("--base", input.base), repeated("--finetuned", input.finetuned)]
+            [
+                repeated("--base", input.base),
+                repeated("--finetuned", input.finetuned),
+                repeated("--drafts", input.drafts),
+            ]
         ),
     message:
         "Plan TTSp and TTSnap with {wildcards.reward} on val"
@@ -90,6 +96,7 @@ rule simulate:
         reward_cost=rules.reward_cost.output,
         base=lambda wildcards: tensors(wildcards.reward, "test", "base"),
         finetuned=lambda wildcards: tensors(wildcards.reward, "test", "finetuned"),
+        drafts=lambda wildcards: draft_receipts(wildcards.reward, "test"),
         plan=rules.plan.output,
     output:
         curves=f"{RUN}/simulation/{{reward}}/curves.csv",
@@ -118,7 +125,11 @@ rule simulate:
             "ttsnap/stages/simulate.py",
         ),
         tensors=lambda wildcards, input: " ".join(
-            [repeated("--base", input.base), repeated("--finetuned", input.finetuned)]
+            [
+                repeated("--base", input.base),
+                repeated("--finetuned", input.finetuned),
+                repeated("--drafts", input.drafts),
+            ]
         ),
     message:
         "Simulate best-of-N, TTSp and TTSnap with {wildcards.reward} on test"

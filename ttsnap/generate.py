@@ -130,6 +130,37 @@ def generate_block(
     shutil.rmtree(parts, ignore_errors=True)
 
 
+def draft_images(
+    drafter: Sampler, store: TrajectoryStore, prompt: int, batch_size: int
+) -> list[np.ndarray]:
+    """Drafts of all images of a store's prompt: final images of cheap runs from the same noise.
+
+    Args:
+        drafter: of :meth:`~ttsnap.diffusion.sampler.Sampler.drafter`.
+        store: of the images; no more than its prompts and seeds are read.
+        prompt: position.
+        batch_size: drafts denoised at once, fewer where memory runs out.
+
+    Returns:
+        Batches, each uint8 (n, H, W, 3), in the order of the images.
+    """
+    text = store.prompts[prompt]
+    conditioning = drafter.encode([text.text], [text.negative])
+    seeds = store.seeds[prompt].tolist()
+
+    def sample(part: range) -> np.ndarray:
+        some = seeds[part.start : part.stop]
+        state = drafter.start(conditioning, some, [0] * len(some))
+        for step in range(drafter.steps):
+            noise = None
+            if drafter.stochastic:
+                noise = drafter.noise([step_seed(seed, step) for seed in some])
+            state, _ = drafter.step(state, noise)
+        return drafter.decode(state.latents)
+
+    return list(Backoff(batch_size).map(sample, len(seeds)))
+
+
 def _finished(store: TrajectoryStore, record: Path) -> dict[str, Any] | None:
     """The record of a block whose shards are whole."""
     finished = _recorded(record)

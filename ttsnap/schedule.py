@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, PositiveFloat, ValidationError
+from pydantic import BaseModel, PositiveFloat, PositiveInt, ValidationError
 
 from ttsnap.errors import UserError
 
@@ -119,6 +119,11 @@ class Schedule:
             f"{'draft' if check.step == DRAFT else check.step}:{check.keep}"
             for check in self.checks
         )
+
+    @property
+    def drafted(self) -> bool:
+        """Whether it looks at drafts."""
+        return any(check.step == DRAFT for check in self.checks)
 
     def counts(self, n: int) -> list[int]:
         """Candidates alive: first ``n``, then what is left after each check."""
@@ -273,6 +278,11 @@ class _Planned(_Robust):
     n: int
 
 
+class _Draft(BaseModel):
+    steps: PositiveInt
+    guided: bool
+
+
 class _Prices(BaseModel):
     denoise: PositiveFloat
     decode: float
@@ -288,6 +298,7 @@ class _Plan(BaseModel):
     steps: int
     unit: str
     costs: _Prices
+    draft: _Draft | None = None
     plans: list[_Planned]
     robust: list[_Robust]
 

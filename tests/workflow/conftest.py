@@ -118,6 +118,7 @@ def workflow(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
         },
         "rewards": {"clip": {"path": "clip"}, "other": {"path": "other"}},
         "narf": {"steps": [1, 2], "epochs": 1, "batch_size": 4},
+        "draft": {"steps": 2},
         "simulation": {"budgets": [0.0, 0.0, 0.0], "draws": 64},
         "search": {
             "methods": ["best-of-n", "ttsnap", "beam"],

@@ -28,7 +28,7 @@ from tests.tiny_image_reward import write_tokenizer
 from tests.workflow.conftest import ROOT, Workflow
 
 STAGES = {
-    "generate": ["model", "trajectory_store", "trajectories", "preview", "search"],
+    "generate": ["model", "trajectory_store", "trajectories", "preview", "drafts", "search"],
     "reward": ["reward_cost", "rewards", "tensor"],
     "narf": ["narf"],
     "analysis": ["budgets", "evaluate", "plan", "simulate", "report", "page"],

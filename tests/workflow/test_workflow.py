@@ -36,6 +36,7 @@ def test_dry_run_of_a_fresh_folder_plans_every_stage(workflow: Workflow) -> None
         "narf": 4,
         "tensor": 8,
         "evaluate": 2,
+        "drafts": 1 + 2,
         "plan": 1,
         "simulate": 1,
         "search": 3 * 2,

@@ -39,7 +39,7 @@ from ttsnap.config.run import Config
 from ttsnap.config.runtime import Runtime
 from ttsnap.config.sampling import WORLD, NegToMe, Sampling, Scheduler
 from ttsnap.config.search import Search
-from ttsnap.config.simulation import CheckSettings, Costs, Simulation
+from ttsnap.config.simulation import CheckSettings, Costs, Draft, Simulation
 from ttsnap.config.splits import Splits, SplitSettings
 
 __all__ = [
@@ -58,6 +58,7 @@ __all__ = [
     "Config",
     "Costs",
     "Device",
+    "Draft",
     "GeneratorLora",
     "Keep",
     "Lora",

@@ -43,6 +43,9 @@ def problems(config: Config) -> Iterator[Problem]:
     for index, method in enumerate(config.search.methods):
         if method in config.search.methods[:index]:
             yield ("search", "methods", index), f"{method} is listed twice"
+    if config.draft and config.draft.steps >= (steps := config.sampling.steps):
+        text = f"a draft of {config.draft.steps} steps is no cheap look at a run of {steps}"
+        yield ("draft", "steps"), text
     if config.model.autocast == "bfloat16" and config.model.dtype in ("float16", "bfloat16"):
         yield ("model", "autocast"), f"is for float32, and model.dtype is {config.model.dtype}"
     if config.costs.preview is not None and config.model.preview is None:

@@ -17,7 +17,7 @@ from ttsnap.config.rewards import RewardSettings, filled_in
 from ttsnap.config.runtime import Runtime
 from ttsnap.config.sampling import Sampling, early
 from ttsnap.config.search import Search
-from ttsnap.config.simulation import Costs, Simulation
+from ttsnap.config.simulation import Costs, Draft, Simulation
 from ttsnap.config.splits import Splits
 
 
@@ -42,6 +42,10 @@ class Config(Settings):
     )
     narf: Narf = Narf()
     costs: Costs = Costs()
+    draft: Draft | None = Field(
+        None,
+        description="Cheap runs that plans may look at first, as {steps: 4, guided: false}; null: none.",
+    )
     simulation: Simulation = Simulation()
     search: Search = Search()
     judge: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")] | None = Field(

@@ -16,6 +16,15 @@ class CheckSettings(Settings):
     keep: Keep = Field(description="Share kept, in (0, 1].")
 
 
+class Draft(Settings):
+    """A cheap run from a candidate's noise, by which to tell whether it is worth a whole one."""
+
+    steps: PositiveInt = Field(description="Denoising steps of a draft.")
+    guided: bool = Field(
+        False, description="Whether drafts pay for classifier-free guidance, if the model has any."
+    )
+
+
 class Simulation(Settings):
     """Search strategies replayed on the reward tensors of the test split."""
 

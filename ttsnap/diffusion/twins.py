@@ -35,6 +35,11 @@ def drafter(sampler: Sampler, steps: int, guided: bool) -> Sampler:
     return _twin(sampler, **changed)
 
 
+def share(drafter: Sampler, sampler: Sampler) -> float:
+    """Evaluations of a sampler that one of its drafts' counts as: less than 1 without guidance."""
+    return (1 + drafter.guided) / (1 + sampler.guided)
+
+
 def _twin(sampler: Sampler, **changed: Any) -> Sampler:
     twin = type(sampler)(sampler.pipe, sampler.sampling.model_copy(update=changed))
     twin.autocast, twin.batch_sizes = sampler.autocast, sampler.batch_sizes

@@ -32,7 +32,7 @@ from ttsnap.config import load_config as validated
 from ttsnap.errors import UserError
 from ttsnap.run.check import check
 from ttsnap.run.trained import OWN, PREVIEW, checkpoints, difference, made_by, made_for
-from ttsnap.schedule import CostModel, Schedule, read_plan, split_look
+from ttsnap.schedule import DRAFT, CostModel, Schedule, read_plan, split_look
 from ttsnap.searching.budget import Budget
 from ttsnap.searching.methods import DEFAULT, METHODS, Method, MethodOptions
 from ttsnap.searching.methods.pruning import Pruning
@@ -325,10 +325,11 @@ def load(request: Request, *, keep_finals: bool = False, threads: int | None = N
         sampler.previewer = None
     costs = searcher.prices(unit)
     folders: dict[int, dict[str, Path]] = {}
-    if request.run is not None and runs != "ttsp":
+    if request.run is not None and not runs.endswith("ttsp"):
         steps = list(request.narf_steps)
         if isinstance(options, Pruning):
-            steps = [check.step for check in options.checks(sampler.steps).checks]
+            checks = options.checks(sampler.steps).checks
+            steps = [check.step for check in checks if check.step != DRAFT]
         folders = checkpoints(request.run, request.rewards, steps, suffix)
     searcher.verifiers = {
         step: tuple(shared[name].verifier(path) for name, path in of.items())

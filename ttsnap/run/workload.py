@@ -51,7 +51,8 @@ class Stage:
         jobs: all of them.
         count: images or searches that they go through together; 0 where none.
         unit: which of them.
-        evaluations, decodes: of the denoiser and of the decoder.
+        evaluations, decodes: of the denoiser and of the decoder; those of drafts count in full,
+            with guidance or without.
         reward: whose scores are counted.
         scores: images scored, a training step as ``TRAINING`` of them.
         budget: TFLOPs that searches may spend.
@@ -165,6 +166,19 @@ def _stages(config: Config) -> Iterator[Stage]:
                         stored=7,
                     )
             yield Stage(f"evaluate {seen}", [_job(f"evaluation/{seen}.csv")])
+        if config.draft:
+            for name in ("val", "test"):
+                folder = f"drafts/{reward}/{name}"
+                yield Stage(
+                    f"drafts {reward} {name}",
+                    [_job(f"{folder}/block_{block:04d}.json") for block in range(blocks[name])],
+                    count=images[name],
+                    evaluations=images[name] * config.draft.steps,
+                    decodes=images[name],
+                    reward=reward,
+                    scores=images[name],
+                    stored=blocks[name],
+                )
         yield Stage(f"plan {reward}", [_job(f"plan/{reward}.json")])
         curves = f"simulation/{reward}/curves.csv"
         yield Stage(f"simulate {reward}", [Job(curves, f"benchmarks/simulation/{reward}.jsonl")])

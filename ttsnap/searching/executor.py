@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from ttsnap.diffusion.backoff import Backoff
+from ttsnap.diffusion.twins import share
 from ttsnap.errors import UserError
 from ttsnap.prompts import step_seed
 from ttsnap.rewards.frames import score_frames, still
@@ -150,7 +151,7 @@ class Executor:
         drafter = self.sampler.drafter(steps, guided)
         self.drafts = copy.copy(self)
         self.drafts.sampler = drafter
-        self.drafts.share = (1 + drafter.guided) / (1 + self.sampler.guided)
+        self.drafts.share = share(drafter, self.sampler)
         self.meter.costs = replace(self.meter.costs, draft=steps * self.drafts.share)
 
     def price_of_look(self, step: int) -> float:

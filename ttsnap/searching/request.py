@@ -116,7 +116,7 @@ def planned(
     reward: str,
     costs: CostModel,
     look: str = "",
-) -> tuple[str, dict[str, str]]:
+) -> tuple[str, dict[str, Any]]:
     """What a plan chose for a method that prunes.
 
     Args:
@@ -129,8 +129,8 @@ def planned(
             what the plan finds best.
 
     Returns:
-        The strategy to run, such as ``ttsp@preview`` (see :func:`runs`), and its schedule as an
-        option of the method.
+        The strategy to run, such as ``ttsp@preview``, and its schedule as an option of the method,
+        with what a draft is if it looks at drafts.
 
     Raises:
         UserError: see :func:`ttsnap.schedule.planned_schedule`.
@@ -141,7 +141,15 @@ def planned(
         strategy = "best" if "best" in known else strategy
     strategy += look
     run, schedule = planned_schedule(plan, strategy, budget, reward=reward, costs=costs)
-    return run, {"schedule": str(schedule)}
+    options: dict[str, Any] = {"schedule": str(schedule)}
+    if schedule.drafted:
+        if not plan.get("draft"):
+            raise UserError(
+                "plan: looks at drafts and does not say what a draft is, as that of a run with "
+                "`draft:` in its configuration does"
+            )
+        options |= {f"draft_{name}": value for name, value in plan["draft"].items()}
+    return run, options
 
 
 def check_options(options: MethodOptions, steps: int) -> None:

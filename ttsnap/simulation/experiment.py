@@ -14,6 +14,7 @@ import numpy as np
 from ttsnap.errors import UserError
 from ttsnap.schedule import AT_PREVIEWS, DRAFT, CostModel
 from ttsnap.simulation.source import RewardPair, load_pair
+from ttsnap.store.receipts import read_receipt
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,14 +52,31 @@ class Experiment:
 
     @classmethod
     def of_run(
-        cls, reward: str, base: Sequence[Path], finetuned: Sequence[Path], costs: CostModel
+        cls,
+        reward: str,
+        base: Sequence[Path],
+        finetuned: Sequence[Path],
+        costs: CostModel,
+        drafts: Sequence[Path] = (),
     ) -> Self:
-        """From receipts of a run's tensors of a reward, where checks see decodes, then previews."""
+        """From receipts of what a run has found of a reward.
+
+        Args:
+            reward: its name.
+            base, finetuned: of tensors where checks see decodes, then previews if they do.
+            costs: of all but drafts.
+            drafts: of their rewards, block after block.
+        """
         decoded, *previewed = (
             {reward: load_pair(one.with_suffix(".zarr"), other.with_suffix(".zarr"), costs.steps)}
             for one, other in zip(base, finetuned, strict=True)
         )
-        return cls(decoded, costs, previews=previewed[0] if previewed else {})
+        drafted = {}
+        if drafts:
+            values = [np.load(path.with_suffix(".npy")) for path in drafts]
+            drafted = {reward: np.concatenate(values)}
+            costs = replace(costs, draft=read_receipt(drafts[0])["evaluations"])
+        return cls(decoded, costs, previews=previewed[0] if previewed else {}, drafts=drafted)
 
     def __post_init__(self) -> None:
         for name, pair in self.rewards.items():

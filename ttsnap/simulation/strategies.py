@@ -128,7 +128,7 @@ def given_plan(
 ) -> dict[str, Any]:
     """As :func:`plan_schedules` for a schedule that is given."""
     plans, robust = [], []
-    drafted = any(check.step == DRAFT for check in schedule.checks)
+    drafted = schedule.drafted
     if drafted and not experiment.drafts:
         raise UserError(f"schedule {schedule}: looks at drafts, of which there are no rewards")
     for part in experiment.parts():

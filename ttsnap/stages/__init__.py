@@ -62,6 +62,10 @@ BaseReceipts = Annotated[
 FinetunedReceipts = Annotated[
     list[Path], typer.Option(help="Receipts of finetuned tensors, likewise.")
 ]
+DraftReceipts = Annotated[
+    list[Path] | None,
+    typer.Option(help="Receipts of drafts' rewards, block after block; none: without drafts."),
+]
 PreviewReceipt = Annotated[
     Path | None,
     typer.Option(help="Receipt of the preview that estimates are seen by; none: as decoded."),

@@ -14,6 +14,7 @@ from ttsnap.schedule import Schedule
 from ttsnap.stages import (
     BaseReceipts,
     CostReceipt,
+    DraftReceipts,
     FinetunedReceipts,
     ModelReceipt,
     RewardName,
@@ -31,6 +32,7 @@ class Settings(config.Settings):
     model: config.Model
     sampling: config.Sampling
     reward: config.RewardSettings
+    draft: config.Draft | None
 
 
 def main(
@@ -41,13 +43,14 @@ def main(
     base: BaseReceipts,
     finetuned: FinetunedReceipts,
     out: Annotated[Path, typer.Option(help="Plan to write.")],
+    drafts: DraftReceipts = None,
 ) -> None:
     from ttsnap.simulation.experiment import Experiment
     from ttsnap.simulation.source import read_costs
     from ttsnap.simulation.strategies import given_plan, plan_schedules, write_plan
 
     costs = read_costs(model, reward_cost, settings.accounting, previews=len(base) > 1)
-    experiment = Experiment.of_run(reward, base, finetuned, costs)
+    experiment = Experiment.of_run(reward, base, finetuned, costs, drafts or [])
     if settings.checks is None:
         planned = plan_schedules(experiment, settings.budgets, settings.seed, steps=settings.steps)
     else:
@@ -59,6 +62,8 @@ def main(
         "seed": settings.seed,
         "made_for": made_for(settings.model, settings.sampling, {reward: settings.reward}),
     }
+    if settings.draft:
+        planned = {"draft": settings.draft.model_dump(mode="json")} | planned
     write_plan(out, planned, experiment, provenance)
     for one in planned["plans"]:
         schedule = Schedule.from_json(one["checks"])

@@ -12,6 +12,7 @@ from ttsnap import config
 from ttsnap.stages import (
     BaseReceipts,
     CostReceipt,
+    DraftReceipts,
     FinetunedReceipts,
     ModelReceipt,
     RewardName,
@@ -37,6 +38,7 @@ def main(
     plan: Annotated[Path, typer.Option(help="Plan of the reward.")],
     curves: Annotated[Path, typer.Option(help="Table to write.")],
     omega: Annotated[Path, typer.Option(help="Table to write.")],
+    drafts: DraftReceipts = None,
 ) -> None:
     from ttsnap.schedule import read_plan
     from ttsnap.simulation.experiment import Experiment
@@ -45,7 +47,7 @@ def main(
 
     costs = read_costs(model, reward_cost, settings.accounting, previews=len(base) > 1)
     simulated = simulate_parts(
-        Experiment.of_run(reward, base, finetuned, costs),
+        Experiment.of_run(reward, base, finetuned, costs, drafts or []),
         read_plan(plan),
         settings.budgets,
         settings.draws,

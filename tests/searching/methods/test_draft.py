@@ -11,6 +11,7 @@ from ttsnap.diffusion import from_pipeline
 from ttsnap.diffusion.sampler import Sampler
 from ttsnap.errors import UserError
 from ttsnap.schedule import DRAFT
+from ttsnap.searching.methods import METHODS
 from ttsnap.searching.methods.draft import Drafts
 
 
@@ -23,7 +24,7 @@ def guided() -> Sampler:
 def test_a_draft_is_the_pipelines_own_run_of_fewer_steps(
     models: Models, guided: Sampler, drafts_guided: bool, price: float
 ) -> None:
-    options = Drafts(draft_steps=2, guided=drafts_guided, keep=0.5)
+    options = Drafts(draft_steps=2, draft_guided=drafts_guided, keep=0.5)
     found = models.search("draft", options, sampler=guided, budget=7.9 * FULL)
     seeds = [one.seed for one in found.candidates]
     drawn = guided.pipe(
@@ -54,6 +55,21 @@ def test_full_runs_are_pruned_as_well(models: Models) -> None:
     last = [max(one.scores) for one in found.candidates]
     assert {DRAFT, 1, STEPS - 1} == set(last)
     assert found.planned == pytest.approx(found.spent)
+
+
+@pytest.mark.parametrize("method", ["ttsp", "ttsnap", "ttsnap+zero-order"])
+def test_a_schedule_may_look_at_drafts_first(models: Models, method: str) -> None:
+    """As plans of runs with drafts have them: the method ``draft`` with checks is one of these."""
+    given = {"schedule": "draft:0.5,1:0.5", "draft_steps": 2}
+    found = models.search(method, METHODS[method].options(**given), budget=20 * FULL)
+    pruned = [one for one in found.candidates if one.origin.startswith("seed")]
+    assert {DRAFT, 1, None} == {one.pruned_at for one in pruned}
+    if method == "ttsp":
+        other = models.search(
+            "draft", Drafts(draft_steps=2, keep=0.5, prune="1:0.5"), budget=20 * FULL
+        )
+        assert [one.scores for one in found.candidates] == [one.scores for one in other.candidates]
+        assert found.spent == other.spent
 
 
 def test_one_candidate_needs_no_draft(models: Models) -> None:

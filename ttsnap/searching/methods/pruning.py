@@ -6,7 +6,7 @@ from operator import mul
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
 from ttsnap.errors import UserError
 from ttsnap.schedule import Schedule, affords, check_steps
@@ -17,11 +17,26 @@ if TYPE_CHECKING:
     from ttsnap.searching.executor import Cohort, Executor
 
 
-class Pruning(MethodOptions):
+SHARE = 0.4  # of a run's steps that a draft takes
+
+
+class Drafting(MethodOptions):
+    """What a draft is, for methods that may look at them."""
+
+    draft_steps: PositiveInt | None = Field(
+        None, description=f"Steps of a draft; by default {SHARE} of the model's, to the nearest."
+    )
+    draft_guided: bool = Field(
+        False, description="Whether drafts pay for classifier-free guidance, if the model has any."
+    )
+
+
+class Pruning(Drafting):
     """Checks at which the worst candidates are dropped (arXiv 2511.22242, section 3)."""
 
     schedule: str = Field(
-        description="Checks STEP:KEEP,… such as 2:0.4,6:0.4; empty prunes nothing."
+        description="Checks STEP:KEEP,… such as 2:0.4,6:0.4, before them draft:KEEP; empty prunes "
+        "nothing."
     )
 
     def checks(self, steps: int) -> Schedule:
@@ -33,6 +48,44 @@ class Pruning(MethodOptions):
         schedule = Schedule.parse(self.schedule)
         check_steps(schedule, steps)
         return schedule
+
+
+def scheduled(run: Executor, options: Drafting) -> Schedule:
+    """The schedule of a method's options, with drafts at hand if it looks at them.
+
+    Where the budget then is for one candidate, which no draft could help, nobody is looked at.
+
+    Raises:
+        UserError: drafts would save nothing, or the solver cannot take so few steps.
+    """
+    schedule = options.checks(run.sampler.steps)
+    if not schedule.drafted:
+        return schedule
+    _make_drafts(run, options)
+    return schedule if run.meter.costs.largest_n(run.meter.left, schedule) > 1 else Schedule()
+
+
+def _make_drafts(run: Executor, options: Drafting) -> None:
+    """Have drafts at hand; if nobody says of how many steps, of a number that the solver can take.
+
+    Raises:
+        UserError: it cannot take the number, or drafts would save nothing.
+    """
+    whole = run.sampler.steps
+    wanted = options.draft_steps or max(1, round(SHARE * whole))
+    if wanted >= whole and (options.draft_guided or not run.sampler.guided):
+        raise UserError(
+            f"method {run.task.method}: a draft of {wanted} steps costs no less than a run of "
+            f"{whole}; give fewer steps"
+        )
+    possible = [wanted] if options.draft_steps else range(wanted, whole)
+    for steps in possible:
+        try:
+            run.make_drafts(steps, options.draft_guided)
+            break
+        except UserError:
+            if steps == possible[-1]:
+                raise
 
 
 def affordable(run: Executor, schedule: Schedule = Schedule()) -> int:

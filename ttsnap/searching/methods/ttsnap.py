@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ttsnap.searching.methods.base import Method
-from ttsnap.searching.methods.pruning import Pruning, affordable, prune
+from ttsnap.searching.methods.pruning import Pruning, affordable, prune, scheduled
 
 if TYPE_CHECKING:
     from ttsnap.searching.executor import Executor
@@ -18,7 +18,7 @@ def ttsnap(run: Executor, options: Pruning) -> None:
     candidates are dropped, and the others go on. A step without checkpoints is checked by the
     rewards themselves, as all are in ttsp. As many candidates are started as the budget affords.
     """
-    schedule = options.checks(run.sampler.steps)
+    schedule = scheduled(run, options)
     prune(run, schedule, affordable(run, schedule))
 
 

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from ttsnap.schedule import Schedule
 from ttsnap.searching.methods.base import Method
-from ttsnap.searching.methods.pruning import Pruning, affordable, largest, prune
+from ttsnap.searching.methods.pruning import Pruning, affordable, largest, prune, scheduled
 from ttsnap.searching.methods.zero_order import Climbing, Pivot, climb
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def refine(run: Executor, options: Refinement) -> None:
     The two are those of arXiv 2511.22242, section 3, and arXiv 2501.09732, section 4.1.
     Neighbours are finished and compared by their final images.
     """
-    schedule = options.checks(run.sampler.steps)
+    schedule = scheduled(run, options)
     affordable(run, schedule)
     prune(run, schedule, max(1, largest(run, schedule, (1 - options.share) * run.task.budget)))
     ledger = run.ledger
