@@ -6,11 +6,15 @@ import re
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from tests.workflow.conftest import PROMPTS, Workflow
+from ttsnap.config import Model, RewardSettings, Sampling
+from ttsnap.diffusion import load_sampler
 from ttsnap.diffusion.linear_preview import LinearPreview
+from ttsnap.rewards import load_reward
 from ttsnap.schedule import read_plan
 from ttsnap.store.tensors import RewardTensor, read_table
 from ttsnap.store.trajectories import open_store
@@ -53,6 +57,32 @@ def test_a_tensor_of_more_than_a_million_images_is_scored_by_several_jobs(
     splits["test"] = {**splits["test"], "images": 100_000}
     jobs = workflow.planned("run=fresh", f"splits={json.dumps(splits)}")
     assert (jobs["tensor"], jobs["tensor_block"]) == (8, 8)
+
+
+def test_drafts_are_the_pipelines_own_cheap_runs_and_have_plans(finished: Workflow) -> None:
+    folder = finished.run / "drafts/clip/test"
+    receipts = [json.loads(file.read_bytes()) for file in folder.glob("*.json")]
+    assert [(one["shape"][1], one["evaluations"]) for one in receipts] == [(8, 2 * 0.5)] * 2
+    rewards = np.concatenate([np.load(file) for file in sorted(folder.glob("*.npy"))])
+    store = open_store(finished.run / "trajectories/test.zarr")
+    sampling = Sampling.model_validate(finished.settings["sampling"])
+    sampler = load_sampler(Model(path=str(finished.folder / "generator")), sampling)
+    prompts = [store.prompts[4].text] * 8
+    drawn = sampler.pipe(
+        prompts,
+        num_inference_steps=2,
+        guidance_scale=1.0,
+        height=sampler.height,
+        width=sampler.width,
+        latents=sampler.noise(store.seeds[4].tolist()),
+        output_type="np",
+    ).images
+    reward = load_reward(RewardSettings(path=str(finished.folder / "clip")), name="clip")
+    seen = reward.score(np.round(drawn * 255).astype(np.uint8), prompts)
+    np.testing.assert_allclose(rewards[4], seen, atol=1e-3)
+    assert read_plan(finished.run / "plan/clip.json")["draft"] == {"steps": 2, "guided": False}
+    omega = pd.read_csv(finished.run / "simulation/clip/omega.csv")
+    assert {"draft", "draft+ttsp", "draft+ttsnap", "best"} <= {*omega.strategy}
 
 
 def test_a_finished_run_has_nothing_to_do(finished: Workflow) -> None:
@@ -218,7 +248,8 @@ def test_what_a_run_leaves_is_whole(finished: Workflow) -> None:
     base = RewardTensor.load(run / "tensors/clip/test.base.zarr")
     assert base.values.shape == (5, 8, 4)
     plan = read_plan(run / "plan/clip.json")
-    strategies = ["ttsp", "ttsnap", "ttsp@preview", "ttsnap@preview", "best"]
+    strategies = ["ttsp", "ttsnap", "ttsp@preview", "ttsnap@preview"]
+    strategies += ["draft", "draft+ttsp", "draft+ttsnap", "best"]
     assert [one["strategy"] for one in plan["plans"]] == [s for s in strategies for _ in range(3)]
     snap = [one for one in plan["plans"] if one["run_as"].startswith("ttsnap")]
     checked = {check["step"] for one in snap for check in one["checks"]}

@@ -44,7 +44,7 @@ class Config(Settings):
     costs: Costs = Costs()
     draft: Draft | None = Field(
         None,
-        description="Cheap runs that plans may look at first, as {steps: 4, guided: false}; null: none.",
+        description="Cheap runs that plans may look at, {steps: 4, guided: false}; null: none.",
     )
     simulation: Simulation = Simulation()
     search: Search = Search()
