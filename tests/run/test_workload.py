@@ -172,3 +172,10 @@ def test_published_rewards_are_counted_without_their_weights(
     assert "do not fit into 24 GB; with one of these they do:\n  runtime.vae_slicing:" in printed
     assert ttsnap("estimate", "--gpu-memory", "much") == 1
     assert "--gpu-memory much: expected such as 24GB" in capsys.readouterr().err
+
+
+def test_drafts_are_counted_where_there_are_any() -> None:
+    found = {one.name: one for one in workload(load_config(CONFIG | {"draft": {"steps": 4}}))}
+    assert {*found} - {*stages()} == {f"drafts {r} {s}" for r in "ab" for s in ("val", "test")}
+    val = found["drafts a val"]
+    assert (len(val.jobs), val.count, val.evaluations, val.scores) == (2, 4 * 3, 4 * 3 * 4, 12)

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from diffusers import EulerDiscreteScheduler
 
 from tests.workflow.conftest import PROMPTS, Workflow
-from ttsnap.config import Model, RewardSettings, Sampling
+from ttsnap.config import Model, RewardSettings, Runtime, Sampling
 from ttsnap.diffusion import load_sampler
 from ttsnap.diffusion.linear_preview import LinearPreview
 from ttsnap.rewards import load_reward
@@ -66,7 +67,11 @@ def test_drafts_are_the_pipelines_own_cheap_runs_and_have_plans(finished: Workfl
     rewards = np.concatenate([np.load(file) for file in sorted(folder.glob("*.npy"))])
     store = open_store(finished.run / "trajectories/test.zarr")
     sampling = Sampling.model_validate(finished.settings["sampling"])
-    sampler = load_sampler(Model(path=str(finished.folder / "generator")), sampling)
+    generator = Model(path=str(finished.folder / "generator"))
+    sampler = load_sampler(generator, sampling, Runtime(device="cpu"))
+    sampler.pipe.scheduler = EulerDiscreteScheduler.from_config(
+        sampler.pipe.scheduler.config, **finished.settings["sampling"]["scheduler"]["options"]
+    )
     prompts = [store.prompts[4].text] * 8
     drawn = sampler.pipe(
         prompts,
