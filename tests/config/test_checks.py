@@ -29,7 +29,7 @@ def nested(path: str, value: Any) -> dict[str, Any]:
         ("splits.val.image", 3, "splits.val.image: unknown key; did you mean images?"),
         ("simulation.checks", [{"step": 1, "keep": 1, "stop": 2}], "simulation.checks.0.stop: unk"),
         ("seed.root", 1, 'seed: should be a valid integer, not {"root": 1}'),
-        ("draft", {"steps": 12}, "draft.steps: a draft of 12 steps is no cheap look at a run of 12"),
+        ("draft", {"steps": 12}, "draft.steps: a draft of 12 steps is no cheap look at a run"),
         # Wrong types
         ("sampling.steps", "12", 'sampling.steps: should be a valid integer, not "12"'),
         ("sampling.steps", 12.0, "sampling.steps: should be a valid integer, not 12.0"),
