@@ -16,13 +16,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from ttsnap.config import Config, load_config
 from ttsnap.diffusion import load_sampler
 from ttsnap.diffusion.sampler import Sampler
-from ttsnap.drawing.style import WIDTH, band, colour, head, save, styled
+from ttsnap.generate import draft_images
 from ttsnap.progress import quiet_libraries, track
+from ttsnap.report import figures
+from ttsnap.report.figures.looks import SERIES
 from ttsnap.rewards import Reward, load_reward
 from ttsnap.run.status import SETTINGS
 from ttsnap.schedule import AT_PREVIEWS, CostModel
@@ -34,27 +35,15 @@ from ttsnap.store.trajectories import TrajectoryStore, open_store
 
 SPLITS = ("val", "test")
 IMAGES = range(4, 13)  # whole ones that budgets pay for
-SERIES = {
-    "ttsp": "checks of decodes, untouched reward",
-    "ttsnap": "checks of decodes, noise-aware",
-    "ttsp@preview": "checks of previews, untouched reward",
-    "ttsnap@preview": "checks of previews, noise-aware",
-    "draft": "drafts without guidance",
-    "draft+ttsp": "drafts with guidance",
-}
-"""What is drawn, by the strategy whose colour it has."""
+NAMES = SERIES | {"draft": "drafts without guidance", "draft+ttsp": "drafts with guidance"}
 
 
 def drafts(sampler: Sampler, reward: Reward, store: TrajectoryStore, words: str) -> np.ndarray:
     """Rewards (P, I) of drafts from the noise of all images of a store."""
     rows = []
     for number, prompt in enumerate(track(store.prompts, words)):
-        seeds = [int(seed) for seed in store.seeds[number]]
-        texts = sampler.encode([prompt.text], [prompt.negative])
-        state = sampler.start(texts, seeds, rows=[0] * len(seeds))
-        while not state.done:
-            state, _ = sampler.step(state)
-        rows.append(reward.score(sampler.decode(state.latents), [prompt.text] * len(seeds)))
+        batches = draft_images(sampler, store, number, store.images_per_prompt)
+        rows.append(np.concatenate([reward.score(b, [prompt.text] * len(b)) for b in batches]))
     return np.stack(rows)
 
 
@@ -108,29 +97,6 @@ def looks(
     return pd.DataFrame(rows).sort_values(["series", "price"])
 
 
-@styled
-def draw(table: pd.DataFrame, path: Path) -> None:
-    """Kendall τ against price, a line for each kind of look."""
-    figure = Figure(figsize=(WIDTH, 3.9))
-    head(
-        figure,
-        "Where information is cheap",
-        "Kendall τ between what a look says of candidates and the reward of their final images, "
-        "against\nwhat one candidate pays for it; mean over test prompts with 95 % interval",
-    )
-    ax = figure.subplots()
-    figure.subplots_adjust(left=0.075, right=0.98, top=0.82, bottom=0.12)
-    for series, name in SERIES.items():
-        rows = table[table.series == series]
-        if len(rows):
-            band(ax, rows.price, rows, colour(series), name=name)
-    ax.legend(loc="upper left", frameon=False, labelcolor="linecolor", fontsize=8.5)
-    ax.set_xlabel("price of the look: evaluations with guidance, decode and score included")
-    ax.set_ylabel("Kendall τ")
-    ax.set_xlim(left=0)
-    save(figure, path)
-
-
 def interval(row: pd.Series, name: str, form: str = "+.1f") -> str:
     mean, low, high = (row[f"{name}{end}"] for end in ("", "_low", "_high"))
     return f"{mean:{form}} [{low:{form}}, {high:{form}}]"
@@ -156,11 +122,11 @@ def main(run: Path, out: Path, steps: list[int]) -> None:
             made[split][count, guided] = np.load(kept)
 
     table = looks(run, name, costs, made["test"])
-    draw(table, out / "looks.png")
+    figures.looks(table, out / "looks.png", whole=costs.cost(1) / costs.denoise, names=NAMES)
     print("| look | what judges | price, evaluations | Kendall τ |\n|---|---|---|---|")
     for row in table.to_dict("records"):
         tau = "{mean:.3f} [{low:.3f}, {high:.3f}]".format(**row)
-        print(f"| {row['look']} | {SERIES[row['series']]} | {row['price']:.2f} | {tau} |")
+        print(f"| {row['look']} | {NAMES[row['series']]} | {row['price']:.2f} | {tau} |")
 
     pairs = {split: of_tensors(run, name, split, costs.steps) for split in SPLITS}
     plain = replace(costs, preview=None)

@@ -64,6 +64,9 @@ rule evaluate:
     input:
         base=f"{RUN}/tensors/{{reward}}{{look}}/test.base.json",
         finetuned=f"{RUN}/tensors/{{reward}}{{look}}/test.finetuned.json",
+        drafts=lambda wildcards: (
+            [] if wildcards.look else draft_receipts(wildcards.reward, "test")
+        ),
     output:
         f"{RUN}/evaluation/{{reward}}{{look}}.csv",
     log:
@@ -80,8 +83,9 @@ rule evaluate:
         source=source_hash(
             "ttsnap/narf/evaluate.py", "ttsnap/stats.py", "ttsnap/stages/evaluate.py"
         ),
+        drafts=lambda wildcards, input: repeated("--drafts", input.drafts),
     message:
         "Evaluate the finetuned {wildcards.reward}{wildcards.look} on test"
     shell:
         "python -m ttsnap.stages.evaluate --base {input.base:q} --finetuned {input.finetuned:q}"
-        " --out {output:q} 2>&1 | tee {log:q}"
+        " {params.drafts} --out {output:q} 2>&1 | tee {log:q}"

@@ -5,7 +5,16 @@ METRICS = ["reward", *["held_out"] * bool(JUDGE), *["oracle"] * bool(CONFIG.judg
 # Of two methods, curves over compute would repeat what the comparisons show.
 CURVES = METRICS if len(CONFIG.search.methods) > 2 else ["diversity"]
 CHARTS = [
-    *["live", "rank_consistency", "reward_vs_budget", "omega", "schedules", "costs", "stages"],
+    *[
+        "live",
+        "rank_consistency",
+        "looks",
+        "reward_vs_budget",
+        "omega",
+        "schedules",
+        "costs",
+        "stages",
+    ],
     *["reward_by_compute", "reward_by_seconds"],
     *[f"training{look}" for look in LOOKS],
     *[metric for metric in METRICS if metric in ("held_out", "oracle")],
@@ -33,6 +42,7 @@ rule report:
         rank_consistency=figure(
             "rank_consistency.png", "Noise-aware reward", "rank_consistency.rst"
         ),
+        looks=figure("looks.png", "Noise-aware reward", "looks.rst"),
         training=[
             figure(f"training{look}.png", "Noise-aware reward", "training.rst") for look in LOOKS
         ],

@@ -86,6 +86,8 @@ def test_drafts_are_the_pipelines_own_cheap_runs_and_have_plans(finished: Workfl
     seen = reward.score(np.round(drawn * 255).astype(np.uint8), prompts)
     np.testing.assert_allclose(rewards[4], seen, atol=1e-3)
     assert read_plan(finished.run / "plan/clip.json")["draft"] == {"steps": 2, "guided": False}
+    evaluated = pd.read_csv(finished.run / "evaluation/clip.csv")
+    assert len(evaluated[evaluated.kind == "draft"]) == 4
     omega = pd.read_csv(finished.run / "simulation/clip/omega.csv")
     assert {"draft", "draft+ttsp", "draft+ttsnap", "best"} <= {*omega.strategy}
 

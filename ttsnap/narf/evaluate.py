@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ttsnap.schedule import Check
+from ttsnap.schedule import DRAFT, Check
 from ttsnap.stats import kendall_tau_rows, mean_interval
 
 if TYPE_CHECKING:
@@ -79,12 +81,32 @@ def evaluate(base: RewardTensor, finetuned: RewardTensor) -> pd.DataFrame:
             ("finetuned", after[metric], np.array(base.steps)[trained]),
             ("difference", after[metric] - values[:, trained], np.array(base.steps)[trained]),
         ]:
-            rows += zip(
-                steps,
-                [kind] * len(steps),
-                [metric] * len(steps),
-                *mean_interval(found),
-                strict=True,
-            )
+            rows += _rows(metric, kind, steps, found)
     table = pd.DataFrame(rows, columns=[*COLUMNS])
     return table.sort_values("step", kind="stable", ignore_index=True)
+
+
+def evaluate_drafts(drafts: NDArray[Any], final: NDArray[Any]) -> pd.DataFrame:
+    """Measure rewards of drafts against those of final images, as :func:`evaluate` does those of
+    steps.
+
+    Args:
+        drafts: (P, I).
+        final: (P, I), of the same trajectories.
+
+    Returns:
+        The same columns; the step is ``DRAFT``, the kind ``draft``.
+    """
+    import pandas as pd
+
+    rows: list[tuple[Any, ...]] = []
+    for metric, values in prompt_metrics(drafts[:, :, None], final).items():
+        rows += _rows(metric, "draft", [DRAFT], values)
+    return pd.DataFrame(rows, columns=[*COLUMNS])
+
+
+def _rows(
+    metric: str, kind: str, steps: Sequence[int] | NDArray[Any], values: NDArray[Any]
+) -> Iterator[tuple[Any, ...]]:
+    """Of values (P, S)."""
+    return zip(steps, repeat(kind), repeat(metric), *mean_interval(values))

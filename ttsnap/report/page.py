@@ -32,6 +32,7 @@ DETAILS = {
     "compute_oracle": "Captions that hold, for the compute spent",
     "compute_held_out": "Held-out reward, for the compute spent",
     "compute_diversity": "Diversity of finished pictures, for the compute spent",
+    "looks": "What each kind of look at a candidate tells, for its price",
     "omega": "What pruning is worth against best-of-N",
     "schedules": "The schedules chosen over budgets",
     "training": "Finetuning of the noise-aware reward, step by step",

@@ -1,4 +1,4 @@
-"""How well base and finetuned rewards predict the final image's reward, step by step."""
+"""How well rewards predict that of the final image: base and finetuned by step, and of drafts."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import logging
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
+import pandas as pd
 import typer
 
-from ttsnap.stages import BaseReceipt, FinetunedReceipt, run
+from ttsnap.stages import BaseReceipt, DraftReceipts, FinetunedReceipt, run
 from ttsnap.store.tensors import RewardTensor
 
 
@@ -16,11 +18,16 @@ def main(
     base: BaseReceipt,
     finetuned: FinetunedReceipt,
     out: Annotated[Path, typer.Option()],
+    drafts: DraftReceipts = None,
 ) -> None:
-    from ttsnap.narf.evaluate import evaluate
+    from ttsnap.narf.evaluate import evaluate, evaluate_drafts
 
     tensors = [RewardTensor.load(receipt.with_suffix(".zarr")) for receipt in (base, finetuned)]
-    evaluate(*tensors).to_csv(out, index=False)
+    tables = [evaluate(*tensors)]
+    if drafts:
+        drafted = np.concatenate([np.load(path.with_suffix(".npy")) for path in drafts])
+        tables.append(evaluate_drafts(drafted, tensors[0].values[:, :, -1]))
+    pd.concat(tables).to_csv(out, index=False)
     logging.info("%d prompts, %d steps evaluated", len(tensors[0].values), len(tensors[0].steps))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -94,6 +95,13 @@ def main(
         look: pd.read_csv(folder / f"evaluation/{name}{look}.csv") for look in settings.looks
     }
     figures.rank_consistency(evaluations, figures_folder / "rank_consistency", schedule=schedule)
+    known = prices(previews=True)
+    known = replace(known, draft=plan["costs"].get("draft"))
+    figures.looks(
+        figures.priced_looks(evaluations, known),
+        figures_folder / "looks",
+        whole=known.cost(1) / known.denoise,
+    )
     curves, omega = (
         named(pd.read_csv(folder / f"simulation/{name}/{table}.csv"))
         for table in ("curves", "omega")

@@ -1,5 +1,6 @@
 """The charts, one file a subject: each takes tidy tables, draws one figure and writes it."""
 
+from ttsnap.report.figures.looks import looks, priced_looks
 from ttsnap.report.figures.reward import rank_consistency, training
 from ttsnap.report.figures.run import costs, stages
 from ttsnap.report.figures.search import (
@@ -17,8 +18,10 @@ __all__ = [
     "costs",
     "held_out",
     "live",
+    "looks",
     "omega",
     "oracle_accuracy",
+    "priced_looks",
     "rank_consistency",
     "ranked_methods",
     "reward_by",
