@@ -171,6 +171,7 @@ def clone(
         **workflow.settings,
         "narf": {"steps": [1], "epochs": 1, "batch_size": 4},
         "rewards": {"clip": {"path": "clip"}},
+        "draft": None,
         "search": {
             "methods": ["best-of-n", "ttsnap"],
             "budgets": workflow.settings["search"]["budgets"],
