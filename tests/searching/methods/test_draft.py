@@ -86,6 +86,12 @@ def test_a_draft_that_saves_nothing_is_refused(models: Models, guided: Sampler, 
         assert models.search("draft", Drafts(draft_steps=steps), sampler=guided).image.any()
 
 
+def test_a_single_step_can_be_drafted_without_guidance(models: Models) -> None:
+    once = from_pipeline(tiny_stable_diffusion(), {"steps": 1, "guidance_scale": 4.0})
+    found = models.search("draft", sampler=once, budget=2 * FULL)
+    assert {DRAFT, None} == {one.pruned_at for one in found.candidates}
+
+
 def test_stopped_while_drafting_one_image_is_finished(models: Models) -> None:
     asked = iter(range(100))
     found = models.search("draft", cancelled=lambda: next(asked) > 0)

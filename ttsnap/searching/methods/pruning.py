@@ -78,7 +78,7 @@ def _make_drafts(run: Executor, options: Drafting) -> None:
             f"method {run.task.method}: a draft of {wanted} steps costs no less than a run of "
             f"{whole}; give fewer steps"
         )
-    possible = [wanted] if options.draft_steps else range(wanted, whole)
+    possible = [wanted] if options.draft_steps else range(wanted, max(whole, wanted + 1))
     for steps in possible:
         try:
             run.make_drafts(steps, options.draft_guided)
