@@ -88,7 +88,7 @@ def test_a_draft_that_saves_nothing_is_refused(models: Models, guided: Sampler, 
 
 def test_a_single_step_can_be_drafted_without_guidance(models: Models) -> None:
     once = from_pipeline(tiny_stable_diffusion(), {"steps": 1, "guidance_scale": 4.0})
-    found = models.search("draft", sampler=once, budget=2 * FULL)
+    found = models.search("draft", Drafts(), sampler=once, budget=2 * FULL)
     assert {DRAFT, None} == {one.pruned_at for one in found.candidates}
 
 
