@@ -200,6 +200,7 @@ def staged(
     known = {"budgets": [14.0, 28.0], "accounting": "corrected", "seed": 0}
     asked = plan_stage.Settings(
         checks=None,
+        draft=None,
         steps=[1, 2],
         model=Model(),
         sampling=Sampling(),
