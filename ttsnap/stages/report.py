@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -18,7 +17,7 @@ from ttsnap import config
 from ttsnap.config import load_config
 from ttsnap.prompts import folder_name
 from ttsnap.run.status import SETTINGS, rows, stage_statuses
-from ttsnap.schedule import Schedule, planned_schedule, read_plan, split_look
+from ttsnap.schedule import CostModel, Schedule, planned_schedule, read_plan, split_look
 from ttsnap.searching.methods import METHODS
 from ttsnap.simulation.experiment import BEST, TTSNAP, TTSP, named
 from ttsnap.stages import StoreOption, json_option, run
@@ -95,8 +94,7 @@ def main(
         look: pd.read_csv(folder / f"evaluation/{name}{look}.csv") for look in settings.looks
     }
     figures.rank_consistency(evaluations, figures_folder / "rank_consistency", schedule=schedule)
-    known = prices(previews=True)
-    known = replace(known, draft=plan["costs"].get("draft"))
+    known = CostModel(**plan["costs"], steps=plan["steps"])
     figures.looks(
         figures.priced_looks(evaluations, known),
         figures_folder / "looks",

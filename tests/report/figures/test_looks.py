@@ -30,6 +30,9 @@ def test_a_look_is_drawn_at_what_a_candidate_pays_for_it(tmp_path: Path) -> None
     assert prices["ttsnap@preview", 3] == pytest.approx(4 + 0.15)
     assert prices["draft", -1] == pytest.approx(2.5 + 0.4)
     assert table[table.series == "draft"]["mean"].item() == pytest.approx(1 - 2 / 15)
+    # Of one look, previews are what all checks see and pay for.
+    alone = figures.priced_looks({"": evaluation(range(1, 4))}, COSTS).set_index("series")
+    assert alone.price["ttsp"].min() == pytest.approx(1 + 0.15)
     assert table.step.max() == 10  # the last one is the final image itself
     figures.looks(table, tmp_path / "a.png", whole=12.4)
     pixels = read(tmp_path / "a.png")

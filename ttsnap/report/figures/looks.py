@@ -12,8 +12,8 @@ from ttsnap.drawing.style import WIDTH, band, colour, head, save, styled
 from ttsnap.schedule import DRAFT, CostModel
 
 SERIES = {
-    "ttsp": "checks of decodes, untouched reward",
-    "ttsnap": "checks of decodes, noise-aware",
+    "ttsp": "checks, untouched reward",
+    "ttsnap": "checks, noise-aware",
     "ttsp@preview": "checks of previews, untouched reward",
     "ttsnap@preview": "checks of previews, noise-aware",
     "draft": "drafts",
@@ -34,11 +34,12 @@ def priced_looks(evaluations: Mapping[str, pd.DataFrame], costs: CostModel) -> p
     """
     rows = []
     for suffix, found in evaluations.items():
-        decode = costs.preview if suffix and costs.preview is not None else costs.decode
+        # Where candidates are looked at in two ways, the usual one is by decodes.
+        look = costs.verify if len(evaluations) > 1 and not suffix else costs.check
         tau = found[(found.metric == "kendall_tau") & (found.step < costs.steps - 1)]
         for kind, series in (("base", "ttsp"), ("finetuned", "ttsnap")):
             some = tau[tau.kind == kind]
-            price = some.step + 1 + (decode + costs.reward) / costs.denoise
+            price = some.step + 1 + look / costs.denoise
             rows.append(some.assign(series=series + suffix, price=price))
         some = tau[tau.kind == "draft"]
         if len(some):
