@@ -110,10 +110,13 @@ def block_prompts(split, block):
     return PROMPTS[split][int(block) * per_job : (int(block) + 1) * per_job]
 
 
+def split_blocks(split):
+    """Names of the blocks of a split's store."""
+    return block_names(len(PROMPTS[split]), getattr(CONFIG.splits, split).prompts_per_job)
+
+
 def trajectory_receipts(split):
-    per_job = getattr(CONFIG.splits, split).prompts_per_job
-    blocks = block_names(len(PROMPTS[split]), per_job)
-    return [f"{RUN}/trajectories/{split}/block_{block}.json" for block in blocks]
+    return [f"{RUN}/trajectories/{split}/block_{block}.json" for block in split_blocks(split)]
 
 
 def lost_receipts():
@@ -184,9 +187,7 @@ def draft_receipts(reward, split):
     """Receipts of the rewards of drafts; none where there are no drafts."""
     if CONFIG.draft is None:
         return []
-    per_job = getattr(CONFIG.splits, split).prompts_per_job
-    blocks = block_names(len(PROMPTS[split]), per_job)
-    return [f"{RUN}/drafts/{reward}/{split}/block_{block}.json" for block in blocks]
+    return [f"{RUN}/drafts/{reward}/{split}/block_{block}.json" for block in split_blocks(split)]
 
 
 def method_of(name):
@@ -227,6 +228,12 @@ def figure(name, category, caption):
 def repeated(option, values):
     """An option given once for each value."""
     return " ".join(f"{option} {shlex.quote(str(value))}" for value in values)
+
+
+def experiment_options(wildcards, input):
+    """Receipts of what is planned and simulated on."""
+    names = ("base", "finetuned", "drafts")
+    return " ".join(repeated(f"--{name}", getattr(input, name)) for name in names)
 
 
 def source_hash(*sources):

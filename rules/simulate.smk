@@ -75,18 +75,12 @@ rule plan:
             "ttsnap/schedule.py",
             "ttsnap/stages/plan.py",
         ),
-        tensors=lambda wildcards, input: " ".join(
-            [
-                repeated("--base", input.base),
-                repeated("--finetuned", input.finetuned),
-                repeated("--drafts", input.drafts),
-            ]
-        ),
+        rewards=experiment_options,
     message:
         "Plan TTSp and TTSnap with {wildcards.reward} on val"
     shell:
         "python -m ttsnap.stages.plan --settings {params.settings:q} --reward {wildcards.reward}"
-        " --model {input.model:q} --reward-cost {input.reward_cost:q} {params.tensors}"
+        " --model {input.model:q} --reward-cost {input.reward_cost:q} {params.rewards}"
         " --out {output:q} 2>&1 | tee {log:q}"
 
 
@@ -124,17 +118,11 @@ rule simulate:
             "ttsnap/schedule.py",
             "ttsnap/stages/simulate.py",
         ),
-        tensors=lambda wildcards, input: " ".join(
-            [
-                repeated("--base", input.base),
-                repeated("--finetuned", input.finetuned),
-                repeated("--drafts", input.drafts),
-            ]
-        ),
+        rewards=experiment_options,
     message:
         "Simulate best-of-N, TTSp and TTSnap with {wildcards.reward} on test"
     shell:
         "python -m ttsnap.stages.simulate --settings {params.settings:q}"
         " --reward {wildcards.reward} --model {input.model:q}"
-        " --reward-cost {input.reward_cost:q} {params.tensors} --plan {input.plan:q}"
+        " --reward-cost {input.reward_cost:q} {params.rewards} --plan {input.plan:q}"
         " --curves {output.curves:q} --omega {output.omega:q} 2>&1 | tee {log:q}"

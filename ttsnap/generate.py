@@ -152,10 +152,7 @@ def draft_images(
         some = seeds[part.start : part.stop]
         state = drafter.start(conditioning, some, [0] * len(some))
         for step in range(drafter.steps):
-            noise = None
-            if drafter.stochastic:
-                noise = drafter.noise([step_seed(seed, step) for seed in some])
-            state, _ = drafter.step(state, noise)
+            state, _ = drafter.step(state, _noise(drafter, some, step))
         return drafter.decode(state.latents)
 
     return list(Backoff(batch_size).map(sample, len(seeds)))
@@ -257,9 +254,7 @@ def _sample(
     # While the host waits for pixels and converts them, the device goes on denoising.
     with ThreadPoolExecutor(max_workers=1) as decoder:
         for step in range(sampler.steps):
-            noise = None
-            if sampler.stochastic:
-                noise = sampler.noise([step_seed(seed, step) for seed in seeds[some].tolist()])
+            noise = _noise(sampler, seeds[some].tolist(), step)
             state, estimate = sampler.step(state, noise)
             if step in store.steps:
                 if store.latents is not None:
@@ -271,6 +266,13 @@ def _sample(
                 if not sampler.decodes_aside:
                     decoded[-1].result()
     return [*(images.result() for images in decoded), *latents]
+
+
+def _noise(sampler: Sampler, seeds: Sequence[int], step: int) -> torch.Tensor | None:
+    """What a step adds to each candidate; None where steps add nothing."""
+    if not sampler.stochastic:
+        return None
+    return sampler.noise([step_seed(seed, step) for seed in seeds])
 
 
 def _decoded(

@@ -34,6 +34,13 @@ def weight_files(section: Settings) -> list[tuple[str, Path]]:
     )
 
 
+def weight_stamps(section: Settings) -> list[tuple[str, int, int]]:
+    """Name, size and date, in ns, of each of :func:`weight_files`: what tells changed ones apart
+    without reading them."""
+    files = [(name, file.stat()) for name, file in weight_files(section)]
+    return [(name, found.st_size, found.st_mtime_ns) for name, found in files]
+
+
 def _places(settings: Mapping[str, Any]) -> Iterator[str]:
     """What may be local files or folders among nested settings."""
     for key, value in settings.items():

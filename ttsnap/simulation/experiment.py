@@ -15,6 +15,7 @@ from ttsnap.errors import UserError
 from ttsnap.schedule import AT_PREVIEWS, DRAFT, CostModel
 from ttsnap.simulation.source import RewardPair, load_pair
 from ttsnap.store.receipts import read_receipt
+from ttsnap.store.tensors import read_drafts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,8 +74,7 @@ class Experiment:
         )
         drafted = {}
         if drafts:
-            values = [np.load(path.with_suffix(".npy")) for path in drafts]
-            drafted = {reward: np.concatenate(values)}
+            drafted = {reward: read_drafts(drafts)}
             costs = replace(costs, draft=read_receipt(drafts[0])["evaluations"])
         return cls(decoded, costs, previews=previewed[0] if previewed else {}, drafts=drafted)
 

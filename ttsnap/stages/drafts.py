@@ -16,7 +16,7 @@ import typer
 
 from ttsnap import config
 from ttsnap.diffusion.sources import in_precision_of
-from ttsnap.run.weights import weight_files
+from ttsnap.run.weights import weight_stamps
 from ttsnap.stages import RewardName, RuntimeOption, StoreOption, json_option, run
 from ttsnap.store.files import atomic, sha256_of
 from ttsnap.store.receipts import write_receipt
@@ -90,11 +90,8 @@ def main(
 
 def _fingerprint(settings: Settings, store: str) -> str:
     """Of what decides the rewards."""
-    digest = hashlib.sha256(f"{settings.model_dump_json()}\0{store}".encode())
-    for name, file in weight_files(settings.reward):
-        found = file.stat()
-        digest.update(f"{name} {found.st_size} {found.st_mtime_ns}".encode())
-    return digest.hexdigest()[:16]
+    known = f"{settings.model_dump_json()}\0{store}\0{weight_stamps(settings.reward)}"
+    return hashlib.sha256(known.encode()).hexdigest()[:16]
 
 
 if __name__ == "__main__":

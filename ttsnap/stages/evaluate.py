@@ -6,12 +6,11 @@ import logging
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import pandas as pd
 import typer
 
 from ttsnap.stages import BaseReceipt, DraftReceipts, FinetunedReceipt, run
-from ttsnap.store.tensors import RewardTensor
+from ttsnap.store.tensors import RewardTensor, read_drafts
 
 
 def main(
@@ -25,8 +24,7 @@ def main(
     tensors = [RewardTensor.load(receipt.with_suffix(".zarr")) for receipt in (base, finetuned)]
     tables = [evaluate(*tensors)]
     if drafts:
-        drafted = np.concatenate([np.load(path.with_suffix(".npy")) for path in drafts])
-        tables.append(evaluate_drafts(drafted, tensors[0].values[:, :, -1]))
+        tables.append(evaluate_drafts(read_drafts(drafts), tensors[0].values[:, :, -1]))
     pd.concat(tables).to_csv(out, index=False)
     logging.info("%d prompts, %d steps evaluated", len(tensors[0].values), len(tensors[0].steps))
 

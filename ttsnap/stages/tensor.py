@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import typer
 
-from ttsnap.run.weights import weight_files
+from ttsnap.run.weights import weight_stamps
 from ttsnap.stages import (
     PreviewReceipt,
     RewardName,
@@ -108,12 +108,11 @@ def _fingerprint(
     preview: Path | None,
 ) -> str:
     """Of what decides the scores beside the images."""
-    files = [(name, file.stat()) for name, file in weight_files(settings.reward)]
     known = {
         "store": store.fingerprint,
         "reward": settings.reward.model_dump(mode="json"),
         "version": settings.version,
-        "weights": [(name, found.st_size, found.st_mtime_ns) for name, found in files],
+        "weights": weight_stamps(settings.reward),
         "preview": read_receipt(preview)["sha256"] if preview else None,
         "checkpoints": {step: read_receipt(path)["files"] for step, path in checkpoints.items()},
     }

@@ -124,6 +124,11 @@ def reward_matrix(table: pd.DataFrame, prompt_ids: Sequence[str]) -> np.ndarray:
     return wide.to_numpy(np.float32)
 
 
+def read_drafts(receipts: Sequence[Path]) -> np.ndarray:
+    """Rewards (P, I) of drafts of a split, from the receipts of its blocks in their order."""
+    return np.concatenate([np.load(path.with_suffix(".npy")) for path in receipts])
+
+
 def write_table(path: Path, table: pd.DataFrame) -> None:
     """Write a table as Parquet, values exact; a reader sees all of it or nothing."""
     with atomic(Path(path)) as file:
